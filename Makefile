@@ -1,0 +1,34 @@
+# Everything runs in .venv, made on first use.  `make demo` runs the main job, `make check` is the one door of CI.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Ray would otherwise ask a service for updates and report usage; closed networks have neither.
+export RAY_USAGE_STATS_ENABLED = 0
+
+.PHONY: demo check check-all format
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 15) else "Python 3.11 to 3.14 is needed, $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
+	@echo "Setting up .venv (about 5.5 GB with PyTorch; some minutes) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet '.[dev]'
+	@rm -rf build *.egg-info
+	@touch $@
+
+demo: .venv/installed
+	$(BIN)/python -m tune_jobs search digits-demo
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+check-all: check
+	$(BIN)/python -m pytest -m "slow or gpu"
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

@@ -1,0 +1,66 @@
+"""What decides which images a run sees."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+
+class DataError(ValueError):
+    """The data cannot be had as asked; the message is one line for the person who asked."""
+
+
+class SplitSizes(BaseModel):
+    """Numbers of images in each part, drawn without overlap from all images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: int = Field(ge=1)
+    val: int = Field(ge=1)
+    test: int = Field(ge=1)
+
+
+Fractions = tuple[float, float, float]
+
+
+def _check_split(value: Any) -> Any:
+    if value == "official" or isinstance(value, SplitSizes):
+        return value
+    if isinstance(value, dict):
+        with contextlib.suppress(ValidationError):  # the line below says what is allowed
+            return SplitSizes.model_validate(value)
+    if (
+        isinstance(value, list | tuple)
+        and len(value) == 3
+        and all(isinstance(part, int | float) and not isinstance(part, bool) and part > 0 for part in value)
+        and abs(sum(value) - 1) < 1e-9
+    ):
+        return tuple(float(part) for part in value)
+    raise ValueError(
+        "a split is three positive fractions that sum to 1, as [0.7, 0.1, 0.2], or official, "
+        "or numbers of images of at least 1, as {train: 800, val: 100, test: 1000}"
+    )
+
+
+SplitRule = Annotated[Fractions | Literal["official"] | SplitSizes, BeforeValidator(_check_split)]
+
+
+class DatasetConfig(BaseModel):
+    """The `dataset:` section of an experiment file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    """Which source: digits, fashion_mnist, mnist, npz or folder."""
+    path: str | None = None
+    """The .npz file or the folder of class folders; for npz and folder alone."""
+    image_size: int | None = Field(default=None, ge=4, le=1024)
+    """Pixels a side that the models see; null keeps the images' own size (28 for digits)."""
+    split: SplitRule = (0.7, 0.1, 0.2)
+    """Train, validation and test: fractions of all images, `official`, or numbers of images."""
+    split_seed: int = Field(default=0, ge=0, lt=2**63)
+    """Decides which image falls into which part; apart from the training seed."""
+    limit: int | None = Field(default=None, ge=3)
+    """Use this many images alone, drawn by split_seed before they are split; null uses all."""

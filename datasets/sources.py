@@ -1,0 +1,268 @@
+"""Where images come from: each source reads one kind of data into one uint8 tensor of images and one of labels."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.config import DataError, DatasetConfig
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All images of one source, before they are split."""
+
+    images: Tensor
+    """uint8, N×C×H×W."""
+    labels: Tensor
+    """int64, N, from 0 to len(classes) − 1."""
+    classes: tuple[str, ...]
+    image_size: int
+    """Pixels a side that the models are to see; the stored images may have another size."""
+    official_train: int | None = None
+    """How many images, from the first, are the official training set; None where there is no official split."""
+
+
+Source = Callable[[DatasetConfig, Path | None], Dataset]
+"""(config, data directory or None) -> Dataset.  Raises DataError with one line that names the file at fault."""
+
+
+def digits(config: DatasetConfig, data_dir: Path | None) -> Dataset:  # noqa: ARG001 - bundled, needs no directory
+    """scikit-learn's 1,797 handwritten digits, 8×8 grey values 0–16 (a part of UCI ML hand-written digits)."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    grey = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    return Dataset(
+        images=torch.from_numpy(grey).unsqueeze(1),
+        labels=torch.from_numpy(bunch.target.astype(np.int64)),
+        classes=tuple(str(name) for name in bunch.target_names),
+        image_size=config.image_size or 28,
+    )
+
+
+# --- IDX files: MNIST and FashionMNIST ---------------------------------------------------------------------------
+
+IDX_PARTS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+"""The four files of both sets, named alike in both; each may end in .gz."""
+
+_MNIST_CLASSES = tuple("0123456789")
+_FASHION_CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+_FIRST_LABELS = {"MNIST": (5, 0, 4, 1, 9, 2, 1, 3, 1, 4), "FashionMNIST": (9, 0, 0, 3, 0, 2, 7, 2, 5, 5)}
+"""The first ten training labels.  The sets' files have the same names, so only this tells them apart."""
+
+
+def fashion_mnist(config: DatasetConfig, data_dir: Path | None) -> Dataset:
+    """FashionMNIST: 60,000 + 10,000 grey images of 28×28 (Xiao et al. 2017, arXiv:1708.07747)."""
+    package_dir = Path("/usr/share/datasets/fashion-mnist")
+    return _idx_dataset("FashionMNIST", "dataset-fashion-mnist", package_dir, _FASHION_CLASSES, config, data_dir)
+
+
+def mnist(config: DatasetConfig, data_dir: Path | None) -> Dataset:
+    """MNIST: 60,000 + 10,000 grey images of 28×28 (LeCun et al. 1998)."""
+    package_dir = Path("/usr/share/datasets/mnist")
+    return _idx_dataset("MNIST", None, package_dir, _MNIST_CLASSES, config, data_dir)
+
+
+def _idx_dataset(
+    title: str,
+    package: str | None,
+    package_dir: Path,
+    classes: tuple[str, ...],
+    config: DatasetConfig,
+    data_dir: Path | None,
+) -> Dataset:
+    cure = f"give a folder with its four IDX files as --data-dir{f' or apt-get install {package}' if package else ''}"
+    files = _find_idx(title, data_dir, package_dir, cure) or _download(title, cure)
+    train_images, train_labels, test_images, test_labels = (read_idx(path, cure) for path in files)
+    for images_path, images, labels_path, labels in (
+        (files[0], train_images, files[1], train_labels),
+        (files[2], test_images, files[3], test_labels),
+    ):
+        if images.ndim != 3 or images.shape[0] == 0 or images.shape[1] != images.shape[2]:
+            raise DataError(f"{images_path}: expected square images, found an array of shape {images.shape}; {cure}")
+        if labels.ndim != 1 or len(images) != len(labels):
+            raise DataError(
+                f"{images_path} holds {len(images):,} images, {labels_path} labels of shape {labels.shape}; {cure}"
+            )
+        if labels.max() >= len(classes):
+            raise DataError(f"{labels_path}: label {labels.max()} is outside 0–{len(classes) - 1}; {cure}")
+    if train_images.shape[1:] != test_images.shape[1:]:
+        raise DataError(f"{files[0]} and {files[2]} hold images of different sizes; {cure}")
+    for other, first in _FIRST_LABELS.items():
+        if other != title and tuple(train_labels[:10]) == first and len(train_labels) == 60_000:
+            raise DataError(f"{files[1]}: these are {other}'s files, not {title}'s; {cure}")
+    return Dataset(
+        images=torch.from_numpy(np.concatenate([train_images, test_images])).unsqueeze(1),
+        labels=torch.from_numpy(np.concatenate([train_labels, test_labels]).astype(np.int64)),
+        classes=classes,
+        image_size=config.image_size or train_images.shape[1],
+        official_train=len(train_labels),
+    )
+
+
+def read_idx(path: Path, cure: str = "get the file again") -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The uint8 array of an IDX file, gzipped or not.
+
+    The format is documented at the end of http://yann.lecun.com/exdb/mnist: two zero bytes, 0x08 for unsigned
+    bytes, the number of dimensions, each dimension as a big-endian 32-bit integer, then the bytes.
+    """
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({error}); {cure}") from error
+    if len(data) < 4 or data[:3] != b"\x00\x00\x08" or not 1 <= data[3] <= 4:
+        raise DataError(f"{path}: not an IDX file of unsigned bytes (it starts with {data[:4].hex(' ')}); {cure}")
+    dimensions = data[3]
+    header = 4 + 4 * dimensions
+    shape = tuple(int(size) for size in np.frombuffer(data[4:header], dtype=">u4"))
+    expected = header + int(np.prod(shape, dtype=np.int64))
+    if len(shape) != dimensions or len(data) != expected:
+        raise DataError(f"{path}: truncated or corrupt: {len(data):,} bytes where {expected:,} are promised; {cure}")
+    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
+
+
+def _find_idx(title: str, data_dir: Path | None, package_dir: Path, cure: str) -> list[Path] | None:
+    """The four files in the first folder that has any of them."""
+    folders = [] if data_dir is None else [data_dir / title / "raw", data_dir / title.lower(), data_dir]
+    for folder in [*folders, package_dir]:
+        found = [_plain_or_gz(folder / part) for part in IDX_PARTS]
+        if not any(found):
+            continue
+        missing = [part for part, path in zip(IDX_PARTS, found, strict=True) if path is None]
+        if missing:
+            raise DataError(f"{folder / missing[0]}(.gz): missing, though other files of {title} are there; {cure}")
+        return [path for path in found if path is not None]
+    return None
+
+
+def _plain_or_gz(path: Path) -> Path | None:
+    return next((p for p in (path, path.with_name(path.name + ".gz")) if p.is_file()), None)
+
+
+def _download(title: str, cure: str) -> list[Path]:
+    """The four files by torchvision's downloader, kept in the user's cache folder; it shows its own progress."""
+    import torchvision
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tune_jobs"
+    try:
+        getattr(torchvision.datasets, title)(root=str(cache), download=True)
+        raw = cache / title / "raw"
+        found = [_plain_or_gz(raw / part) for part in IDX_PARTS]
+    except (OSError, RuntimeError, EOFError, zlib.error) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{title} is not on this machine and cannot be downloaded ({reason}); {cure}") from error
+    if None in found:
+        raise DataError(f"{raw}: {title}'s download is incomplete; remove the folder to have it downloaded again")
+    return [path for path in found if path is not None]
+
+
+# --- a person's own images ----------------------------------------------------------------------------------------
+
+
+def npz(config: DatasetConfig, data_dir: Path | None) -> Dataset:
+    """An .npz file with `images`, uint8 N×H×W or N×H×W×C, and `labels`, N integers or strings."""
+    path = _own_path(config, data_dir)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:  # a pickle could run code
+            missing = {"images", "labels"} - set(arrays.files)
+            if missing:
+                raise DataError(f"{path}: no array {' or '.join(sorted(missing))} in it; it has {arrays.files}")
+            images, labels = arrays["images"], arrays["labels"]
+    except DataError:
+        raise
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: not a readable .npz of plain arrays ({error})") from error
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
+        raise DataError(f"{path}: images are {images.dtype} {images.shape}; uint8 N×H×W or N×H×W×C is needed")
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iuU":
+        raise DataError(
+            f"{path}: labels are {labels.dtype} {labels.shape} for {len(images):,} images; "
+            f"{len(images):,} integers or strings are needed"
+        )
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    height, width = images.shape[1:3]
+    if height != width and config.image_size is None:
+        raise DataError(f"{path}: images are {height}×{width}; say what square to bring them to (dataset.image_size)")
+    classes, indices = np.unique(labels, return_inverse=True)
+    return Dataset(
+        images=torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))),
+        labels=torch.from_numpy(indices.astype(np.int64)),
+        classes=tuple(str(name) for name in classes),
+        image_size=config.image_size or height,
+    )
+
+
+def folder(config: DatasetConfig, data_dir: Path | None) -> Dataset:
+    """A folder with one sub-folder of pictures a class, read by torchvision's ImageFolder.
+
+    Grey pictures alone give one channel, any colour among them gives three.  Pictures of several sizes are brought
+    to `image_size` as they are read; of one square size, they keep it.
+    """
+    import torchvision
+    from PIL import Image, UnidentifiedImageError
+
+    root = _own_path(config, data_dir)
+    try:
+        files = torchvision.datasets.ImageFolder(str(root))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{root}: expected one sub-folder of pictures a class ({reason})") from error
+
+    sizes, grey = set(), True
+    for name, _ in files.samples:
+        try:
+            with Image.open(name) as picture:
+                sizes.add(picture.size)
+                grey = grey and picture.mode in ("1", "L", "LA", "I;16")
+        except (OSError, UnidentifiedImageError) as error:
+            raise DataError(f"{name}: not a readable picture ({error})") from error
+    square = len(sizes) == 1 and all(width == height for width, height in sizes)
+    if config.image_size is None and not square:
+        (small_w, small_h), (large_w, large_h) = min(sizes), max(sizes)
+        raise DataError(
+            f"{root}: pictures from {small_w}×{small_h} to {large_w}×{large_h} pixels; "
+            "say what square to bring them to (dataset.image_size)"
+        )
+    size = config.image_size or next(iter(sizes))[0]
+
+    channels = 1 if grey else 3
+    images = torch.empty(len(files.samples), channels, size, size, dtype=torch.uint8)
+    for index, (name, _) in enumerate(files.samples):
+        try:
+            with Image.open(name) as picture:
+                resized = picture.convert("L" if grey else "RGB").resize((size, size), Image.Resampling.BILINEAR)
+        except OSError as error:
+            raise DataError(f"{name}: a damaged picture ({error})") from error
+        images[index] = torch.from_numpy(np.array(resized)).reshape(size, size, channels).permute(2, 0, 1)
+    return Dataset(
+        images=images,
+        labels=torch.tensor(files.targets, dtype=torch.int64),
+        classes=tuple(files.classes),
+        image_size=size,
+    )
+
+
+def _own_path(config: DatasetConfig, data_dir: Path | None) -> Path:
+    """`dataset.path`, looked for from the working directory, then from the data directory."""
+    if not config.path:
+        raise DataError(f"dataset {config.name} needs a path (dataset.path)")
+    path = Path(config.path).expanduser()
+    candidates = [path] if path.is_absolute() or data_dir is None else [path, data_dir / path]
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate.absolute()
+    raise DataError(f"{' and '.join(str(c.absolute()) for c in candidates)}: there is no such file or folder")

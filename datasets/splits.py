@@ -1,0 +1,130 @@
+"""Three parts of a dataset: to train on, to choose by, to test once."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.config import DataError, DatasetConfig, SplitSizes
+from datasets.sources import Dataset
+
+OFFICIAL_VAL = 0.1
+"""The share of an official training set that is carved out for validation."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part: uint8 images N×C×H×W at their stored size, int64 labels N, both on the CPU.
+
+    Pickled as NumPy arrays, whose bytes a process that shares memory (Ray's object store) reads without copying.
+    Such tensors are read-only memory: nothing may write to them in place.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _from_arrays, (self.images.numpy(), self.labels.numpy())
+
+
+def _from_arrays(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Split:
+    with warnings.catch_warnings():
+        # Torch has no read-only tensors and says so; nobody writes to these.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return Split(torch.from_numpy(images), torch.from_numpy(labels))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What one run trains, chooses and tests on."""
+
+    train: Split
+    val: Split
+    test: Split
+    classes: tuple[str, ...]
+    image_size: int
+    """Pixels a side that the models see."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """Of the training part, a channel each, with pixels from 0 to 1; a constant channel has std 1."""
+    sha256: str
+    """Of all pixels and labels, part by part: two runs with the same one saw the same data."""
+
+    @property
+    def channels(self) -> int:
+        return int(self.train.images.shape[1])
+
+
+def split(dataset: Dataset, config: DatasetConfig) -> Splits:
+    """Divide by `config.split`, `split_seed` and `limit`.  The same config gives the same parts everywhere.
+
+    Raises DataError where the images do not suffice.
+    """
+    train, val, test = (_take(dataset, indices) for indices in _indices(dataset, config))
+    for name, part in (("training", train), ("validation", val), ("test", test)):
+        if len(part) == 0:
+            raise DataError(f"dataset {config.name}: {len(dataset.labels):,} images leave none for the {name} part")
+    mean, std = _statistics(train.images)
+    digest = hashlib.sha256()
+    for part in (train, val, test):
+        digest.update(repr(tuple(part.images.shape)).encode())
+        digest.update(part.images.numpy())
+        digest.update(part.labels.numpy())
+    return Splits(train, val, test, dataset.classes, dataset.image_size, mean, std, digest.hexdigest())
+
+
+def _indices(dataset: Dataset, config: DatasetConfig) -> tuple[Tensor, Tensor, Tensor]:
+    total = len(dataset.labels)
+    generator = torch.Generator().manual_seed(config.split_seed)
+    if config.limit is not None and config.limit > total:
+        raise DataError(f"dataset.limit: {config.limit:,} images asked, {config.name} has {total:,}")
+    limit = config.limit or total
+
+    if config.split == "official":
+        if dataset.official_train is None:
+            raise DataError(f"dataset.split: {config.name} has no official split; give fractions or numbers of images")
+        known = dataset.official_train
+        shuffled = torch.randperm(known, generator=generator)[: round(limit * known / total)]
+        test = known + torch.randperm(total - known, generator=generator)[: limit - len(shuffled)]
+        n_val = round(OFFICIAL_VAL * len(shuffled))
+        return shuffled[n_val:], shuffled[:n_val], test.sort().values
+
+    shuffled = torch.randperm(total, generator=generator)[:limit]
+    if isinstance(config.split, SplitSizes):
+        sizes = [config.split.train, config.split.val, config.split.test]
+        if sum(sizes) > limit:
+            raise DataError(
+                f"dataset.split: {sizes[0]:,} + {sizes[1]:,} + {sizes[2]:,} images asked, there are {limit:,}"
+            )
+    else:
+        n_train, n_val = round(config.split[0] * limit), round(config.split[1] * limit)
+        sizes = [n_train, n_val, limit - n_train - n_val]
+    train, val, test = torch.split(shuffled[: sum(sizes)], sizes)
+    return train, val, test
+
+
+def _take(dataset: Dataset, indices: Tensor) -> Split:
+    return Split(dataset.images[indices], dataset.labels[indices])
+
+
+def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation a channel, exact: from the counts of the 256 values."""
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in range(images.shape[1]):
+        counts = torch.bincount(images[:, channel].flatten(), minlength=256).to(torch.float64)
+        shares = counts / counts.sum()
+        mean = float((shares * values).sum())
+        variance = float((shares * (values - mean) ** 2).sum())
+        means.append(mean)
+        stds.append(variance**0.5 or 1.0)
+    return tuple(means), tuple(stds)

@@ -1,0 +1,69 @@
+"""From stored pixels to what a network sees, on whole batches, on the device that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as V
+
+from datasets.splits import Splits
+
+ROTATE_DEGREES = 10.0
+"""rotate_shift turns by an angle drawn evenly from ± this."""
+SHIFT = 0.1
+"""rotate_shift moves, along each axis, by a share of the side drawn evenly from ± this."""
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+"""(float images N×C×H×W from 0 to 1, a CPU generator) -> the same shape on the same device."""
+
+
+@dataclass(frozen=True)
+class Transform:
+    """uint8 images N×C×H×W of any size -> float32 N×C×size×size, each channel normalised by the training part."""
+
+    image_size: int
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, splits: Splits, device: torch.device) -> Transform:
+        shape = (1, -1, 1, 1)
+        mean = torch.tensor(splits.mean, device=device).reshape(shape)
+        std = torch.tensor(splits.std, device=device).reshape(shape)
+        return cls(splits.image_size, mean, std)
+
+    def __call__(
+        self, images: Tensor, augment: Augmentation | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        pixels = resize(images.to(torch.float32).div_(255), self.image_size)
+        if augment is not None:
+            assert generator is not None, "an augmentation draws from a generator"
+            pixels = augment(pixels, generator)
+        return (pixels - self.mean) / self.std
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Float images N×C×H×W brought to size×size, bilinear, antialiased where they shrink."""
+    if images.shape[-2:] == (size, size):
+        return images
+    resized: Tensor = V.resize(images, [size, size], antialias=True)
+    return resized
+
+
+def rotate_shift(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image turned by up to ±10° and moved by up to ±10 % of its side; black comes in from outside."""
+    n = len(images)
+    draws = (torch.rand(n, 3, generator=generator) * 2 - 1).to(images.device)
+    angle = draws[:, 0] * (ROTATE_DEGREES * torch.pi / 180)
+    shift = draws[:, 1:] * (2 * SHIFT)  # affine_grid's coordinates run from −1 to 1: a side is 2 long
+    cos, sin = angle.cos(), angle.sin()
+    rows = [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)]
+    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+AUGMENTATIONS: dict[str, Augmentation | None] = {"none": None, "rotate_shift": rotate_shift}

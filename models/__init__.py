@@ -1,0 +1,104 @@
+"""What is trained: one dict from a name to the function that builds it.
+
+A builder takes `(channels, classes, image_size)`, and as keyword-only arguments the fields of `TrainConfig` that it
+reads.  A network (`torch.nn.Module`) gives float logits N×classes for float images N×channels×image_size×image_size.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from models.cnn import baseline, high_vision, modernist, simple_cnn, stabilized
+from models.config import CONDITIONS, NETWORK_FIELDS, ModelError, TrainConfig
+from models.mlp import mlp
+from models.resnet import resnet18, resnet50
+from models.svm import svm
+
+if TYPE_CHECKING:
+    from sklearn.svm import SVC
+
+    Model = nn.Module | SVC
+
+__all__ = ["MODELS", "ModelError", "TrainConfig", "build", "check", "fields_read", "is_network", "names"]
+
+MODELS: dict[str, Callable[..., Model]] = {
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+    "simple_cnn": simple_cnn,
+    "baseline": baseline,
+    "stabilized": stabilized,
+    "high_vision": high_vision,
+    "modernist": modernist,
+    "mlp": mlp,
+    "svm": svm,
+}
+
+
+def names() -> list[str]:
+    """The names of all registered models."""
+    return list(MODELS)
+
+
+def is_network(name: str) -> bool:
+    """Whether the model is trained by gradient descent, and so reads the fields of a network's training."""
+    return _builder(name) is not svm
+
+
+def fields_read(values: Mapping[str, Any]) -> frozenset[str]:
+    """The fields of TrainConfig that a run with these values reads; `values` holds at least `model`.
+
+    A field that it does not read changes nothing in its result.
+    """
+    name = values["model"]
+    fields = {"model", *_own_fields(name), *(NETWORK_FIELDS if is_network(name) else ())}
+
+    def holds(field: str) -> bool:
+        if field not in CONDITIONS:
+            return True
+        other, allowed = CONDITIONS[field]
+        return values.get(other, TrainConfig.model_fields[other].default) in allowed
+
+    return frozenset(field for field in fields if holds(field))
+
+
+def build(config: TrainConfig, channels: int, classes: int, image_size: int) -> Model:
+    """The model with fresh weights from torch's global generator.  Raises ModelError for an unknown name."""
+    own = {field: getattr(config, field) for field in _own_fields(config.model)}
+    return _builder(config.model)(channels, classes, image_size, **own)
+
+
+def check(config: TrainConfig, channels: int, classes: int, image_size: int) -> None:
+    """Raise ModelError where this model cannot train on such images or batches.  Allocates no weights.
+
+    One training step's forward pass runs on shapes alone (torch's meta device).
+    """
+    if not is_network(config.model):
+        return
+    n = min(config.batch_size, 2)
+    try:
+        with torch.device("meta"):
+            network = build(config, channels, classes, image_size)
+            assert isinstance(network, nn.Module)
+            network(torch.empty(n, channels, image_size, image_size))
+    except (RuntimeError, ValueError, ZeroDivisionError) as error:
+        cause = " ".join(str(error).split()).rstrip(".")
+        raise ModelError(
+            f"{config.model} cannot train on {channels}×{image_size}×{image_size} images "
+            f"in batches of {config.batch_size} ({cause})"
+        ) from error
+
+
+def _builder(name: str) -> Callable[..., Model]:
+    if name not in MODELS:
+        raise ModelError(f"model: {name!r} is not a model; there are {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def _own_fields(name: str) -> list[str]:
+    parameters = inspect.signature(_builder(name)).parameters.values()
+    return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]

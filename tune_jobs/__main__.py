@@ -1,0 +1,231 @@
+"""The command line: one function a subcommand.
+
+What a subcommand needs is imported when it runs: `--help` answers without loading PyTorch or Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+
+class Exit(IntEnum):
+    """Exit codes of every subcommand."""
+
+    DONE = 0
+    WRONG = 2
+    """A wrong experiment, config, path or a request that no node can serve; no trial was started."""
+    NO_USABLE_TRIAL = 3
+    INTERRUPTED = 4
+    """Interrupted; the same command takes it up again."""
+
+
+app = typer.Typer(
+    help="Hyperparameter search for image classifiers on Ray Tune: an experiment file in, a table of trials and a "
+    "best config out.  Exit codes: 0 done, 2 wrong input, 3 no usable trial, 4 interrupted and resumable.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Set = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=V[,V...]",
+        help="Override the file: a training field (lr=1e-3 fixes it, lr=1e-3,1e-4 makes a grid axis) or a dotted "
+        "path (dataset.limit=4000).  May be given several times.",
+    ),
+]
+Storage = Annotated[
+    str, typer.Option("--storage", envvar="TUNE_JOBS_STORAGE", help="Directory that holds the run directories.")
+]
+Run = Annotated[str, typer.Argument(help="A run directory, or the name of a run under the storage.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        envvar="TUNE_JOBS_DATA",
+        help="Folder with IDX files of MNIST or FashionMNIST (gzipped or not, flat or in torchvision's layout), and "
+        "what a relative dataset.path is looked for in.",
+    ),
+]
+DEFAULT_STORAGE = "~/ray_results"
+
+
+@app.command()
+def search(
+    experiment: Annotated[str, typer.Argument(help="An experiment file, or the name of one that ships (`presets`).")],
+    overrides: Set = [],  # noqa: B006 - Typer reads it and never changes it
+    name: Annotated[str | None, typer.Option(help="Name of the run; the experiment's own by default.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    data_dir: DataDir = None,
+) -> None:
+    """Run an experiment.  The same name again takes it up where it stopped."""
+    with _one_line_errors():
+        from tune_jobs import experiment as experiments
+        from tune_jobs import search as searches
+        from tune_jobs import space
+        from tune_jobs.console import console, finished_line, say, trials_table
+        from tune_jobs.results import best, selection
+        from tune_jobs.results.rundir import RunDir
+        from tune_jobs.results.table import varied
+
+        asked = experiments.load(experiment, overrides)
+        points = space.expand(asked.space, asked.train)
+        run_dir = RunDir(_storage(storage) / experiments.check_name(name or asked.name))
+        out = console()
+        for field in space.unread(asked.space, asked.train, points):
+            say(out, f"note: {field} is read by none of the trials")
+        fields = ["model", *(field for field in varied(points) if field != "model")]
+        say(out, f"run {run_dir.name}: {len(points)} trials, into {run_dir.path}")
+        rows = searches.run(
+            asked,
+            run_dir,
+            _data_dir(data_dir),
+            lambda trial, finished, total: say(out, finished_line(trial, finished, total, fields)),
+        )
+        out.print(trials_table(rows, plain=not out.is_terminal))
+        say(out, f"run directory: {run_dir.path}")
+        if any(not row.finished for row in rows):
+            left = sum(not row.finished for row in rows)
+            say(out, f"interrupted, {left} of {len(rows)} trials left; the same command takes it up again")
+            raise typer.Exit(Exit.INTERRUPTED)
+        if not selection.usable(rows):
+            say(out, "no usable trial: none is COMPLETE with an accuracy; no best.yaml is written")
+            raise typer.Exit(Exit.NO_USABLE_TRIAL)
+        row, reason = best.choose(rows, "best")
+        best.write(run_dir, asked, row, "best", reason, run_dir.best)
+        say(out, f"best: trial {row.id}, {reason}; test accuracy {row.test_accuracy:.2%}")
+        say(out, f"next: python -m tune_jobs train {run_dir.best}")
+        say(out, f"      tensorboard --logdir {run_dir.path}")
+
+
+@app.command()
+def presets() -> None:
+    """List the experiments that ship."""
+    with _one_line_errors():
+        from rich.table import Table
+
+        from tune_jobs import experiment as experiments
+        from tune_jobs.console import console
+
+        listing = Table(box=None, show_header=False, pad_edge=False)
+        for name in experiments.shipped():
+            listing.add_row(name, experiments.load(name).description)
+        console().print(listing)
+
+
+@app.command()
+def status(run: Run, storage: Storage = DEFAULT_STORAGE) -> None:
+    """Say how far a run is, from its ledger, also while it runs."""
+    with _one_line_errors():
+        from collections import Counter
+
+        from tune_jobs.console import console, say, trials_table
+        from tune_jobs.results import ledger, rundir, table
+
+        run_dir = rundir.find(run, _storage(storage))
+        rows = table.rows(ledger.read(run_dir.ledger).values())
+        states = Counter(row.state for row in rows)
+        out = console()
+        out.print(trials_table(rows, plain=not out.is_terminal))
+        counts = ", ".join(f"{count} {state}" for state, count in states.items())
+        finished = sum(row.finished for row in rows)
+        say(out, f"run {run_dir.name}: {finished} of {len(rows)} trials finished ({counts}); {run_dir.path}")
+
+
+@app.command()
+def export(
+    run: Run,
+    rule: Annotated[str, typer.Option(help="best: highest validation accuracy.")] = "best",
+    output: Annotated[Path | None, typer.Option(help="File to write; best.yaml in the run directory.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Write the best config of a run by a stated rule, as a file that `train` runs."""
+    with _one_line_errors():
+        from tune_jobs import experiment as experiments
+        from tune_jobs import yaml
+        from tune_jobs.console import console, say
+        from tune_jobs.results import best, ledger, rundir, selection, table
+
+        run_dir = rundir.find(run, _storage(storage))
+        rows = table.rows(ledger.read(run_dir.ledger).values())
+        best.check_rule(rule)
+        if not selection.usable(rows):
+            _fail(f"run {run_dir.name}: no usable trial: none is COMPLETE with an accuracy", Exit.NO_USABLE_TRIAL)
+        row, reason = best.choose(rows, rule)
+        path = output or run_dir.best
+        best.write(run_dir, experiments.check(yaml.read(run_dir.experiment)), row, rule, reason, path)
+        say(console(), f"trial {row.id} ({reason}) written to {path}")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="best.yaml, or a file with `dataset:` and `train:`.")],
+    overrides: Set = [],  # noqa: B006 - Typer reads it and never changes it
+    output: Annotated[
+        Path | None, typer.Option(help="Where the weights go; beside CONFIG, with the ending .safetensors.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Train one config in this process, without Ray, and write the model."""
+    with _one_line_errors():
+        from models.training import DivergedError
+        from tune_jobs.console import console, say
+        from tune_jobs.results import best
+        from tune_jobs.train import train_one
+
+        path = output or config.with_suffix(".safetensors")
+        out = console()
+        try:
+            train_one(best.load(config, overrides), _data_dir(data_dir), path, lambda line: say(out, line))
+        except DivergedError as error:
+            _fail(f"diverged: {error}; no model is written", Exit.NO_USABLE_TRIAL)
+
+
+def _storage(given: str) -> Path:
+    from tune_jobs.errors import UsageError
+
+    if "://" in given:
+        raise UsageError(f"--storage {given}: only a directory is supported")
+    return Path(given).expanduser().absolute()
+
+
+def _data_dir(given: Path | None) -> Path | None:
+    return None if given is None else given.expanduser().absolute()
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """A person's mistake becomes one line on stderr and exit code 2; a fault of ours keeps its traceback."""
+    from tune_jobs.errors import UsageError
+
+    try:
+        yield
+    except UsageError as error:
+        _fail(str(error), Exit.WRONG)
+    except ValueError as error:
+        from datasets import DataError
+        from models import ModelError
+
+        if not isinstance(error, DataError | ModelError):
+            raise
+        _fail(str(error), Exit.WRONG)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command takes it up again", Exit.INTERRUPTED)
+
+
+def _fail(line: str, code: Exit) -> NoReturn:
+    typer.echo("error: " + " ".join(line.split()), err=True)
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m tune_jobs")

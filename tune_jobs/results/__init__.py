@@ -1,0 +1,1 @@
+"""What a run has found, read from its files; nothing here needs Ray."""

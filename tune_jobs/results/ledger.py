@@ -1,0 +1,120 @@
+"""The append-only record of trials: one JSON line for every epoch and every change of state.
+
+Lines, besides `time` (seconds since 1970) and `trial`:
+
+- `{"event": "state", "state": "WAITING", "config": {...}}`  the trial exists
+- `{"event": "state", "state": "RUNNING", "attempt": 1}`
+- `{"event": "epoch", "attempt": 1, "epoch": 1, "train_loss": ..., "val_loss": ..., ...}`
+- `{"event": "state", "state": "COMPLETE", "wall_time_s": ..., "result": {...}}`
+- `{"event": "state", "state": "FAIL", "wall_time_s": ..., "failure": "diverged", "reason": "..."}`
+
+A number that is not finite is written as null.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FINAL = ("COMPLETE", "PRUNED", "FAIL")
+"""States that a trial does not leave."""
+
+
+class Ledger:
+    """Appends to the record; each line reaches the operating system before the call returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            os.write(self._file, b"\n")  # a line cut by a crash stays alone
+
+    def append(self, trial: str, event: str, **fields: Any) -> dict[str, Any]:
+        """Add a line and return it as it was written.  `fields` are JSON values."""
+        line: dict[str, Any] = _finite({"time": time.time(), "trial": trial, "event": event} | fields)
+        data = memoryview((json.dumps(line, allow_nan=False, ensure_ascii=False) + "\n").encode())
+        while data:
+            data = data[os.write(self._file, data) :]
+        return line
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+@dataclass
+class TrialRecord:
+    """What the ledger says of one trial."""
+
+    id: str
+    config: dict[str, Any] = field(default_factory=dict)
+    state: str = "WAITING"
+    attempts: int = 0
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    """Of the last attempt, in order."""
+    result: dict[str, Any] = field(default_factory=dict)
+    """`models.training.TrainResult` as a dict; empty until COMPLETE."""
+    wall_time_s: float | None = None
+    failure: str | None = None
+    reason: str | None = None
+    since: float = 0.0
+    """When its state last changed, seconds since 1970."""
+
+    @property
+    def finished(self) -> bool:
+        return self.state in FINAL
+
+
+def read(path: Path) -> dict[str, TrialRecord]:
+    """All trials by id, in the order they were made.  A line that is not whole JSON is passed over."""
+    trials: dict[str, TrialRecord] = {}
+    if not path.exists():
+        return trials
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            event = _parse(line)
+            if event is not None:
+                apply(trials.setdefault(event["trial"], TrialRecord(event["trial"])), event)
+    return trials
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except json.JSONDecodeError:
+        return None  # cut by a crash: that line alone is lost
+    if isinstance(event, dict) and {"time", "trial", "event"} <= event.keys():
+        return event
+    return None
+
+
+def apply(trial: TrialRecord, event: dict[str, Any]) -> None:
+    """Bring a trial's record up to date with one line."""
+    if event["event"] == "epoch":
+        if event["attempt"] == trial.attempts:
+            trial.epochs.append(event)
+        return
+    trial.state = event["state"]
+    trial.since = event["time"]
+    trial.config = event.get("config", trial.config)
+    if trial.state == "RUNNING":
+        trial.attempts = event["attempt"]
+        trial.epochs = []
+    trial.result = event.get("result", {})
+    trial.wall_time_s = event.get("wall_time_s")
+    trial.failure = event.get("failure")
+    trial.reason = event.get("reason")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return value

@@ -1,0 +1,97 @@
+"""The directory of one run: where its files are, how they are written, who may write them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tune_jobs.errors import UsageError
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A run directory, `<storage>/<name>`."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def experiment(self) -> Path:
+        return self.path / "experiment.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def ledger(self) -> Path:
+        return self.path / "trials.jsonl"
+
+    @property
+    def parquet(self) -> Path:
+        return self.path / "trials.parquet"
+
+    @property
+    def csv(self) -> Path:
+        return self.path / "trials.csv"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.yaml"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the directory and hold it alone: two drivers of one run would write over each other.
+
+        The lock is the kernel's and goes with the process that holds it, however it dies.
+        Raises UsageError where another process holds it, or the directory cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise UsageError(f"run directory {self.path}: cannot be written ({error.strerror})") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(f"run {self.name}: another process is running it ({self.path})") from error
+            yield
+
+
+def find(run: str, storage: Path) -> RunDir:
+    """A run by its directory or by its name under the storage.  Raises UsageError where there is none."""
+    for path in (Path(run), storage / run):
+        if (path / "trials.jsonl").is_file():
+            return RunDir(path.absolute())
+    known = sorted(path.parent.name for path in storage.glob("*/trials.jsonl"))
+    have = f"; runs under {storage}: {', '.join(known)}" if known else f"; there are no runs under {storage}"
+    raise UsageError(f"run {run}: no run directory of that path or name{have}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends well: nobody ever sees half a file."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """The whole text or what was there before."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

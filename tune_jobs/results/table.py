@@ -1,0 +1,148 @@
+"""The table of trials, made from the ledger: one row a trial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from tune_jobs.results.ledger import FINAL, TrialRecord
+from tune_jobs.results.rundir import RunDir, replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial.  What is not known is NaN or None; a failed trial keeps its row, its state and its reason."""
+
+    id: str
+    state: str
+    """WAITING, RUNNING, COMPLETE, PRUNED or FAIL."""
+    config: dict[str, Any]
+    """The fields of TrainConfig that the trial read, with their values."""
+    val_accuracy: float
+    """Best epoch's, 0 to 1; until the trial is finished, the best so far."""
+    test_accuracy: float
+    """Of the best epoch's weights, 0 to 1, evaluated once; NaN unless COMPLETE."""
+    val_loss: float
+    test_loss: float
+    best_epoch: int | None
+    epochs: int
+    """Epochs trained."""
+    train_time_s: float
+    """Training alone, synchronised with the device, without evaluation."""
+    wall_time_s: float
+    """From the start of the last attempt to its end, as the driver saw it."""
+    precision: str | None
+    device: str | None
+    threads: int | None
+    params: int | None
+    """Trainable parameters; None for an svm."""
+    seed: int | None
+    """The one used, also where the config draws it."""
+    attempts: int
+    failure: str | None
+    """The class of a failure: diverged, error."""
+    reason: str | None
+
+    @property
+    def finished(self) -> bool:
+        return self.state in FINAL
+
+    def flat(self) -> dict[str, Any]:
+        """Column -> value.  Config fields stand as columns of their own after the state.
+
+        The config's `epochs` is `config_epochs`, since `epochs` counts those trained; its seed is `seed`.
+        """
+        record = asdict(self)
+        config = {
+            "config_epochs" if key == "epochs" else key: value
+            for key, value in record.pop("config").items()
+            if key != "seed"
+        }
+        return {"id": record.pop("id"), "state": record.pop("state")} | config | record
+
+
+def rows(trials: Iterable[TrialRecord]) -> list[Row]:
+    """A row a trial, in their order."""
+    return [_row(trial) for trial in trials]
+
+
+def _row(trial: TrialRecord) -> Row:
+    result = trial.result
+    best = max(trial.epochs, key=lambda epoch: (_number(epoch["val_accuracy"]), -epoch["epoch"]), default={})
+    known = best | result
+    return Row(
+        id=trial.id,
+        state=trial.state,
+        config=trial.config,
+        val_accuracy=_number(known.get("val_accuracy")),
+        test_accuracy=_number(result.get("test_accuracy")),
+        val_loss=_number(known.get("val_loss")),
+        test_loss=_number(result.get("test_loss")),
+        best_epoch=known.get("best_epoch", known.get("epoch")),
+        epochs=result.get("epochs", len(trial.epochs)),
+        train_time_s=_number(result.get("train_time_s", sum(epoch["epoch_time_s"] for epoch in trial.epochs))),
+        wall_time_s=_number(trial.wall_time_s),
+        precision=result.get("precision"),
+        device=result.get("device"),
+        threads=result.get("threads"),
+        params=result.get("params"),
+        seed=result.get("seed", trial.config.get("seed")),
+        attempts=trial.attempts,
+        failure=trial.failure,
+        reason=trial.reason,
+    )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def varied(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The config fields that have several values among the trials that have them."""
+    values: dict[str, set[str]] = {}
+    for config in configs:
+        for field, value in config.items():
+            values.setdefault(field, set()).add(repr(value))
+    return [field for field, found in values.items() if len(found) > 1]
+
+
+def frame(table: Sequence[Row]) -> pd.DataFrame:
+    """The rows as a DataFrame.  A column whose values are of several kinds (gamma: "scale", 0.1) is of strings."""
+    import pandas as pd
+
+    columns: dict[str, list[Any]] = {}
+    for index, row in enumerate(table):
+        for name, value in row.flat().items():
+            columns.setdefault(name, [None] * len(table))[index] = value
+    # Config columns of a later row must stand with the others, before the results.
+    config = dict.fromkeys(name for row in table for name in row.flat() if name in columns)
+    results = [name for name in Row.__dataclass_fields__ if name not in ("id", "state", "config")]
+    order = ["id", "state", *(name for name in config if name not in ("id", "state", *results)), *results]
+    return pd.DataFrame({name: _column(columns[name]) for name in order if name in columns})
+
+
+def _column(values: list[Any]) -> pd.Series[Any]:
+    import pandas as pd
+
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {bool}:
+        return pd.Series(values, dtype="boolean")
+    if kinds <= {int}:
+        return pd.Series(values, dtype="Int64")
+    if kinds <= {int, float}:
+        return pd.Series(values, dtype="float64")
+    return pd.Series([None if value is None else str(value) for value in values], dtype="string")
+
+
+def write(run: RunDir, table: Sequence[Row]) -> None:
+    """trials.parquet and trials.csv, each whole or as it was."""
+    data = frame(table)
+    with replacing(run.parquet) as path:
+        data.to_parquet(path, index=False)
+    with replacing(run.csv) as path:
+        data.to_csv(path, index=False)

@@ -1,0 +1,251 @@
+"""One search: the Tuner built, run, and what it reports written down."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import tune
+from ray.tune.logger import TBXLoggerCallback
+from ray.tune.search import Searcher
+
+import models
+from datasets import Splits, load_splits
+from models import TrainConfig
+from tune_jobs import space, yaml
+from tune_jobs.environment import environment
+from tune_jobs.errors import UsageError
+from tune_jobs.experiment import Experiment
+from tune_jobs.resources import check_servable
+from tune_jobs.results import ledger, table
+from tune_jobs.results.rundir import RunDir, write_text
+from tune_jobs.trial import TRIAL_KEY, run_trial
+
+if TYPE_CHECKING:
+    from ray.tune.experiment import Trial
+
+Finished = Callable[[ledger.TrialRecord, int, int], None]
+"""(the trial that has just finished, how many are finished, how many there are) -> None."""
+
+
+def run(experiment: Experiment, run_dir: RunDir, data_dir: Path | None, on_finished: Finished) -> list[table.Row]:
+    """Run all trials that are not finished yet, and write the table.
+
+    Returns a row a trial.  Rows that are WAITING or RUNNING mean that the search was interrupted: the same call takes
+    it up again.  Raises UsageError, before any trial starts and before anything is written, where the experiment,
+    the data or the cluster do not allow it.
+    """
+    with _sigterm_as_sigint():
+        return _run(experiment, run_dir, data_dir, on_finished)
+
+
+def _run(experiment: Experiment, run_dir: RunDir, data_dir: Path | None, on_finished: Finished) -> list[table.Row]:
+    points = space.expand(experiment.space, experiment.train)
+    splits = load_splits(experiment.dataset, data_dir)
+    check_points(points, splits)
+    connect()
+    check_servable((experiment.resources.of(point["model"]) for point in points), ray.nodes())
+    with run_dir.locked():
+        _write_down(experiment, run_dir, splits)
+        record = ledger.Ledger(run_dir.ledger)
+        trials = ledger.read(run_dir.ledger)
+        for number, point in enumerate(points):
+            if trial_id(number) not in trials:
+                record.append(trial_id(number), "state", state="WAITING", config=point)
+        trials = ledger.read(run_dir.ledger)
+        try:
+            todo = {trial.id: trial.config for trial in trials.values() if not trial.finished}
+            if todo:
+                _tune(experiment, run_dir, splits, todo, _Recorder(record, trials, on_finished))
+        finally:
+            for trial in trials.values():
+                if trial.state == "RUNNING":
+                    record.append(trial.id, "state", state="WAITING", reason="interrupted")
+            record.close()
+            rows = table.rows(ledger.read(run_dir.ledger).values())
+            table.write(run_dir, rows)
+    return rows
+
+
+def trial_id(number: int) -> str:
+    """Of the point with this number, from 0: the same at every take-up."""
+    return f"{number:05d}"
+
+
+def check_points(points: list[space.Point], splits: Splits) -> None:
+    """Raise UsageError where a model cannot take these images or this batch size."""
+    for point in points:
+        try:
+            models.check(TrainConfig(**point), splits.channels, len(splits.classes), splits.image_size)
+        except models.ModelError as error:
+            raise UsageError(str(error)) from error
+
+
+def connect() -> None:
+    """Join the cluster that RAY_ADDRESS or this job names, or start Ray on this machine."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, logging_level="ERROR")
+
+
+def _write_down(experiment: Experiment, run_dir: RunDir, splits: Splits) -> None:
+    """experiment.yaml and environment.json; a run that exists must be of the same experiment and the same data."""
+    document = experiment.document()
+    if run_dir.experiment.exists():
+        before = yaml.read(run_dir.experiment)
+        different = differences(before, document)
+        data_before = json.loads(run_dir.environment.read_text(encoding="utf-8"))["data_sha256"]
+        if data_before != splits.sha256:
+            different.append("the images or labels themselves")
+        if different:
+            raise UsageError(
+                f"run {run_dir.name} exists with another experiment ({'; '.join(different)}); "
+                "give this one another --name"
+            )
+        return
+    facts = environment() | {"data_sha256": splits.sha256}
+    write_text(run_dir.environment, json.dumps(facts, indent=2) + "\n")
+    write_text(run_dir.experiment, yaml.dump(document, "The experiment as it was resolved."))
+
+
+def differences(before: Any, after: Any, path: str = "") -> list[str]:
+    """Each key whose value differs, as `path: before -> after`."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return [
+            line
+            for key in dict.fromkeys([*before, *after])
+            for line in differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if before == after else [f"{path}: {before} -> {after}"]
+
+
+def _tune(
+    experiment: Experiment, run_dir: RunDir, splits: Splits, todo: dict[str, space.Point], recorder: _Recorder
+) -> None:
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own tables, which `verbose` does not silence
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # CSV and JSON twice over; TensorBoard is given below
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")  # a searcher's trials are else queued one by one
+
+    def ask(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        request = experiment.resources.of(config["model"])
+        return tune.PlacementGroupFactory([{"CPU": request.cpu} | ({"GPU": request.gpu} if request.gpu else {})])
+
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(run_trial, splits=splits), ask),
+        tune_config=tune.TuneConfig(
+            search_alg=_Points(todo),
+            num_samples=len(todo),
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: f"{trial.config[TRIAL_KEY]}-{trial.config['model']}",
+        ),
+        run_config=tune.RunConfig(
+            name=run_dir.name,
+            storage_path=str(run_dir.path.parent),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=experiment.retries),
+            callbacks=[recorder, TBXLoggerCallback()],
+        ),
+    )
+    tuner.fit()
+
+
+@contextlib.contextmanager
+def _sigterm_as_sigint() -> Iterator[None]:
+    """Tune saves its state and stops its trials on SIGINT alone; a cluster's first word is SIGTERM."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Points(Searcher):  # type: ignore[misc]  # Ray is not typed
+    """Hands out each point once, in their order, with the trial's id beside its fields."""
+
+    def __init__(self, points: dict[str, space.Point]) -> None:
+        super().__init__(metric="val_accuracy", mode="max")
+        self._left = list(points.items())[::-1]
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # noqa: ARG002 - Ray's id; ours is in the point
+        if not self._left:
+            return str(Searcher.FINISHED)
+        own_id, point = self._left.pop()
+        return {TRIAL_KEY: own_id} | point
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, **_: Any) -> None:
+        """A grid learns nothing from its results."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: what is left to do is known from the ledger."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: what is left to do is known from the ledger."""
+
+
+class _Recorder(tune.Callback):  # type: ignore[misc]  # Ray is not typed
+    """Writes every epoch and every change of state to the ledger, in the driver."""
+
+    def __init__(self, record: ledger.Ledger, trials: dict[str, ledger.TrialRecord], on_finished: Finished) -> None:
+        self._record = record
+        self._trials = trials
+        self._on_finished = on_finished
+        self._started: dict[str, float] = {}
+
+    def on_trial_start(self, *, trial: Trial, **_: Any) -> None:
+        own = self._own(trial)
+        self._started[own.id] = time.monotonic()
+        self._write(own, "state", state="RUNNING", attempt=own.attempts + 1)
+
+    def on_trial_result(self, *, trial: Trial, result: dict[str, Any], **_: Any) -> None:
+        own = self._own(trial)
+        if "result" in result:
+            self._finish(own, state="COMPLETE", result=result["result"])
+        elif "failure" in result:
+            self._finish(own, state="FAIL", failure=result["failure"], reason=result["reason"])
+        else:
+            metrics = {name: result[name] for name in _EPOCH_FIELDS}
+            self._write(own, "epoch", attempt=own.attempts, **metrics)
+
+    def on_trial_recover(self, *, trial: Trial, **_: Any) -> None:
+        self._write(self._own(trial), "state", state="WAITING", failure="error", reason=_reason(trial))
+
+    def on_trial_error(self, *, trial: Trial, **_: Any) -> None:
+        own = self._own(trial)
+        if not own.finished:
+            self._finish(own, state="FAIL", failure="error", reason=_reason(trial))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing for Ray to pickle into its snapshots: the ledger is the state."""
+        return {}
+
+    def _own(self, trial: Trial) -> ledger.TrialRecord:
+        return self._trials[trial.config[TRIAL_KEY]]
+
+    def _finish(self, own: ledger.TrialRecord, **fields: Any) -> None:
+        wall_time_s = time.monotonic() - self._started[own.id]
+        self._write(own, "state", wall_time_s=wall_time_s, **fields)
+        self._on_finished(own, sum(trial.finished for trial in self._trials.values()), len(self._trials))
+
+    def _write(self, own: ledger.TrialRecord, event: str, **fields: Any) -> None:
+        ledger.apply(own, self._record.append(own.id, event, **fields))
+
+
+_EPOCH_FIELDS = ("epoch", "train_loss", "val_loss", "val_accuracy", "epoch_time_s")
+
+
+def _reason(trial: Trial) -> str:
+    """The last line of what Ray says went wrong."""
+    error = trial.get_error()
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

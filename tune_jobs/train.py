@@ -1,0 +1,71 @@
+"""One config trained in this process, without Ray, and its model written to a file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from datasets import load_splits
+from models import TrainConfig, weights
+from models.training import EpochMetrics, TrainResult, fit
+from tune_jobs.device import choose_device
+from tune_jobs.errors import UsageError
+from tune_jobs.results.best import Config
+from tune_jobs.results.rundir import replacing
+
+
+def train_one(config: Config, data_dir: Path | None, output: Path, say: Callable[[str], None]) -> TrainResult:
+    """Train, write the model to `output`, and say how it went, an epoch a line.
+
+    It computes with the threads and the device that the config's resources name, so that the numbers are those of the
+    search; without them, with all this machine has.
+
+    Raises UsageError where the output cannot be written, DataError, ModelError, and DivergedError.
+    """
+    if not output.parent.is_dir():
+        raise UsageError(f"--output {output}: there is no folder {output.parent}")
+    train_config = TrainConfig(**config.train)
+    splits = load_splits(config.dataset, data_dir)
+    if config.data_sha256 not in (None, splits.sha256):
+        say("note: these are not the images that the config was chosen on")
+    if config.resources is not None:
+        torch.set_num_threads(config.resources.threads)
+    device = choose_device(1 if config.resources is None else config.resources.gpu)
+
+    on = f"{device.type}, {torch.get_num_threads()} threads"
+    say(f"training {train_config.model} on {len(splits.train):,} images, {on}")
+    fitted = fit(train_config, splits, device, lambda metrics: say(_epoch_line(metrics)))
+    result = fitted.result
+    preparation: dict[str, object] = {
+        "classes": splits.classes,
+        "image_size": splits.image_size,
+        "mean": splits.mean,
+        "std": splits.std,
+    }
+    try:
+        with replacing(output) as path:
+            weights.save(fitted.model, train_config, preparation, path)
+    except OSError as error:
+        raise UsageError(f"--output {output}: cannot be written ({error.strerror})") from error
+    say(
+        f"validation accuracy {result.val_accuracy:.4%} (epoch {result.best_epoch}), "
+        f"test accuracy {result.test_accuracy:.4%}, {result.train_time_s:.1f} s of training, {result.precision}"
+    )
+    if "val_accuracy" in config.result:
+        recorded = config.result["val_accuracy"]
+        same = "the same as" if result.val_accuracy == recorded else f"not the {recorded:.4%}"
+        say(f"that is {same} in the search")
+    say(f"model: {output}")
+    return result
+
+
+def _epoch_line(metrics: EpochMetrics) -> str:
+    loss = (
+        ""
+        if math.isnan(metrics.train_loss)
+        else f"train loss {metrics.train_loss:.4f}, val loss {metrics.val_loss:.4f}, "
+    )
+    return f"epoch {metrics.epoch}: {loss}val accuracy {metrics.val_accuracy:.2%}, {metrics.epoch_time_s:.1f} s"
