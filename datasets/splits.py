@@ -77,8 +77,8 @@ def split(dataset: Dataset, config: DatasetConfig) -> Splits:
     digest = hashlib.sha256()
     for part in (train, val, test):
         digest.update(repr(tuple(part.images.shape)).encode())
-        digest.update(part.images.numpy())
-        digest.update(part.labels.numpy())
+        digest.update(part.images.numpy().data)
+        digest.update(part.labels.numpy().data)
     return Splits(train, val, test, dataset.classes, dataset.image_size, mean, std, digest.hexdigest())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import nn
@@ -22,9 +22,9 @@ from models.svm import svm
 if TYPE_CHECKING:
     from sklearn.svm import SVC
 
-    Model = nn.Module | SVC
+Model: TypeAlias = "nn.Module | SVC"
 
-__all__ = ["MODELS", "ModelError", "TrainConfig", "build", "check", "fields_read", "is_network", "names"]
+__all__ = ["MODELS", "Model", "ModelError", "TrainConfig", "build", "check", "fields_read", "is_network", "names"]
 
 MODELS: dict[str, Callable[..., Model]] = {
     "resnet18": resnet18,

@@ -166,7 +166,7 @@ def _fit_network(
         params=sum(p.numel() for p in network.parameters() if p.requires_grad),
         seed=config.seed,
     )
-    return Fitted(network.to("cpu", memory_format=torch.contiguous_format).eval(), result)
+    return Fitted(network.cpu().to(memory_format=torch.contiguous_format).eval(), result)
 
 
 class _Step:
@@ -203,7 +203,7 @@ def _optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer
             parameters, config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov,
             fused=True,
         )  # fmt: skip
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     return kind(parameters, config.lr, weight_decay=config.weight_decay, fused=True)
 
 

@@ -72,7 +72,7 @@ def search(
         from tune_jobs import experiment as experiments
         from tune_jobs import search as searches
         from tune_jobs import space
-        from tune_jobs.console import console, finished_line, say, trials_table
+        from tune_jobs.console import Progress, console, say, trials_table
         from tune_jobs.results import best, selection
         from tune_jobs.results.rundir import RunDir
         from tune_jobs.results.table import varied
@@ -85,13 +85,9 @@ def search(
             say(out, f"note: {field} is read by none of the trials")
         fields = ["model", *(field for field in varied(points) if field != "model")]
         say(out, f"run {run_dir.name}: {len(points)} trials, into {run_dir.path}")
-        rows = searches.run(
-            asked,
-            run_dir,
-            _data_dir(data_dir),
-            lambda trial, finished, total: say(out, finished_line(trial, finished, total, fields)),
-        )
-        out.print(trials_table(rows, plain=not out.is_terminal))
+        with Progress(out, fields, len(points)) as progress:
+            rows = searches.run(asked, run_dir, _data_dir(data_dir), progress.tell)
+        out.print(trials_table(rows))
         say(out, f"run directory: {run_dir.path}")
         if any(not row.finished for row in rows):
             left = sum(not row.finished for row in rows)
@@ -135,7 +131,7 @@ def status(run: Run, storage: Storage = DEFAULT_STORAGE) -> None:
         rows = table.rows(ledger.read(run_dir.ledger).values())
         states = Counter(row.state for row in rows)
         out = console()
-        out.print(trials_table(rows, plain=not out.is_terminal))
+        out.print(trials_table(rows))
         counts = ", ".join(f"{count} {state}" for state, count in states.items())
         finished = sum(row.finished for row in rows)
         say(out, f"run {run_dir.name}: {finished} of {len(rows)} trials finished ({counts}); {run_dir.path}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
+import rich.progress
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -28,32 +29,72 @@ def say(out: Console, line: str) -> None:
     out.print(line, markup=False, soft_wrap=True)
 
 
-def finished_line(trial: TrialRecord, finished: int, total: int, fields: Sequence[str]) -> str:
-    """One line for a trial that has just finished."""
+class Progress:
+    """A line for each trial as it finishes; in a terminal, a bar below them with the time left and the best so far.
+
+    Used as a context manager around the search.
+    """
+
+    def __init__(self, out: Console, fields: Sequence[str], total: int) -> None:
+        self._out = out
+        self._fields = fields
+        self._best = math.nan
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.completed}/{task.total} trials"),
+            rich.progress.BarColumn(),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("left"),
+            rich.progress.TimeRemainingColumn(),
+            rich.progress.TextColumn("{task.description}"),
+            console=out,
+            transient=True,
+            disable=not out.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def tell(self, trial: TrialRecord, finished: int, total: int) -> None:
+        """Say that a trial has just finished or is to be tried again, how many are finished, how many there are."""
+        say(self._out, trial_line(trial, finished, total, self._fields))
+        if trial.state == "COMPLETE":
+            self._best = max(trial.result["val_accuracy"], -1.0 if math.isnan(self._best) else self._best)
+        self._bar.update(self._task, completed=finished, total=total, description=f"best val {percent(self._best)}")
+
+
+def trial_line(trial: TrialRecord, finished: int, total: int, fields: Sequence[str]) -> str:
+    """One line for a trial that has just finished, or failed and waits to be tried again."""
     config = " ".join(f"{name}={_text(trial.config[name])}" for name in fields if name in trial.config)
     head = f"[{finished}/{total}] {trial.id} {trial.state}"
     if trial.state == "COMPLETE":
         accuracy, seconds = trial.result["val_accuracy"], trial.result["train_time_s"]
         return f"{head}  {config}  val {accuracy:.2%}  train {seconds:.1f} s"
-    return f"{head}  {config}  {trial.failure}: {trial.reason}"
+    again = f"; attempt {trial.attempts + 1} follows" if trial.state == "WAITING" else ""
+    return f"{head}  {config}  {trial.failure}: {trial.reason}{again}"
 
 
-def trials_table(rows: Sequence[Row], plain: bool) -> Table:
+def trials_table(rows: Sequence[Row]) -> Table:
     """The rows, best first, with the config fields in which they differ; failures at the end with their reasons."""
     fields = varied([row.config for row in rows]) or ["model"]
-    table = Table(box=None if plain else Table().box, pad_edge=False, header_style="bold")
-    failures = any(row.failure for row in rows)
-    for name in ("id", "state", *fields):
-        table.add_column(name, no_wrap=name in ("id", "state"))
-    for name in ("val acc", "test acc", "best epoch", "epochs", "train s", "wall s"):
-        table.add_column(name, justify="right")
-    if failures:
-        table.add_column("failure")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    stated = any(row.state != "COMPLETE" for row in rows)
+    failed = any(row.failure for row in rows)
+    for name in ("id", *(["state"] if stated else []), *fields):
+        table.add_column(name, overflow="fold")
+    for name in ("val %", "test %", "best epoch", "epochs", "train s"):
+        table.add_column(name, justify="right", min_width=len(name.split()[-1]))
+    if failed:
+        table.add_column("failure", overflow="fold")
     for row in sorted(rows, key=_rank):
-        cells = [row.id, row.state, *(_text(row.config.get(name)) for name in fields)]
-        cells += [percent(row.val_accuracy), percent(row.test_accuracy)]
-        cells += [_text(row.best_epoch), str(row.epochs), _seconds(row.train_time_s), _seconds(row.wall_time_s)]
-        if failures:
+        cells = [row.id, *([row.state] if stated else []), *(_text(row.config.get(name)) for name in fields)]
+        cells += [_fixed(100 * row.val_accuracy, 2), _fixed(100 * row.test_accuracy, 2), _text(row.best_epoch)]
+        cells += [str(row.epochs), _fixed(row.train_time_s, 1)]
+        if failed:
             cells.append(f"{row.failure}: {row.reason}" if row.failure else "")
         table.add_row(*map(escape, cells))
     return table
@@ -68,8 +109,8 @@ def _rank(row: Row) -> tuple[bool, float]:
     return row.state != "COMPLETE", -row.val_accuracy if not math.isnan(row.val_accuracy) else math.inf
 
 
-def _seconds(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.1f}"
+def _fixed(value: float, digits: int) -> str:
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _text(value: Any) -> str:

@@ -18,7 +18,7 @@ def one_line(error: ValidationError, model: type[BaseModel], where: str = "") ->
 
 def _describe(item: Any, model: type[BaseModel], where: str) -> str:
     location = [str(part) for part in item["loc"]]
-    path = ".".join(filter(None, [where, *location])) or model.__name__
+    path = ".".join(filter(None, [where, *location]))
     if item["type"] == "extra_forbidden":
         return f"{path}: there is no such key; the keys are {', '.join(_keys_beside(model, location))}"
     if item["type"] == "missing":
@@ -27,7 +27,7 @@ def _describe(item: Any, model: type[BaseModel], where: str) -> str:
     message = message[0].lower() + message[1:]
     given = item["input"]
     shown = "" if isinstance(given, dict | BaseModel) else f"{given!r}: "
-    return f"{path}: {shown}{message}"
+    return ": ".join(filter(None, [path, f"{shown}{message}"]))
 
 
 def _keys_beside(model: type[BaseModel], location: list[str]) -> list[str]:

@@ -112,7 +112,7 @@ def override(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
     """Apply each `KEY=V[,V…]` to a copy of the document.
 
     A bare key is a training field: one value fixes it, several make a grid axis.  A dotted key is a path in the
-    document and takes one value.
+    document, and so is a bare one that is a key of the file itself (retries); it takes one value.
     """
     document = {key: dict(value) if isinstance(value, dict) else value for key, value in document.items()}
     for key, values in _parse(overrides).items():
@@ -125,6 +125,8 @@ def override(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
             home = space if key in space or len(values) > 1 else train
             train.pop(key, None)
             home[key] = values[0] if len(values) == 1 else {"grid": values}
+        elif key in Experiment.model_fields and len(values) == 1:
+            document[key] = values[0]
         else:
             raise UsageError(
                 f"--set {key}: there is no such training field; the fields are {', '.join(TrainConfig.model_fields)}; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import threading
@@ -32,11 +33,11 @@ from tune_jobs.trial import TRIAL_KEY, run_trial
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
-Finished = Callable[[ledger.TrialRecord, int, int], None]
-"""(the trial that has just finished, how many are finished, how many there are) -> None."""
+Told = Callable[[ledger.TrialRecord, int, int], None]
+"""(a trial that has just finished, or is to be tried again; how many are finished; how many there are) -> None."""
 
 
-def run(experiment: Experiment, run_dir: RunDir, data_dir: Path | None, on_finished: Finished) -> list[table.Row]:
+def run(experiment: Experiment, run_dir: RunDir, data_dir: Path | None, on_change: Told) -> list[table.Row]:
     """Run all trials that are not finished yet, and write the table.
 
     Returns a row a trial.  Rows that are WAITING or RUNNING mean that the search was interrupted: the same call takes
@@ -44,15 +45,18 @@ def run(experiment: Experiment, run_dir: RunDir, data_dir: Path | None, on_finis
     the data or the cluster do not allow it.
     """
     with _sigterm_as_sigint():
-        return _run(experiment, run_dir, data_dir, on_finished)
+        return _run(experiment, run_dir, data_dir, on_change)
 
 
-def _run(experiment: Experiment, run_dir: RunDir, data_dir: Path | None, on_finished: Finished) -> list[table.Row]:
+def _run(experiment: Experiment, run_dir: RunDir, data_dir: Path | None, on_change: Told) -> list[table.Row]:
     points = space.expand(experiment.space, experiment.train)
     splits = load_splits(experiment.dataset, data_dir)
     check_points(points, splits)
-    connect()
-    check_servable((experiment.resources.of(point["model"]) for point in points), ray.nodes())
+    known = ledger.read(run_dir.ledger)
+    left = [point for number, point in enumerate(points) if not _is_finished(known, trial_id(number))]
+    if left:
+        connect()
+        check_servable((experiment.resources.of(point["model"]) for point in left), ray.nodes())
     with run_dir.locked():
         _write_down(experiment, run_dir, splits)
         record = ledger.Ledger(run_dir.ledger)
@@ -64,7 +68,7 @@ def _run(experiment: Experiment, run_dir: RunDir, data_dir: Path | None, on_fini
         try:
             todo = {trial.id: trial.config for trial in trials.values() if not trial.finished}
             if todo:
-                _tune(experiment, run_dir, splits, todo, _Recorder(record, trials, on_finished))
+                _tune(experiment, run_dir, splits, todo, _Recorder(record, trials, on_change))
         finally:
             for trial in trials.values():
                 if trial.state == "RUNNING":
@@ -73,6 +77,10 @@ def _run(experiment: Experiment, run_dir: RunDir, data_dir: Path | None, on_fini
             rows = table.rows(ledger.read(run_dir.ledger).values())
             table.write(run_dir, rows)
     return rows
+
+
+def _is_finished(trials: dict[str, ledger.TrialRecord], trial: str) -> bool:
+    return trial in trials and trials[trial].finished
 
 
 def trial_id(number: int) -> str:
@@ -93,7 +101,10 @@ def connect() -> None:
     """Join the cluster that RAY_ADDRESS or this job names, or start Ray on this machine."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level="ERROR")
+        before = signal.getsignal(signal.SIGTERM)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # ray.init puts one of its own there, which exits at once
 
 
 def _write_down(experiment: Experiment, run_dir: RunDir, splits: Splits) -> None:
@@ -130,6 +141,7 @@ def differences(before: Any, after: Any, path: str = "") -> list[str]:
 def _tune(
     experiment: Experiment, run_dir: RunDir, splits: Splits, todo: dict[str, space.Point], recorder: _Recorder
 ) -> None:
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial's row has its reason
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own tables, which `verbose` does not silence
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # CSV and JSON twice over; TensorBoard is given below
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")  # a searcher's trials are else queued one by one
@@ -170,20 +182,20 @@ def _sigterm_as_sigint() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class _Points(Searcher):  # type: ignore[misc]  # Ray is not typed
+class _Points(Searcher):
     """Hands out each point once, in their order, with the trial's id beside its fields."""
 
     def __init__(self, points: dict[str, space.Point]) -> None:
         super().__init__(metric="val_accuracy", mode="max")
         self._left = list(points.items())[::-1]
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # noqa: ARG002 - Ray's id; ours is in the point
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if not self._left:
-            return str(Searcher.FINISHED)
+            return None  # `num_samples` ends the search
         own_id, point = self._left.pop()
         return {TRIAL_KEY: own_id} | point
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, **_: Any) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A grid learns nothing from its results."""
 
     def save(self, checkpoint_path: str) -> None:
@@ -193,21 +205,23 @@ class _Points(Searcher):  # type: ignore[misc]  # Ray is not typed
         """Nothing: what is left to do is known from the ledger."""
 
 
-class _Recorder(tune.Callback):  # type: ignore[misc]  # Ray is not typed
+class _Recorder(tune.Callback):
     """Writes every epoch and every change of state to the ledger, in the driver."""
 
-    def __init__(self, record: ledger.Ledger, trials: dict[str, ledger.TrialRecord], on_finished: Finished) -> None:
+    def __init__(self, record: ledger.Ledger, trials: dict[str, ledger.TrialRecord], on_change: Told) -> None:
         self._record = record
         self._trials = trials
-        self._on_finished = on_finished
+        self._on_change = on_change
         self._started: dict[str, float] = {}
 
-    def on_trial_start(self, *, trial: Trial, **_: Any) -> None:
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         own = self._own(trial)
         self._started[own.id] = time.monotonic()
         self._write(own, "state", state="RUNNING", attempt=own.attempts + 1)
 
-    def on_trial_result(self, *, trial: Trial, result: dict[str, Any], **_: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
         own = self._own(trial)
         if "result" in result:
             self._finish(own, state="COMPLETE", result=result["result"])
@@ -217,13 +231,15 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # Ray is not typed
             metrics = {name: result[name] for name in _EPOCH_FIELDS}
             self._write(own, "epoch", attempt=own.attempts, **metrics)
 
-    def on_trial_recover(self, *, trial: Trial, **_: Any) -> None:
-        self._write(self._own(trial), "state", state="WAITING", failure="error", reason=_reason(trial))
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        own = self._own(trial)
+        self._write(own, "state", state="WAITING", **_failure(trial))
+        self._tell(own)
 
-    def on_trial_error(self, *, trial: Trial, **_: Any) -> None:
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         own = self._own(trial)
         if not own.finished:
-            self._finish(own, state="FAIL", failure="error", reason=_reason(trial))
+            self._finish(own, state="FAIL", **_failure(trial))
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing for Ray to pickle into its snapshots: the ledger is the state."""
@@ -235,7 +251,10 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # Ray is not typed
     def _finish(self, own: ledger.TrialRecord, **fields: Any) -> None:
         wall_time_s = time.monotonic() - self._started[own.id]
         self._write(own, "state", wall_time_s=wall_time_s, **fields)
-        self._on_finished(own, sum(trial.finished for trial in self._trials.values()), len(self._trials))
+        self._tell(own)
+
+    def _tell(self, own: ledger.TrialRecord) -> None:
+        self._on_change(own, sum(trial.finished for trial in self._trials.values()), len(self._trials))
 
     def _write(self, own: ledger.TrialRecord, event: str, **fields: Any) -> None:
         ledger.apply(own, self._record.append(own.id, event, **fields))
@@ -244,8 +263,10 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # Ray is not typed
 _EPOCH_FIELDS = ("epoch", "train_loss", "val_loss", "val_accuracy", "epoch_time_s")
 
 
-def _reason(trial: Trial) -> str:
-    """The last line of what Ray says went wrong."""
-    error = trial.get_error()
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+def _failure(trial: Trial) -> dict[str, str]:
+    """The class of a trial's last failure and its reason in a line, from the text that Ray wrote down."""
+    attempts = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").split("Failure # ")
+    lines = [line.strip() for line in attempts[-1].splitlines()[1:] if line.strip()]
+    if any(line.startswith("The actor ") for line in lines):  # RayActorError: no word from the trial itself
+        return {"failure": "worker_crashed", "reason": "its worker process died"}
+    return {"failure": "error", "reason": lines[-1] if lines else "Ray gave no reason"}

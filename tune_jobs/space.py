@@ -78,8 +78,8 @@ def expand(space: Mapping[str, Any], train: Mapping[str, Any]) -> list[Point]:
         point = relevant(asked)
         read_anywhere |= set(point)
         points.setdefault(_key(point), point)
-    for axis, values in grid.items():
-        if axis not in read_anywhere and len(values) > 1:
+    for axis, several in grid.items():
+        if axis not in read_anywhere and len(several) > 1:
             chosen = grid.get("model", [fixed.get("model")])
             raise UsageError(f"space.{axis}: is read by none of the trials asked for (models: {', '.join(chosen)})")
     return list(points.values())

@@ -45,7 +45,7 @@ class Row:
     """The one used, also where the config draws it."""
     attempts: int
     failure: str | None
-    """The class of a failure: diverged, error."""
+    """The class of a failure: diverged, worker_crashed, error."""
     reason: str | None
 
     @property

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from tune_jobs.results.ledger import Ledger, TrialRecord, read
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "trials.jsonl"
+
+
+def write_trial(ledger: Ledger, trial: str, attempt: int = 1) -> None:
+    ledger.append(trial, "state", state="RUNNING", attempt=attempt)
+    for epoch in (1, 2):
+        ledger.append(trial, "epoch", attempt=attempt, epoch=epoch, val_accuracy=epoch / 10)
+
+
+def test_read_follows_a_trial_to_its_end(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.append("00000", "state", state="WAITING", config={"model": "mlp"})
+    assert read(path)["00000"].state == "WAITING"
+    write_trial(ledger, "00000")
+    running = read(path)["00000"]
+    assert (running.state, running.attempts, len(running.epochs), running.finished) == ("RUNNING", 1, 2, False)
+    ledger.append("00000", "state", state="COMPLETE", wall_time_s=3.0, result={"val_accuracy": 0.2})
+    done = read(path)["00000"]
+    assert (done.state, done.wall_time_s, done.result, done.finished) == ("COMPLETE", 3.0, {"val_accuracy": 0.2}, True)
+    assert done.config == {"model": "mlp"}
+
+
+def test_read_second_attempt_starts_its_epochs_anew(path: Path) -> None:
+    ledger = Ledger(path)
+    write_trial(ledger, "00000")
+    ledger.append("00000", "state", state="WAITING", failure="error", reason="died")
+    waiting = read(path)["00000"]
+    assert (waiting.state, waiting.failure, waiting.reason) == ("WAITING", "error", "died")
+    write_trial(ledger, "00000", attempt=2)
+    ledger.append("00000", "epoch", attempt=1, epoch=3, val_accuracy=0.9)  # late word of the first attempt
+    again = read(path)["00000"]
+    assert [epoch["epoch"] for epoch in again.epochs] == [1, 2]
+    assert (again.attempts, again.failure) == (2, None)
+
+
+def test_append_writes_one_line_of_plain_json_at_once(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.append("00000", "epoch", attempt=1, epoch=1, val_loss=math.nan, deep={"x": [math.inf, 1.5]})
+    (line,) = path.read_text().splitlines()
+    parsed = json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert parsed["val_loss"] is None
+    assert parsed["deep"] == {"x": [None, 1.5]}
+
+
+@pytest.mark.parametrize("keep", [1, 10, 60])
+def test_read_line_cut_by_a_crash_loses_that_line_alone(path: Path, keep: int) -> None:
+    ledger = Ledger(path)
+    for number in range(3):
+        ledger.append(f"{number:05d}", "state", state="WAITING", config={"model": "mlp"})
+    ledger.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2]) + lines[2][:keep])
+    assert list(read(path)) == ["00000", "00001"]
+
+    after = Ledger(path)
+    after.append("00003", "state", state="WAITING", config={"model": "svm"})
+    assert list(read(path)) == ["00000", "00001", "00003"]
+
+
+def test_read_every_cut_of_the_file_is_readable(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.append("00000", "state", state="WAITING", config={"model": "mlp", "note": "8×8"})
+    write_trial(ledger, "00000")
+    whole = path.read_bytes()
+    ends = [index for index, byte in enumerate(whole) if byte == ord("\n")]
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        trials = read(path)
+        complete_lines = sum(end < cut for end in ends)
+        last_is_whole = cut in ends
+        assert (len(trials) == 1) == (complete_lines + last_is_whole > 0)
+
+
+@pytest.mark.parametrize("line", ["[]", "1", "{}", '{"trial": "x"}', "\x00\x00", "null"])
+def test_read_passes_over_what_is_no_line_of_ours(path: Path, line: str) -> None:
+    path.write_text(line + "\n")
+    assert read(path) == {}
+
+
+def test_read_missing_file_is_an_empty_ledger(path: Path) -> None:
+    assert read(path) == {}
+
+
+def test_append_returns_what_reading_gives(path: Path) -> None:
+    from tune_jobs.results.ledger import apply
+
+    ledger = Ledger(path)
+    own = TrialRecord("00000")
+    apply(own, ledger.append("00000", "state", state="WAITING", config={"model": "mlp"}))
+    apply(own, ledger.append("00000", "state", state="RUNNING", attempt=1))
+    apply(own, ledger.append("00000", "epoch", attempt=1, epoch=1, val_accuracy=math.nan))
+    apply(own, ledger.append("00000", "state", state="FAIL", failure="diverged", reason="nan", wall_time_s=1.0))
+    assert read(path) == {"00000": own}

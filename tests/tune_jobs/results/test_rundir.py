@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tune_jobs.errors import UsageError
+from tune_jobs.results.rundir import RunDir, find, replacing, write_text
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_locked_second_process_is_refused_and_a_dead_ones_lock_is_not_in_the_way(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    code = (
+        "import sys, time; from pathlib import Path; from tune_jobs.results.rundir import RunDir\n"
+        "with RunDir(Path(sys.argv[1])).locked():\n    print('held', flush=True); time.sleep(600)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(run.path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match="run run: another process is running it"), run.locked():
+            pytest.fail("two held it")
+    finally:
+        holder.kill()
+        holder.communicate()
+    with run.locked():
+        assert run.path.is_dir()
+
+
+def test_locked_where_nothing_can_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"), RunDir(tmp_path / "file" / "run").locked():
+        pytest.fail("made a directory in a file")
+
+
+def test_find_by_path_and_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "trials.jsonl").write_text("")
+    assert find("a", tmp_path).path == find(str(tmp_path / "a"), Path("/nowhere")).path == tmp_path / "a"
+    with pytest.raises(UsageError, match=r"run b: no run directory of that path or name; runs under .*: a$"):
+        find("b", tmp_path)
+
+
+def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    write_text(path, "old")
+
+    def fail_halfway() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway()
+    assert path.read_text() == "old"
+    write_text(path, "new")
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]

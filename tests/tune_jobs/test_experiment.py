@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tune_jobs import yaml
+from tune_jobs.errors import UsageError
+from tune_jobs.experiment import check, check_name, load, override, shipped
+from tune_jobs.space import expand
+
+DOCUMENT: dict[str, Any] = {
+    "name": "x",
+    "dataset": {"name": "digits"},
+    "space": {"model": "mlp", "lr": {"grid": [0.1, 0.01]}},
+    "train": {"epochs": 2},
+}
+
+FORMAT = """
+name: fashion-resnet
+dataset: {name: fashion_mnist, image_size: 28, split: [0.7, 0.1, 0.2]}
+space:
+  model: {grid: [resnet18, resnet50]}
+  optimizer: {grid: [sgd, adam]}
+  lr: {grid: [1e-3, 1e-4]}
+  batch_size: {grid: [16, 32]}
+train: {epochs: 5, amp: true, seed: 42}
+search: {method: grid}
+scheduler: {name: none}
+resources: {cpu: 1, gpu: 0, by_model: {svm: {cpu: 1, gpu: 0}}}
+budget: {minutes: null, trial_minutes: null}
+retries: 2
+"""
+
+
+def test_load_whole_format(tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text(FORMAT)
+    experiment = load(str(path))
+    assert experiment.name == "fashion-resnet"
+    assert len(expand(experiment.space, experiment.train)) == 16
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_load_shipped_is_named_as_its_file_and_says_what_it_is(name: str) -> None:
+    experiment = load(name)
+    assert experiment.name == name
+    assert experiment.description
+    assert check(experiment.document()) == experiment
+    assert check(yaml.parse(yaml.dump(experiment.document()), "x")) == experiment
+
+
+def test_shipped_published_grid() -> None:
+    experiment = load("fashion-resnet-grid")
+    points = expand(experiment.space, experiment.train)
+    cells = {(p["model"], p["batch_size"], p["optimizer"], p["lr"]) for p in points}
+    assert cells == {
+        (model, batch_size, optimizer, lr)
+        for model in ("resnet18", "resnet50")
+        for batch_size in (16, 32)
+        for optimizer in ("sgd", "adam")
+        for lr in (1e-3, 1e-4)
+    }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "space", "train"),
+    [
+        (["epochs=1"], {"model": "mlp", "lr": {"grid": [0.1, 0.01]}}, {"epochs": 1}),
+        (["lr=1e-3"], {"model": "mlp", "lr": 0.001}, {"epochs": 2}),
+        (["lr=1e-3,1e-4"], {"model": "mlp", "lr": {"grid": [0.001, 0.0001]}}, {"epochs": 2}),
+        (["epochs=1,2"], {"model": "mlp", "lr": {"grid": [0.1, 0.01]}, "epochs": {"grid": [1, 2]}}, {}),
+        (["seed=null"], {"model": "mlp", "lr": {"grid": [0.1, 0.01]}}, {"epochs": 2, "seed": None}),
+        (["train.seed=1"], {"model": "mlp", "lr": {"grid": [0.1, 0.01]}}, {"epochs": 2, "seed": 1}),
+        (["model=svm", "C=1,10"], {"model": "svm", "lr": {"grid": [0.1, 0.01]}, "C": {"grid": [1, 10]}}, {"epochs": 2}),
+    ],
+)
+def test_override_training_fields(overrides: list[str], space: dict[str, Any], train: dict[str, Any]) -> None:
+    changed = override(DOCUMENT, overrides)
+    assert changed["space"] == space
+    assert changed["train"] == train
+
+
+def test_override_paths_and_keys_of_the_file() -> None:
+    changed = override(
+        DOCUMENT, ["dataset.limit=100", "dataset.split={train: 8, val: 1, test: 1}", "retries=0", "resources.cpu=2"]
+    )
+    assert changed["dataset"] == {"name": "digits", "limit": 100, "split": {"train": 8, "val": 1, "test": 1}}
+    assert changed["retries"] == 0
+    assert changed["resources"] == {"cpu": 2}
+
+
+def test_override_leaves_its_input_alone() -> None:
+    before = repr(DOCUMENT)
+    override(DOCUMENT, ["lr=1", "dataset.limit=9", "epochs=1,2", "resources.by_model.svm.cpu=2"])
+    assert repr(DOCUMENT) == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["lr"], "--set lr: write KEY=VALUE"),
+        (["lr="], "--set lr=: write KEY=VALUE"),
+        (["=1"], "--set =1: write KEY=VALUE"),
+        (["lr=1", "lr=2"], "--set lr: is given twice; several values are written lr=a,b"),
+        (["epoch=1"], "--set epoch: there is no such training field; the fields are model, epochs, batch_size"),
+        (["dataset.limit=1,2"], "--set dataset.limit: takes one value"),
+        (["name.x=1"], "--set name.x: name is not a section"),
+        (["lr=[1"], "--set lr=[1: not YAML: "),
+    ],
+)
+def test_override_wrong_is_refused_by_name(overrides: list[str], line: str) -> None:
+    with pytest.raises(UsageError) as error:
+        override(DOCUMENT, overrides)
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"nam": "x"}, "nam: there is no such key; the keys are name, description, dataset, space, train, search, "),
+        ({"name": "../x"}, "name: '../x': string should match pattern"),
+        ({"dataset": {"nam": 1}}, "dataset.name: is missing; dataset.nam: there is no such key; the keys are name, "),
+        ({"dataset": "digits"}, "dataset: 'digits': input should be"),
+        ({"space": [1]}, "space: [1]: input should be a valid dictionary"),
+        ({"search": {"method": "luck"}}, "search.method: 'luck': input should be 'grid'"),
+        ({"resources": {"gpu": 1.5}}, "resources.gpu: 1.5: a fraction up to 1 of one GPU, or a whole number of GPUs"),
+        ({"resources": {"cpu": 0}}, "resources.cpu: 0: input should be greater than 0"),
+        ({"resources": {"gpus": 1}}, "resources.gpus: there is no such key; the keys are cpu, gpu, by_model"),
+        (
+            {"resources": {"by_model": {"svm": {"cpus": 1}}}},
+            "resources.by_model.svm.cpus: there is no such key; the keys are cpu, gpu",
+        ),
+        ({"resources": {"by_model": {"svn": {"cpu": 1}}}}, "resources.by_model: 'svn' is not a model; there are "),
+        ({"retries": -1}, "retries: -1: input should be greater than or equal to 0"),
+    ],
+)
+def test_check_wrong_document_is_refused_by_name(change: dict[str, Any], line: str) -> None:
+    with pytest.raises(UsageError) as error:
+        check(DOCUMENT | change)
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["../up", "", ".hidden", "a/b", "a" * 101, "a b", "-x", "a\n"])
+def test_check_name_refuses_what_is_no_plain_folder_name(name: str) -> None:
+    with pytest.raises(UsageError, match="--name"):
+        check_name(name)
+
+
+def test_check_name_keeps_a_plain_one() -> None:
+    assert check_name("run-1.b_2") == "run-1.b_2"
