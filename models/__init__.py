@@ -24,7 +24,18 @@ if TYPE_CHECKING:
 
 Model: TypeAlias = "nn.Module | SVC"
 
-__all__ = ["MODELS", "Model", "ModelError", "TrainConfig", "build", "check", "fields_read", "is_network", "names"]
+__all__ = [
+    "MODELS",
+    "Model",
+    "ModelError",
+    "TrainConfig",
+    "build",
+    "check",
+    "fields_read",
+    "is_network",
+    "names",
+    "shape_key",
+]
 
 MODELS: dict[str, Callable[..., Model]] = {
     "resnet18": resnet18,
@@ -91,6 +102,12 @@ def check(config: TrainConfig, channels: int, classes: int, image_size: int) -> 
             f"{config.model} cannot train on {channels}×{image_size}×{image_size} images "
             f"in batches of {config.batch_size} ({cause})"
         ) from error
+
+
+def shape_key(config: TrainConfig) -> tuple[object, ...]:
+    """Equal for configs of which `check` says the same."""
+    own = (getattr(config, field) for field in _own_fields(config.model))
+    return config.model, min(config.batch_size, 2), *own
 
 
 def _builder(name: str) -> Callable[..., Model]:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datasets.splits import Split, Splits
 from datasets.transforms import AUGMENTATIONS, Transform
-from models import build, check
+from models import build
 from models.config import ModelError, TrainConfig
 
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ def fit(config: TrainConfig, splits: Splits, device: torch.device, report: Repor
     With a seed, the same config on the same CPU with the same number of threads gives the same numbers to the last
     digit, whatever ran before in this process.
 
-    Raises ModelError where the model cannot take these images, DivergedError where a loss is not finite.
+    Raises DivergedError where a loss is not finite.  `models.check` says beforehand whether the model can take such
+    images; here it would fail inside PyTorch.
     """
-    check(config, splits.channels, len(splits.classes), splits.image_size)
     seed = secrets.randbits(31) if config.seed is None else config.seed
     torch.manual_seed(seed)
     model = build(config, splits.channels, len(splits.classes), splits.image_size)

@@ -86,7 +86,7 @@ def search(
         fields = ["model", *(field for field in varied(points) if field != "model")]
         say(out, f"run {run_dir.name}: {len(points)} trials, into {run_dir.path}")
         with Progress(out, fields, len(points)) as progress:
-            rows = searches.run(asked, run_dir, _data_dir(data_dir), progress.tell)
+            rows = searches.run(asked, run_dir, _data_dir(data_dir), progress)
         out.print(trials_table(rows))
         say(out, f"run directory: {run_dir.path}")
         if any(not row.finished for row in rows):

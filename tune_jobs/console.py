@@ -59,6 +59,10 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
+    def say(self, line: str) -> None:
+        """A line about the search as a whole."""
+        say(self._out, line)
+
     def tell(self, trial: TrialRecord, finished: int, total: int) -> None:
         """Say that a trial has just finished or is to be tried again, how many are finished, how many there are."""
         say(self._out, trial_line(trial, finished, total, self._fields))

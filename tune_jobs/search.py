@@ -9,9 +9,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
 from ray import tune
@@ -33,11 +33,18 @@ from tune_jobs.trial import TRIAL_KEY, run_trial
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
-Told = Callable[[ledger.TrialRecord, int, int], None]
-"""(a trial that has just finished, or is to be tried again; how many are finished; how many there are) -> None."""
+
+class Listener(Protocol):
+    """Who is told how the search goes."""
+
+    def say(self, line: str) -> None:
+        """Something to know about the search as a whole."""
+
+    def tell(self, trial: ledger.TrialRecord, finished: int, total: int) -> None:
+        """A trial has just finished or is to be tried again; so many are finished; so many there are."""
 
 
-def run(experiment: Experiment, run_dir: RunDir, data_dir: Path | None, on_change: Told) -> list[table.Row]:
+def run(experiment: Experiment, run_dir: RunDir, data_dir: Path | None, listener: Listener) -> list[table.Row]:
     """Run all trials that are not finished yet, and write the table.
 
     Returns a row a trial.  Rows that are WAITING or RUNNING mean that the search was interrupted: the same call takes
@@ -45,17 +52,21 @@ def run(experiment: Experiment, run_dir: RunDir, data_dir: Path | None, on_chang
     the data or the cluster do not allow it.
     """
     with _sigterm_as_sigint():
-        return _run(experiment, run_dir, data_dir, on_change)
+        return _run(experiment, run_dir, data_dir, listener)
 
 
-def _run(experiment: Experiment, run_dir: RunDir, data_dir: Path | None, on_change: Told) -> list[table.Row]:
+def _run(experiment: Experiment, run_dir: RunDir, data_dir: Path | None, listener: Listener) -> list[table.Row]:
     points = space.expand(experiment.space, experiment.train)
     splits = load_splits(experiment.dataset, data_dir)
     check_points(points, splits)
     known = ledger.read(run_dir.ledger)
     left = [point for number, point in enumerate(points) if not _is_finished(known, trial_id(number))]
+    if len(left) < len(points):
+        listener.say(f"taken up: {len(points) - len(left)} of {len(points)} trials are finished already")
     if left:
-        connect()
+        dashboard = connect()
+        if dashboard:
+            listener.say(f"Ray dashboard: {dashboard}")
         check_servable((experiment.resources.of(point["model"]) for point in left), ray.nodes())
     with run_dir.locked():
         _write_down(experiment, run_dir, splits)
@@ -68,7 +79,7 @@ def _run(experiment: Experiment, run_dir: RunDir, data_dir: Path | None, on_chan
         try:
             todo = {trial.id: trial.config for trial in trials.values() if not trial.finished}
             if todo:
-                _tune(experiment, run_dir, splits, todo, _Recorder(record, trials, on_change))
+                _tune(experiment, run_dir, splits, todo, _Recorder(record, trials, listener))
         finally:
             for trial in trials.values():
                 if trial.state == "RUNNING":
@@ -89,22 +100,25 @@ def trial_id(number: int) -> str:
 
 
 def check_points(points: list[space.Point], splits: Splits) -> None:
-    """Raise UsageError where a model cannot take these images or this batch size."""
-    for point in points:
-        try:
-            models.check(TrainConfig(**point), splits.channels, len(splits.classes), splits.image_size)
-        except models.ModelError as error:
-            raise UsageError(str(error)) from error
+    """Raise ModelError where a model cannot take these images or this batch size."""
+    configs = [TrainConfig(**point) for point in points]
+    for config in {models.shape_key(config): config for config in configs}.values():
+        models.check(config, splits.channels, len(splits.classes), splits.image_size)
 
 
-def connect() -> None:
-    """Join the cluster that RAY_ADDRESS or this job names, or start Ray on this machine."""
+def connect() -> str | None:
+    """Join the cluster that RAY_ADDRESS or this job names, or start Ray on this machine.
+
+    Returns the address of Ray's dashboard, where there is one.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if not ray.is_initialized():
-        before = signal.getsignal(signal.SIGTERM)
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # ray.init puts one of its own there, which exits at once
+    if ray.is_initialized():
+        return None
+    before = signal.getsignal(signal.SIGTERM)
+    context = ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # ray.init puts one of its own there, which exits at once
+    return f"http://{context.dashboard_url}" if context.dashboard_url else None
 
 
 def _write_down(experiment: Experiment, run_dir: RunDir, splits: Splits) -> None:
@@ -208,10 +222,10 @@ class _Points(Searcher):
 class _Recorder(tune.Callback):
     """Writes every epoch and every change of state to the ledger, in the driver."""
 
-    def __init__(self, record: ledger.Ledger, trials: dict[str, ledger.TrialRecord], on_change: Told) -> None:
+    def __init__(self, record: ledger.Ledger, trials: dict[str, ledger.TrialRecord], listener: Listener) -> None:
         self._record = record
         self._trials = trials
-        self._on_change = on_change
+        self._listener = listener
         self._started: dict[str, float] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -254,7 +268,7 @@ class _Recorder(tune.Callback):
         self._tell(own)
 
     def _tell(self, own: ledger.TrialRecord) -> None:
-        self._on_change(own, sum(trial.finished for trial in self._trials.values()), len(self._trials))
+        self._listener.tell(own, sum(trial.finished for trial in self._trials.values()), len(self._trials))
 
     def _write(self, own: ledger.TrialRecord, event: str, **fields: Any) -> None:
         ledger.apply(own, self._record.append(own.id, event, **fields))

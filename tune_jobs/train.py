@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+import models
 from datasets import load_splits
 from models import TrainConfig, weights
 from models.training import EpochMetrics, TrainResult, fit
@@ -29,6 +30,7 @@ def train_one(config: Config, data_dir: Path | None, output: Path, say: Callable
         raise UsageError(f"--output {output}: there is no folder {output.parent}")
     train_config = TrainConfig(**config.train)
     splits = load_splits(config.dataset, data_dir)
+    models.check(train_config, splits.channels, len(splits.classes), splits.image_size)
     if config.data_sha256 not in (None, splits.sha256):
         say("note: these are not the images that the config was chosen on")
     if config.resources is not None:

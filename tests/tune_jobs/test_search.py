@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -105,8 +106,9 @@ def test_search_says_a_line_a_trial_the_best_and_where_everything_lies(
 ) -> None:
     lines = mixed.stdout.splitlines()
     assert lines[0] == f"run mixed: 6 trials, into {app.storage / 'mixed'}"
-    assert [line[:5] for line in lines[1:7]] == [f"[{number}/6]" for number in range(1, 7)]
-    assert sum("diverged: the training loss is" in line for line in lines[1:7]) == 2
+    assert re.fullmatch(r"Ray dashboard: http://127\.0\.0\.1:\d+", lines[1])
+    assert [line[:5] for line in lines[2:8]] == [f"[{number}/6]" for number in range(1, 7)]
+    assert sum("diverged: the training loss is" in line for line in lines[2:8]) == 2
     assert f"run directory: {app.storage / 'mixed'}" in lines
     assert f"next: python -m tune_jobs train {app.storage / 'mixed' / 'best.yaml'}" in lines
     assert "\x1b" not in mixed.stdout

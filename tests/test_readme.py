@@ -1,0 +1,70 @@
+"""Every command in the README is run, and its example file is a real one."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tune_jobs import space
+from tune_jobs.experiment import load
+
+if TYPE_CHECKING:
+    from tests.conftest import App
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for block in blocks("sh")
+    for line in block.splitlines()
+    if line.startswith("python -m tune_jobs ")
+]
+SMALLER = {"small": ["--set", "dataset.limit=300", "--set", "batch_size=32"]}
+"""Name of a run in the README -> what makes it small enough for a test."""
+
+
+def test_readme_example_has_the_trials_it_says(tmp_path: Path) -> None:
+    (block,) = blocks("yaml")
+    (tmp_path / "my.yaml").write_text(block)
+    experiment = load(str(tmp_path / "my.yaml"))
+    assert len(space.expand(experiment.space, experiment.train)) == 6
+
+
+def test_readme_make_targets_exist() -> None:
+    makefile = (Path(__file__).parent.parent / "Makefile").read_text()
+    targets = re.findall(r"^make (\S+)", "\n".join(blocks("sh")), flags=re.MULTILINE)
+    assert targets == ["demo", "check"]
+    assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in targets)
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="FashionMNIST is not installed")
+def test_readme_commands_run_in_their_order(app: App) -> None:
+    (block,) = blocks("yaml")
+    (app.home / "my.yaml").write_text(block)
+    assert len(COMMANDS) == 7
+    for command in COMMANDS:
+        arguments = [
+            word.replace("~/ray_results", str(app.storage)).replace("my.yaml", str(app.home / "my.yaml"))
+            for word in command[3:]
+        ]
+        name = arguments[-1]
+        if name in SMALLER:
+            replaced = [word.split("=")[0] for word in SMALLER[name][1::2]]
+            kept = [
+                (flag, value)
+                for flag, value in zip(arguments[2::2], arguments[3::2], strict=True)
+                if value.split("=")[0] not in replaced
+            ]
+            arguments = [*arguments[:2], *(word for pair in kept for word in pair), *SMALLER[name]]
+        ran = app(*arguments)
+        assert ran.returncode == 0, (arguments, ran.stdout, ran.stderr)
