@@ -28,7 +28,7 @@ Fractions = tuple[float, float, float]
 def _check_split(value: Any) -> Any:
     if value == "official" or isinstance(value, SplitSizes):
         return value
-    if isinstance(value, dict):
+    if isinstance(value, dict) and not any(isinstance(part, bool) for part in value.values()):
         with contextlib.suppress(ValidationError):  # the line below says what is allowed
             return SplitSizes.model_validate(value)
     if (

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import http.client
+import math
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 from torch import Tensor
 
@@ -91,7 +95,7 @@ def _idx_dataset(
         (files[0], train_images, files[1], train_labels),
         (files[2], test_images, files[3], test_labels),
     ):
-        if images.ndim != 3 or images.shape[0] == 0 or images.shape[1] != images.shape[2]:
+        if images.ndim != 3 or 0 in images.shape or images.shape[1] != images.shape[2]:
             raise DataError(f"{images_path}: expected square images, found an array of shape {images.shape}; {cure}")
         if labels.ndim != 1 or len(images) != len(labels):
             raise DataError(
@@ -127,9 +131,9 @@ def read_idx(path: Path, cure: str = "get the file again") -> np.ndarray[Any, np
         raise DataError(f"{path}: not an IDX file of unsigned bytes (it starts with {data[:4].hex(' ')}); {cure}")
     dimensions = data[3]
     header = 4 + 4 * dimensions
-    shape = tuple(int(size) for size in np.frombuffer(data[4:header], dtype=">u4"))
-    expected = header + int(np.prod(shape, dtype=np.int64))
-    if len(shape) != dimensions or len(data) != expected:
+    shape = tuple(int.from_bytes(data[start : start + 4], "big") for start in range(4, header, 4))
+    expected = header + math.prod(shape)
+    if len(data) < header or len(data) != expected:
         raise DataError(f"{path}: truncated or corrupt: {len(data):,} bytes where {expected:,} are promised; {cure}")
     return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
 
@@ -157,16 +161,29 @@ def _download(title: str, cure: str) -> list[Path]:
     import torchvision
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tune_jobs"
+    raw = cache / title / "raw"
+    found = [_plain_or_gz(raw / part) for part in IDX_PARTS]
     try:
-        getattr(torchvision.datasets, title)(root=str(cache), download=True)
-        raw = cache / title / "raw"
-        found = [_plain_or_gz(raw / part) for part in IDX_PARTS]
-    except (OSError, RuntimeError, EOFError, zlib.error) as error:
+        if None in found:
+            getattr(torchvision.datasets, title)(root=str(cache), download=True)
+            found = [_plain_or_gz(raw / part) for part in IDX_PARTS]
+    except (http.client.HTTPException, OSError, RuntimeError, EOFError, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{title} is not on this machine and cannot be downloaded ({reason}); {cure}") from error
     if None in found:
         raise DataError(f"{raw}: {title}'s download is incomplete; remove the folder to have it downloaded again")
     return [path for path in found if path is not None]
+
+
+_UNREADABLE = (
+    OSError, EOFError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError, OverflowError, SyntaxError,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error, PIL.Image.DecompressionBombError,
+)  # fmt: skip
+"""What zipfile, NumPy and Pillow raise on damaged or hostile files."""
+
+
+def _in_a_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 # --- a person's own images ----------------------------------------------------------------------------------------
@@ -176,15 +193,17 @@ def npz(config: DatasetConfig, data_dir: Path | None) -> Dataset:
     """An .npz file with `images`, uint8 N×H×W or N×H×W×C, and `labels`, N integers or strings."""
     path = _own_path(config, data_dir)
     try:
-        with np.load(path, allow_pickle=False) as arrays:  # a pickle could run code
+        if not zipfile.is_zipfile(path):
+            raise DataError(f"{path}: not a readable .npz, which is a zip archive of arrays, as numpy.savez writes")
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # a pickle could run code
             missing = {"images", "labels"} - set(arrays.files)
             if missing:
                 raise DataError(f"{path}: no array {' or '.join(sorted(missing))} in it; it has {arrays.files}")
-            images, labels = arrays["images"], arrays["labels"]
+            images, labels = (np.asarray(arrays[name]) for name in ("images", "labels"))
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: not a readable .npz of plain arrays ({error})") from error
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: not a readable .npz of plain arrays ({_in_a_line(error)})") from error
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
         raise DataError(f"{path}: images are {images.dtype} {images.shape}; uint8 N×H×W or N×H×W×C is needed")
     if labels.shape != (len(images),) or labels.dtype.kind not in "iuU":
@@ -194,6 +213,8 @@ def npz(config: DatasetConfig, data_dir: Path | None) -> Dataset:
         )
     if images.ndim == 3:
         images = images[..., np.newaxis]
+    if images.shape[3] > 4:
+        raise DataError(f"{path}: images are {images.shape}: the last axis is the channels, 4 at most (N×H×W×C)")
     height, width = images.shape[1:3]
     if height != width and config.image_size is None:
         raise DataError(f"{path}: images are {height}×{width}; say what square to bring them to (dataset.image_size)")
@@ -213,7 +234,6 @@ def folder(config: DatasetConfig, data_dir: Path | None) -> Dataset:
     to `image_size` as they are read; of one square size, they keep it.
     """
     import torchvision
-    from PIL import Image, UnidentifiedImageError
 
     root = _own_path(config, data_dir)
     try:
@@ -225,42 +245,51 @@ def folder(config: DatasetConfig, data_dir: Path | None) -> Dataset:
     sizes, grey = set(), True
     for name, _ in files.samples:
         try:
-            with Image.open(name) as picture:
+            with PIL.Image.open(name) as picture:
                 sizes.add(picture.size)
                 grey = grey and picture.mode in ("1", "L", "LA", "I;16")
-        except (OSError, UnidentifiedImageError) as error:
-            raise DataError(f"{name}: not a readable picture ({error})") from error
+        except _UNREADABLE as error:
+            raise DataError(f"{name}: not a readable picture ({_in_a_line(error)})") from error
     square = len(sizes) == 1 and all(width == height for width, height in sizes)
     if config.image_size is None and not square:
-        (small_w, small_h), (large_w, large_h) = min(sizes), max(sizes)
-        raise DataError(
-            f"{root}: pictures from {small_w}×{small_h} to {large_w}×{large_h} pixels; "
-            "say what square to bring them to (dataset.image_size)"
-        )
-    size = config.image_size or next(iter(sizes))[0]
+        found = " to ".join(f"{width}×{height}" for width, height in sorted({min(sizes), max(sizes)}))
+        raise DataError(f"{root}: pictures of {found} pixels; say what square to bring them to (dataset.image_size)")
+    size = next(iter(sizes))[0] if square or config.image_size is None else config.image_size
 
     channels = 1 if grey else 3
     images = torch.empty(len(files.samples), channels, size, size, dtype=torch.uint8)
     for index, (name, _) in enumerate(files.samples):
         try:
-            with Image.open(name) as picture:
-                resized = picture.convert("L" if grey else "RGB").resize((size, size), Image.Resampling.BILINEAR)
-        except OSError as error:
-            raise DataError(f"{name}: a damaged picture ({error})") from error
+            with PIL.Image.open(name) as picture:
+                mode = "L" if grey else "RGB"
+                resized = _eight_bits(picture).convert(mode).resize((size, size), PIL.Image.Resampling.BILINEAR)
+        except _UNREADABLE as error:
+            raise DataError(f"{name}: a damaged picture ({_in_a_line(error)})") from error
         images[index] = torch.from_numpy(np.array(resized)).reshape(size, size, channels).permute(2, 0, 1)
     return Dataset(
         images=images,
         labels=torch.tensor(files.targets, dtype=torch.int64),
         classes=tuple(files.classes),
-        image_size=size,
+        image_size=config.image_size or size,
     )
+
+
+def _eight_bits(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """16 bits a pixel brought to 8, which Pillow's own conversion would clip."""
+    if picture.mode != "I;16":
+        return picture
+    return PIL.Image.fromarray((np.array(picture) >> 8).astype(np.uint8))
 
 
 def _own_path(config: DatasetConfig, data_dir: Path | None) -> Path:
     """`dataset.path`, looked for from the working directory, then from the data directory."""
     if not config.path:
         raise DataError(f"dataset {config.name} needs a path (dataset.path)")
-    path = Path(config.path).expanduser()
+    try:
+        path = Path(config.path).expanduser()
+        path.exists()  # a path may also be too long to ask about
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"dataset.path: {config.path}: {_in_a_line(error)}") from error
     candidates = [path] if path.is_absolute() or data_dir is None else [path, data_dir / path]
     for candidate in candidates:
         if candidate.exists():

@@ -72,7 +72,8 @@ def split(dataset: Dataset, config: DatasetConfig) -> Splits:
     train, val, test = (_take(dataset, indices) for indices in _indices(dataset, config))
     for name, part in (("training", train), ("validation", val), ("test", test)):
         if len(part) == 0:
-            raise DataError(f"dataset {config.name}: {len(dataset.labels):,} images leave none for the {name} part")
+            used = config.limit or len(dataset.labels)
+            raise DataError(f"dataset {config.name}: {used:,} images leave none for the {name} part")
     mean, std = _statistics(train.images)
     digest = hashlib.sha256()
     for part in (train, val, test):
@@ -106,14 +107,15 @@ def _indices(dataset: Dataset, config: DatasetConfig) -> tuple[Tensor, Tensor, T
                 f"dataset.split: {sizes[0]:,} + {sizes[1]:,} + {sizes[2]:,} images asked, there are {limit:,}"
             )
     else:
-        n_train, n_val = round(config.split[0] * limit), round(config.split[1] * limit)
+        n_train = round(config.split[0] * limit)
+        n_val = min(round(config.split[1] * limit), limit - n_train)
         sizes = [n_train, n_val, limit - n_train - n_val]
     train, val, test = torch.split(shuffled[: sum(sizes)], sizes)
     return train, val, test
 
 
 def _take(dataset: Dataset, indices: Tensor) -> Split:
-    return Split(dataset.images[indices], dataset.labels[indices])
+    return Split(dataset.images[indices].contiguous(), dataset.labels[indices])
 
 
 def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
