@@ -30,6 +30,7 @@ __all__ = [
     "ModelError",
     "TrainConfig",
     "build",
+    "building_fields",
     "check",
     "fields_read",
     "is_network",
@@ -65,8 +66,6 @@ def fields_read(values: Mapping[str, Any]) -> frozenset[str]:
 
     A field that it does not read changes nothing in its result.
     """
-    name = values["model"]
-    fields = {"model", *_own_fields(name), *(NETWORK_FIELDS if is_network(name) else ())}
 
     def holds(field: str) -> bool:
         if field not in CONDITIONS:
@@ -74,7 +73,12 @@ def fields_read(values: Mapping[str, Any]) -> frozenset[str]:
         other, allowed = CONDITIONS[field]
         return values.get(other, TrainConfig.model_fields[other].default) in allowed
 
-    return frozenset(field for field in fields if holds(field))
+    return frozenset(field for field in fields_possible(values["model"]) if holds(field))
+
+
+def fields_possible(name: str) -> frozenset[str]:
+    """The fields that a run of this model reads under some values of the others."""
+    return frozenset(("model", *_own_fields(name), *(NETWORK_FIELDS if is_network(name) else ())))
 
 
 def build(config: TrainConfig, channels: int, classes: int, image_size: int) -> Model:
@@ -83,25 +87,30 @@ def build(config: TrainConfig, channels: int, classes: int, image_size: int) -> 
     return _builder(config.model)(channels, classes, image_size, **own)
 
 
-def check(config: TrainConfig, channels: int, classes: int, image_size: int) -> None:
-    """Raise ModelError where this model cannot train on such images or batches.  Allocates no weights.
+def check(config: TrainConfig, channels: int, classes: int, image_size: int, images: int = 2) -> None:
+    """Raise ModelError where this model cannot train on so many such images or in such batches.  Allocates no weights.
 
     One training step's forward pass runs on shapes alone (torch's meta device).
     """
     if not is_network(config.model):
         return
-    n = min(config.batch_size, 2)
+    n = min(config.batch_size, images, 2)
     try:
         with torch.device("meta"):
             network = build(config, channels, classes, image_size)
             assert isinstance(network, nn.Module)
             network(torch.empty(n, channels, image_size, image_size))
-    except (RuntimeError, ValueError, ZeroDivisionError) as error:
+    except (RuntimeError, ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
         cause = " ".join(str(error).split()).rstrip(".")
         raise ModelError(
             f"{config.model} cannot train on {channels}×{image_size}×{image_size} images "
             f"in batches of {config.batch_size} ({cause})"
         ) from error
+
+
+def building_fields() -> frozenset[str]:
+    """The fields that some model's builder reads."""
+    return frozenset(field for name in MODELS for field in _own_fields(name))
 
 
 def shape_key(config: TrainConfig) -> tuple[object, ...]:

@@ -20,9 +20,9 @@ class TrainConfig(BaseModel):
     """A registered model: see `models.names()`."""
 
     # Every network
-    epochs: int = Field(default=5, ge=1)
+    epochs: int = Field(default=5, ge=1, lt=2**31)
     """Passes over the training part."""
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=32, ge=1, lt=2**31)
     """Images a step; a last batch of one image alone is left out, since batch norm is undefined on it."""
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
     """torch.optim's SGD, Adam (L2 penalty) or AdamW (decoupled weight decay)."""
@@ -33,7 +33,7 @@ class TrainConfig(BaseModel):
     nesterov: bool = False
     """Nesterov's form of sgd's momentum."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """The optimizer's weight decay."""
+    """The optimizer's weight decay.  With 0 for both, adam and adamw are the same."""
     lr_schedule: Literal["constant", "cosine", "onecycle"] = "constant"
     """Step by step over the whole run: flat, cosine to zero, or OneCycleLR's rise and fall (momentum stays)."""
     loss: Literal["cross_entropy", "manual", "mse"] = "cross_entropy"
@@ -56,7 +56,7 @@ class TrainConfig(BaseModel):
     # mlp
     hidden_layers: int = Field(default=1, ge=1, le=100)
     """Hidden layers of the mlp."""
-    hidden_units: int = Field(default=100, ge=1)
+    hidden_units: int = Field(default=100, ge=1, lt=2**31)
     """Width of each of them."""
     activation: Literal["relu", "tanh", "sigmoid"] = "relu"
     """Between them."""
@@ -68,9 +68,9 @@ class TrainConfig(BaseModel):
     """Inverse strength of its regularisation."""
     gamma: float | Literal["scale", "auto"] = "scale"
     """Kernel coefficient of rbf and poly: a positive number, 1/(features × variance) or 1/features."""
-    degree: int = Field(default=3, ge=1)
+    degree: int = Field(default=3, ge=1, le=1000)
     """Of the poly kernel."""
-    max_iter: int = Field(default=-1, ge=-1)
+    max_iter: int = Field(default=-1, ge=-1, lt=2**31)
     """Most iterations of its solver; -1 for no limit."""
 
     @field_validator("gamma", mode="before")

@@ -24,7 +24,7 @@ from models.config import ModelError, TrainConfig
 if TYPE_CHECKING:
     from sklearn.svm import SVC
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp64", "fp32", "bf16", "fp16"]
 
 
 class DivergedError(RuntimeError):
@@ -69,6 +69,9 @@ class TrainResult:
     threads: int
     params: int | None
     """Trainable parameters; None for the svm."""
+    macs: int | None
+    """Of the svm: kernel evaluations (support vectors) × features for one image.  None for a network, whose
+    multiply-accumulates follow from its shape."""
     seed: int | None
     """The seed that was used, drawn or given; None for the svm, which has nothing random."""
 
@@ -117,7 +120,7 @@ def _fit_network(
     train, val, test = (_placed(part, device, config.input) for part in (splits.train, splits.val, splits.test))
     step = _Step(network, config, precision, device, steps=config.epochs * _steps(len(train), config.batch_size))
     order = torch.Generator().manual_seed(config.seed)
-    randomness = torch.Generator().manual_seed(config.seed)
+    randomness = torch.Generator().manual_seed((config.seed + 2**62) % 2**63)  # a stream of its own
 
     best: EpochMetrics | None = None
     best_weights: dict[str, Tensor] | None = None
@@ -164,6 +167,7 @@ def _fit_network(
         device=device.type,
         threads=torch.get_num_threads(),
         params=sum(p.numel() for p in network.parameters() if p.requires_grad),
+        macs=None,
         seed=config.seed,
     )
     return Fitted(network.cpu().to(memory_format=torch.contiguous_format).eval(), result)
@@ -272,7 +276,11 @@ def _batches(
             yield part.images[on_device], part.labels[on_device]
         return
     loader = DataLoader(
-        _Streamed(part), sampler=indices, batch_size=None, pin_memory=config.pin_memory and device.type == "cuda"
+        _Streamed(part),
+        sampler=indices,
+        batch_size=None,
+        pin_memory=config.pin_memory and device.type == "cuda",
+        generator=torch.Generator(),  # or it draws from the one that dropout draws from
     )
     for images, labels in loader:
         yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
@@ -372,10 +380,11 @@ def _fit_svm(svc: SVC, splits: Splits, report: Report) -> Fitted:
         best_epoch=1,
         epochs=1,
         train_time_s=train_time_s,
-        precision="fp32",
+        precision="fp64",
         device="cpu",
         threads=1,
         params=None,
+        macs=int(svc.n_support_.sum()) * train.shape[1],
         seed=None,
     )
     return Fitted(svc, result)

@@ -36,7 +36,7 @@ def test_readme_example_has_the_trials_it_says(tmp_path: Path) -> None:
     (block,) = blocks("yaml")
     (tmp_path / "my.yaml").write_text(block)
     experiment = load(str(tmp_path / "my.yaml"))
-    assert len(space.expand(experiment.space, experiment.train)) == 6
+    assert len(space.parse(experiment.space, experiment.train, "grid").grid()) == 6
 
 
 def test_readme_make_targets_exist() -> None:

@@ -5,6 +5,7 @@ What a subcommand needs is imported when it runs: `--help` answers without loadi
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -75,32 +76,38 @@ def search(
         from tune_jobs.console import Progress, console, say, trials_table
         from tune_jobs.results import best, selection
         from tune_jobs.results.rundir import RunDir
-        from tune_jobs.results.table import varied
 
         asked = experiments.load(experiment, overrides)
-        points = space.expand(asked.space, asked.train)
+        checked = space.parse(asked.space, asked.train, asked.search.method)
+        total = searches.total(asked, checked)
         run_dir = RunDir(_storage(storage) / experiments.check_name(name or asked.name))
         out = console()
-        for field in space.unread(asked.space, asked.train, points):
+        for field in space.unread(checked):
             say(out, f"note: {field} is read by none of the trials")
-        fields = ["model", *(field for field in varied(points) if field != "model")]
-        say(out, f"run {run_dir.name}: {len(points)} trials, into {run_dir.path}")
-        with Progress(out, fields, len(points)) as progress:
-            rows = searches.run(asked, run_dir, _data_dir(data_dir), progress)
+        fields = ["model", *(axis.field for axis in checked.axes if axis.kind != "value" and axis.field != "model")]
+        say(out, f"run {run_dir.name}: {total} trials, into {run_dir.path}")
+        with Progress(out, fields, total) as progress:
+            outcome = searches.run(asked, run_dir, _data_dir(data_dir), progress)
+        rows = outcome.rows
         out.print(trials_table(rows))
         say(out, f"run directory: {run_dir.path}")
-        if any(not row.finished for row in rows):
-            left = sum(not row.finished for row in rows)
-            say(out, f"interrupted, {left} of {len(rows)} trials left; the same command takes it up again")
+        if outcome.ended != "done":
+            left = total - sum(row.finished for row in rows)
+            cause = "interrupted" if outcome.ended == "interrupted" else "the budget is used up"
+            say(out, f"{cause}, {left} of {total} trials left; the same command takes it up again")
+        if outcome.ended == "interrupted":
             raise typer.Exit(Exit.INTERRUPTED)
-        if not selection.usable(rows):
+        if not selection.candidates(rows):
             say(out, "no usable trial: none is COMPLETE with an accuracy; no best.yaml is written")
             raise typer.Exit(Exit.NO_USABLE_TRIAL)
         row, reason = best.choose(rows, "best")
         best.write(run_dir, asked, row, "best", reason, run_dir.best)
         say(out, f"best: trial {row.id}, {reason}; test accuracy {row.test_accuracy:.2%}")
-        say(out, f"next: python -m tune_jobs train {run_dir.best}")
-        say(out, f"      tensorboard --logdir {run_dir.path}")
+        if front := best.write_front(run_dir, asked, rows):
+            say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {front[0].parent}")
+        data = [] if data_dir is None else ["--data-dir", str(data_dir)]
+        say(out, f"next: {shlex.join(['python', '-m', 'tune_jobs', 'train', str(run_dir.best), *data])}")
+        say(out, f"      {shlex.join(['tensorboard', '--logdir', str(run_dir.path)])}")
 
 
 @app.command()
@@ -135,12 +142,24 @@ def status(run: Run, storage: Storage = DEFAULT_STORAGE) -> None:
         counts = ", ".join(f"{count} {state}" for state, count in states.items())
         finished = sum(row.finished for row in rows)
         say(out, f"run {run_dir.name}: {finished} of {len(rows)} trials finished ({counts}); {run_dir.path}")
+        if finished < len(rows) and not run_dir.is_running():
+            say(out, "no process runs it now; the search command that began it takes it up again")
 
 
 @app.command()
 def export(
     run: Run,
-    rule: Annotated[str, typer.Option(help="best: highest validation accuracy.")] = "best",
+    rule: Annotated[
+        str,
+        typer.Option(
+            help="best: highest validation accuracy.  cheapest: least training time, smallest: fewest "
+            "multiply-accumulates, among those that are near the best: within its interval where the run is confirmed."
+        ),
+    ] = "best",
+    within: Annotated[
+        float | None,
+        typer.Option(min=0, max=100, help="Points of accuracy that count as near, for cheapest, smallest."),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="File to write; best.yaml in the run directory.")] = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
@@ -149,17 +168,47 @@ def export(
         from tune_jobs import experiment as experiments
         from tune_jobs import yaml
         from tune_jobs.console import console, say
-        from tune_jobs.results import best, ledger, rundir, selection, table
+        from tune_jobs.results import best, confirmation, ledger, rundir, selection, table
 
         run_dir = rundir.find(run, _storage(storage))
         rows = table.rows(ledger.read(run_dir.ledger).values())
         best.check_rule(rule)
-        if not selection.usable(rows):
+        if not selection.candidates(rows):
             _fail(f"run {run_dir.name}: no usable trial: none is COMPLETE with an accuracy", Exit.NO_USABLE_TRIAL)
-        row, reason = best.choose(rows, rule)
+        near = confirmation.half_width(run_dir.confirmation) if within is None else within / 100
+        row, reason = best.choose(rows, rule, near)
         path = output or run_dir.best
         best.write(run_dir, experiments.check(yaml.read(run_dir.experiment)), row, rule, reason, path)
         say(console(), f"trial {row.id} ({reason}) written to {path}")
+
+
+@app.command()
+def confirm(
+    run: Run,
+    top: Annotated[int, typer.Option(min=1, help="How many of the best configs.")] = 3,
+    seeds: Annotated[int, typer.Option(min=2, help="Fresh training seeds for each.")] = 5,
+    splits: Annotated[bool, typer.Option("--splits", help="A fresh split of the images with each seed, too.")] = False,
+    storage: Storage = DEFAULT_STORAGE,
+    data_dir: DataDir = None,
+) -> None:
+    """Train the top configs again over fresh seeds; say which are really apart."""
+    with _one_line_errors():
+        from tune_jobs import confirm as confirms
+        from tune_jobs.console import Progress, confirmation_lines, confirmation_table, console, say
+        from tune_jobs.results import rundir
+
+        run_dir = rundir.find(run, _storage(storage))
+        out = console()
+        with Progress(out, ["model", "seed"], top * seeds) as progress:
+            outcome, found = confirms.confirm(run_dir, top, seeds, splits, _data_dir(data_dir), progress)
+        if outcome.ended == "interrupted":
+            _fail("interrupted; the same command takes it up again", Exit.INTERRUPTED)
+        if found is None:
+            _fail("no usable trial: no config is COMPLETE under every seed", Exit.NO_USABLE_TRIAL)
+        out.print(confirmation_table(found))
+        for line in confirmation_lines(found):
+            say(out, line)
+        say(out, f"written to {run_dir.confirmation}")
 
 
 @app.command()
@@ -175,10 +224,15 @@ def train(
     with _one_line_errors():
         from models.training import DivergedError
         from tune_jobs.console import console, say
+        from tune_jobs.errors import UsageError
         from tune_jobs.results import best
         from tune_jobs.train import train_one
 
+        if not config.is_file():
+            raise UsageError(f"{config}: there is no such file")
         path = output or config.with_suffix(".safetensors")
+        if path == config:
+            raise UsageError(f"--output {path}: is the config itself")
         out = console()
         try:
             train_one(best.load(config, overrides), _data_dir(data_dir), path, lambda line: say(out, line))
@@ -214,8 +268,12 @@ def _one_line_errors() -> Iterator[None]:
         if not isinstance(error, DataError | ModelError):
             raise
         _fail(str(error), Exit.WRONG)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}", Exit.WRONG)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command takes it up again", Exit.INTERRUPTED)
+        _fail("interrupted; the same command starts again from what is done", Exit.INTERRUPTED)
 
 
 def _fail(line: str, code: Exit) -> NoReturn:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tune_jobs.results.confirmation import Confirmation
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.table import Row, varied
 
@@ -79,7 +80,8 @@ def trial_line(trial: TrialRecord, finished: int, total: int, fields: Sequence[s
         accuracy, seconds = trial.result["val_accuracy"], trial.result["train_time_s"]
         return f"{head}  {config}  val {accuracy:.2%}  train {seconds:.1f} s"
     again = f"; attempt {trial.attempts + 1} follows" if trial.state == "WAITING" else ""
-    return f"{head}  {config}  {trial.failure}: {trial.reason}{again}"
+    why = f"{trial.failure}: {trial.reason}" if trial.failure else trial.reason
+    return f"{head}  {config}  {why}{again}"
 
 
 def trials_table(rows: Sequence[Row]) -> Table:
@@ -104,13 +106,55 @@ def trials_table(rows: Sequence[Row]) -> Table:
     return table
 
 
+def confirmation_table(found: Confirmation) -> Table:
+    """The confirmed configs, best mean first."""
+    fields = varied([confirmed.config for confirmed in found.configs])
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("trial", *fields):
+        table.add_column(name, overflow="fold")
+    for name in ("search %", "mean %", "std", "95 % interval", "train s", "vs first", "p"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for confirmed in found.configs:
+        val, versus = confirmed.val, confirmed.versus_first
+        cells = [confirmed.trial, *(_text(confirmed.config.get(name)) for name in fields)]
+        cells += [_fixed(100 * confirmed.search_val_accuracy, 2), _fixed(100 * val.mean, 2), _fixed(100 * val.std, 2)]
+        cells += [f"{_fixed(100 * val.low, 2)} to {_fixed(100 * val.high, 2)}", _fixed(confirmed.train_time_s, 1)]
+        if versus is None:
+            cells += ["", "", "first"]
+        else:
+            cells += [f"{100 * versus.difference:+.2f}", _fixed(versus.p, 3), "tied" if versus.tied else "worse"]
+        table.add_row(*map(escape, cells))
+    return table
+
+
+def confirmation_lines(found: Confirmation) -> list[str]:
+    """What a confirmation says, in words."""
+    first, *others = found.configs
+    over = f"{len(found.seeds)} fresh seeds" + (", each with a fresh split" if found.splits else " on the same split")
+    tied = [other.trial for other in others if other.versus_first and other.versus_first.tied]
+    apart = [other.trial for other in others if other.versus_first and not other.versus_first.tied]
+    lines = [f"over {over}: trial {first.trial} has the highest mean validation accuracy, {first.val.mean:.2%}"]
+    if tied:
+        lines.append(f"not distinguishable from it (paired t-test over seeds, Holm's correction): {', '.join(tied)}")
+    if apart:
+        lines.append(f"really worse: {', '.join(apart)}")
+    lines.append(
+        f"its test accuracy: {found.test.mean:.2%}, 95 % interval {found.test.low:.2%} to {found.test.high:.2%}"
+    )
+    optimism = f"{100 * found.optimism:+.2f} points"
+    lines.append(f"the search's score of its winner, trial {found.winner}, less its mean over fresh seeds: {optimism}")
+    return lines
+
+
 def percent(value: float) -> str:
     """A share from 0 to 1; a dash where there is none."""
     return "–" if math.isnan(value) else f"{value:.2%}"
 
 
-def _rank(row: Row) -> tuple[bool, float]:
-    return row.state != "COMPLETE", -row.val_accuracy if not math.isnan(row.val_accuracy) else math.inf
+def _rank(row: Row) -> tuple[bool, float, float]:
+    accuracy = math.inf if math.isnan(row.val_accuracy) else -row.val_accuracy
+    return row.state != "COMPLETE", accuracy, row.train_time_s
 
 
 def _fixed(value: float, digits: int) -> str:

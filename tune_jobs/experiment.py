@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from datasets import DatasetConfig
 from models import TrainConfig
@@ -24,27 +24,68 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+OBJECTIVES = ("val_accuracy", "val_loss", "train_time_s", "params", "macs")
+"""What a search may aim at: numbers of a finished trial's result."""
+
+
 class Search(_Section):
     """The `search:` section."""
 
-    method: Literal["grid"] = "grid"
-    """grid: every point of the space once."""
+    method: Literal["grid", "random", "optuna"] = "grid"
+    """grid: every point of the space once.  random: `trials` points drawn from it.  optuna: chosen by `sampler`."""
+    trials: int | None = Field(default=None, ge=1)
+    """How many trials random and optuna run; a grid has as many as it has points."""
+    sampler: Literal["tpe", "random", "gp", "qmc", "nsga2"] = "tpe"
+    """Optuna's sampler: tree-structured Parzen estimator, random, Gaussian process, quasi-Monte Carlo or NSGA-II."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Of the sampler: with one trial at a time, the same seed gives the same configs in the same order."""
+    startup_trials: int = Field(default=10, ge=1)
+    """Random trials before tpe and gp start to model; nsga2's population."""
+    max_concurrent: int | None = Field(default=None, ge=1)
+    """Trials at once at most; null for as many as the cluster has room for.  1 makes a seeded search repeatable."""
+    objectives: dict[str, Literal["max", "min"]] = {"val_accuracy": "max"}
+    """What the search aims at; several give a Pareto front."""
+    enqueue: list[dict[str, Any]] = []
+    """Points to try first, each fields of the space with values."""
+
+    @field_validator("objectives")
+    @classmethod
+    def _check_objectives(cls, value: dict[str, str]) -> dict[str, str]:
+        unknown = [name for name in value if name not in OBJECTIVES]
+        if unknown or not value:
+            raise ValueError(f"each is one of {', '.join(OBJECTIVES)}, with max or min")
+        return value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.method == "grid":
+            given = [name for name in ("trials", "enqueue") if name in self.model_fields_set and getattr(self, name)]
+            if given:
+                raise ValueError(f"{given[0]} is of methods random and optuna; a grid runs each of its points once")
+        elif self.trials is None:
+            raise ValueError(f"trials is missing: how many trials {self.method} is to run")
+        return self
 
 
 class Scheduler(_Section):
-    """The `scheduler:` section."""
+    """The `scheduler:` section: early stopping by the validation accuracy after each epoch."""
 
-    name: Literal["none"] = "none"
-    """none: every trial runs all its epochs."""
+    name: Literal["none", "asha", "hyperband", "median"] = "none"
+    """none: every trial runs all its epochs.  asha: asynchronous successive halving (Li et al. 2018, arXiv:1810.05934).
+    hyperband: the same over several brackets.  median: stops what is below the median of the others' means."""
+    grace_epochs: int = Field(default=1, ge=1)
+    """Epochs that every trial gets."""
+    reduction_factor: float = Field(default=3, gt=1)
+    """asha and hyperband: one in so many goes on at each rung."""
 
 
 class Budget(_Section):
     """The `budget:` section."""
 
-    minutes: None = None
-    """null: no limit on the search."""
-    trial_minutes: None = None
-    """null: no limit on a trial."""
+    minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """After so many minutes of this call no trial starts, and those that run are stopped; null for no limit."""
+    trial_minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """A trial that runs longer FAILs as a timeout, whatever it is doing; null for no limit."""
 
 
 class Experiment(_Section):
@@ -64,8 +105,16 @@ class Experiment(_Section):
     scheduler: Scheduler = Scheduler()
     resources: Resources = Resources()
     budget: Budget = Budget()
+    repeats: int = Field(default=1, ge=1, le=1000)
+    """How often each config is trained, under seeds that count up from its own; the search is told the mean."""
     retries: int = Field(default=2, ge=0, le=100)
     """How often a trial whose process failed is started again."""
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.scheduler.name != "none" and len(self.search.objectives) > 1:
+            raise ValueError(f"scheduler {self.scheduler.name} stops by one objective, and there are several")
+        return self
 
     def document(self) -> dict[str, Any]:
         """As plain data; loading it gives an equal experiment."""
@@ -125,8 +174,8 @@ def override(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
             home = space if key in space or len(values) > 1 else train
             train.pop(key, None)
             home[key] = values[0] if len(values) == 1 else {"grid": values}
-        elif key in Experiment.model_fields and len(values) == 1:
-            document[key] = values[0]
+        elif key in Experiment.model_fields:
+            _set_path(document, key, values)
         else:
             raise UsageError(
                 f"--set {key}: there is no such training field; the fields are {', '.join(TrainConfig.model_fields)}; "

@@ -17,8 +17,10 @@ def _check_gpu(value: float) -> float:
     return value
 
 
-Cpu = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Gpu = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_check_gpu)]
+FINEST = 0.0001
+"""Ray counts resources in steps of this."""
+Cpu = Annotated[float, Field(ge=FINEST, le=1e6, multiple_of=FINEST)]
+Gpu = Annotated[float, Field(ge=0, le=1e6, multiple_of=FINEST), AfterValidator(_check_gpu)]
 
 
 class Request(BaseModel):
@@ -68,6 +70,17 @@ class Resources(Request):
         if model in self.by_model:
             asked |= self.by_model[model].model_dump(exclude_none=True)
         return Request(**asked)
+
+
+def slots(request: Request, nodes: Iterable[Mapping[str, Any]]) -> int:
+    """How many trials with this request run at once on these nodes, empty as they are; at least one."""
+    count = 0
+    for node in nodes:
+        if node["Alive"]:
+            have = node["Resources"]
+            fit = [have.get("CPU", 0) / request.cpu] + ([have.get("GPU", 0) / request.gpu] if request.gpu else [])
+            count += int(min(fit))
+    return max(1, count)
 
 
 def check_servable(requests: Iterable[Request], nodes: Iterable[Mapping[str, Any]]) -> None:

@@ -26,11 +26,11 @@ def train_one(config: Config, data_dir: Path | None, output: Path, say: Callable
 
     Raises UsageError where the output cannot be written, DataError, ModelError, and DivergedError.
     """
-    if not output.parent.is_dir():
-        raise UsageError(f"--output {output}: there is no folder {output.parent}")
+    if not output.parent.is_dir() or output.is_dir():
+        raise UsageError(f"--output {output}: is no place for a file")
     train_config = TrainConfig(**config.train)
     splits = load_splits(config.dataset, data_dir)
-    models.check(train_config, splits.channels, len(splits.classes), splits.image_size)
+    models.check(train_config, splits.channels, len(splits.classes), splits.image_size, len(splits.train))
     if config.data_sha256 not in (None, splits.sha256):
         say("note: these are not the images that the config was chosen on")
     if config.resources is not None:
@@ -39,25 +39,22 @@ def train_one(config: Config, data_dir: Path | None, output: Path, say: Callable
 
     on = f"{device.type}, {torch.get_num_threads()} threads"
     say(f"training {train_config.model} on {len(splits.train):,} images, {on}")
-    fitted = fit(train_config, splits, device, lambda metrics: say(_epoch_line(metrics)))
-    result = fitted.result
     preparation: dict[str, object] = {
         "classes": splits.classes,
         "image_size": splits.image_size,
         "mean": splits.mean,
         "std": splits.std,
     }
-    try:
-        with replacing(output) as path:
-            weights.save(fitted.model, train_config, preparation, path)
-    except OSError as error:
-        raise UsageError(f"--output {output}: cannot be written ({error.strerror})") from error
+    with replacing(output) as path:  # first, so that a place that cannot be written is known before the training
+        fitted = fit(train_config, splits, device, lambda metrics: say(_epoch_line(metrics)))
+        weights.save(fitted.model, train_config, preparation, path)
+    result = fitted.result
     say(
         f"validation accuracy {result.val_accuracy:.4%} (epoch {result.best_epoch}), "
         f"test accuracy {result.test_accuracy:.4%}, {result.train_time_s:.1f} s of training, {result.precision}"
     )
-    if "val_accuracy" in config.result:
-        recorded = config.result["val_accuracy"]
+    recorded = config.result.get("val_accuracy")
+    if isinstance(recorded, float):
         same = "the same as" if result.val_accuracy == recorded else f"not the {recorded:.4%}"
         say(f"that is {same} in the search")
     say(f"model: {output}")

@@ -8,7 +8,7 @@ import pytest
 from tune_jobs import yaml
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import check, check_name, load, override, shipped
-from tune_jobs.space import expand
+from tune_jobs.space import parse
 
 DOCUMENT: dict[str, Any] = {
     "name": "x",
@@ -39,7 +39,7 @@ def test_load_whole_format(tmp_path: Path) -> None:
     path.write_text(FORMAT)
     experiment = load(str(path))
     assert experiment.name == "fashion-resnet"
-    assert len(expand(experiment.space, experiment.train)) == 16
+    assert len(parse(experiment.space, experiment.train, "grid").grid()) == 16
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
@@ -53,7 +53,7 @@ def test_load_shipped_is_named_as_its_file_and_says_what_it_is(name: str) -> Non
 
 def test_shipped_published_grid() -> None:
     experiment = load("fashion-resnet-grid")
-    points = expand(experiment.space, experiment.train)
+    points = parse(experiment.space, experiment.train, "grid").grid()
     cells = {(p["model"], p["batch_size"], p["optimizer"], p["lr"]) for p in points}
     assert cells == {
         (model, batch_size, optimizer, lr)
@@ -125,9 +125,9 @@ def test_override_wrong_is_refused_by_name(overrides: list[str], line: str) -> N
         ({"dataset": {"nam": 1}}, "dataset.name: is missing; dataset.nam: there is no such key; the keys are name, "),
         ({"dataset": "digits"}, "dataset: 'digits': input should be"),
         ({"space": [1]}, "space: [1]: input should be a valid dictionary"),
-        ({"search": {"method": "luck"}}, "search.method: 'luck': input should be 'grid'"),
+        ({"search": {"method": "luck"}}, "search.method: 'luck': input should be 'grid', 'random' or 'optuna'"),
         ({"resources": {"gpu": 1.5}}, "resources.gpu: 1.5: a fraction up to 1 of one GPU, or a whole number of GPUs"),
-        ({"resources": {"cpu": 0}}, "resources.cpu: 0: input should be greater than 0"),
+        ({"resources": {"cpu": 0}}, "resources.cpu: 0: input should be greater than or equal to 0.0001"),
         ({"resources": {"gpus": 1}}, "resources.gpus: there is no such key; the keys are cpu, gpu, by_model"),
         (
             {"resources": {"by_model": {"svm": {"cpus": 1}}}},

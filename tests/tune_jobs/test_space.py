@@ -6,7 +6,11 @@ import pytest
 
 from models import TrainConfig
 from tune_jobs.errors import UsageError
-from tune_jobs.space import expand, unread
+from tune_jobs.space import parse, unread
+
+
+def expand(space: dict[str, Any], train: dict[str, Any]) -> list[dict[str, Any]]:
+    return parse(space, train, "grid").grid()
 
 
 def values(points: list[dict[str, Any]], *fields: str) -> list[tuple[Any, ...]]:
@@ -70,10 +74,10 @@ def test_expand_point_holds_defaults_and_makes_a_config() -> None:
 @pytest.mark.parametrize(
     ("space", "train", "line"),
     [
-        ({"model": "mlp", "lr": {"grid": []}}, {}, "space.lr: a grid needs at least one value"),
-        ({"model": "mlp", "lr": {"grid": [1e-3, "0.001"]}}, {}, "space.lr: 0.001 stands in the grid twice"),
-        ({"model": "mlp", "lr": {"grid": 1}}, {}, "space.lr: {'grid': 1}: give a plain value or {grid: [a, b, ...]}"),
-        ({"model": "mlp", "lr": {"gird": [1]}}, {}, "space.lr: {'gird': [1]}: give a plain value or"),
+        ({"model": "mlp", "lr": {"grid": []}}, {}, "space.lr: needs at least one value"),
+        ({"model": "mlp", "lr": {"grid": [1e-3, "0.001"]}}, {}, "space.lr: 0.001 stands in it twice"),
+        ({"model": "mlp", "lr": {"grid": 1}}, {}, "space.lr: {'grid': 1}: give a plain value, or grid or choice"),
+        ({"model": "mlp", "lr": {"gird": [1]}}, {}, "space.lr: {'gird': [1]}: give a plain value, or grid or choice"),
         ({"model": "mlp", "lr": [1, 2]}, {}, "space.lr: [1, 2]: several values are written {grid: [a, b, ...]}"),
         ({"model": "mlp", "lr": {"grid": [0.1, -1]}}, {}, "space.lr: -1: input should be greater than 0"),
         ({"model": "mlp", "rate": 1}, {}, "space.rate: there is no such field; the fields are model, epochs, "),
@@ -107,4 +111,4 @@ def test_expand_true_and_one_are_two_values() -> None:
 
 def test_unread_names_fixed_values_that_nothing_reads() -> None:
     space, train = {"model": "svm"}, {"lr": 0.1, "C": 2}
-    assert unread(space, train, expand(space, train)) == ["lr"]
+    assert unread(parse(space, train, "grid")) == ["lr"]

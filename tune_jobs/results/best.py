@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +58,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         config = Config.model_validate(document)
     except ValidationError as error:
         raise UsageError(f"{path}: {one_line(error, Config)}") from error
-    (point,) = space.expand({}, config.train)
+    (point,) = space.parse({}, config.train, "grid").grid()
     # With an override it is another config, and the recorded result is not its own.
     return config.model_copy(update={"train": point, "result": {} if overrides else config.result})
 
@@ -70,15 +69,34 @@ def check_rule(rule: str) -> None:
         raise UsageError(f"--rule {rule}: there is no such rule; there are {', '.join(selection.RULES)}")
 
 
-def choose(rows: Sequence[Row], rule: str) -> tuple[Row, str]:
-    """The row that the rule chooses among the usable ones, of which there is at least one, and its reason."""
+def choose(rows: Sequence[Row], rule: str, within: float | None = None) -> tuple[Row, str]:
+    """The row that the rule chooses, of a repeated config its first, and the reason.
+
+    `rows` have at least one candidate.  Raises UsageError for an unknown rule or one that lacks its `within`.
+    """
     check_rule(rule)
-    return selection.RULES[rule](selection.usable(rows))
+    chosen, reason = selection.RULES[rule](selection.candidates(rows), within)
+    return chosen.rows[0], reason
+
+
+def write_front(run: RunDir, experiment: Experiment, rows: Sequence[Row]) -> list[Path]:
+    """Write each config on the Pareto front into a folder of its own; none where the search has one objective."""
+    members = [row for row in rows if row.pareto and row.fold == 0]
+    folder = run.path / "pareto"
+    if members:
+        folder.mkdir(exist_ok=True)
+        for old in folder.glob("*.yaml"):
+            old.unlink()
+    objectives = " and ".join(f"{name} ({way})" for name, way in experiment.search.objectives.items())
+    for row in members:
+        reason = f"one of {len(members)} configs on the Pareto front of {objectives}"
+        write(run, experiment, row, "pareto", reason, folder / f"{row.id}.yaml")
+    return [folder / f"{row.id}.yaml" for row in members]
 
 
 def write(run: RunDir, experiment: Experiment, row: Row, rule: str, reason: str, path: Path) -> None:
     """Write the row's config as a file that `train` runs."""
-    environment = json.loads(run.environment.read_text(encoding="utf-8"))
+    environment = run.read_environment()
     result = {
         key: value
         for key, value in dataclasses.asdict(row).items()

@@ -6,6 +6,7 @@ Lines, besides `time` (seconds since 1970) and `trial`:
 - `{"event": "state", "state": "RUNNING", "attempt": 1}`
 - `{"event": "epoch", "attempt": 1, "epoch": 1, "train_loss": ..., "val_loss": ..., ...}`
 - `{"event": "state", "state": "COMPLETE", "wall_time_s": ..., "result": {...}}`
+- `{"event": "config", "config": {...}}`  put back where its first line was lost
 - `{"event": "state", "state": "FAIL", "wall_time_s": ..., "failure": "diverged", "reason": "..."}`
 
 A number that is not finite is written as null.
@@ -20,6 +21,23 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+
+def trial_id(number: int, fold: int | None = None) -> str:
+    """The id of the trial with this number, from 0; of one of its repeats, counted from 0."""
+    return f"{number:05d}" if fold is None else f"{number:05d}-{fold}"
+
+
+def number_of(trial: str) -> int:
+    """The number of the trial with this id, which its repeats share."""
+    return int(trial.split("-")[0])
+
+
+def fold_of(trial: str) -> int | None:
+    """Which repeat has this id; None where there are no repeats."""
+    _, dash, fold = trial.partition("-")
+    return int(fold) if dash else None
+
 
 FINAL = ("COMPLETE", "PRUNED", "FAIL")
 """States that a trial does not leave."""
@@ -87,9 +105,18 @@ def _parse(line: str) -> dict[str, Any] | None:
         event = json.loads(line)
     except json.JSONDecodeError:
         return None  # cut by a crash: that line alone is lost
-    if isinstance(event, dict) and {"time", "trial", "event"} <= event.keys():
-        return event
-    return None
+    if not isinstance(event, dict) or not isinstance(event.get("trial"), str):
+        return None
+    needed = _NEEDED.get(event.get("event", ""))
+    return event if needed is not None and needed <= event.keys() else None
+
+
+_NEEDED = {
+    "state": {"time", "state"},
+    "epoch": {"time", "attempt", "epoch", "val_accuracy"},
+    "config": {"config"},
+}
+"""Event -> what a line of it has at least.  Other events, of a newer version, are passed over."""
 
 
 def apply(trial: TrialRecord, event: dict[str, Any]) -> None:
@@ -98,11 +125,14 @@ def apply(trial: TrialRecord, event: dict[str, Any]) -> None:
         if event["attempt"] == trial.attempts:
             trial.epochs.append(event)
         return
+    if event["event"] == "config":
+        trial.config = event["config"]
+        return
     trial.state = event["state"]
     trial.since = event["time"]
     trial.config = event.get("config", trial.config)
     if trial.state == "RUNNING":
-        trial.attempts = event["attempt"]
+        trial.attempts = event.get("attempt", trial.attempts + 1)
         trial.epochs = []
     trial.result = event.get("result", {})
     trial.wall_time_s = event.get("wall_time_s")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tune_jobs.errors import UsageError
 
@@ -36,6 +38,10 @@ class RunDir:
         return self.path / "trials.jsonl"
 
     @property
+    def study(self) -> Path:
+        return self.path / "optuna.journal"
+
+    @property
     def parquet(self) -> Path:
         return self.path / "trials.parquet"
 
@@ -44,8 +50,33 @@ class RunDir:
         return self.path / "trials.csv"
 
     @property
+    def confirmation(self) -> Path:
+        return self.path / "confirm.json"
+
+    @property
     def best(self) -> Path:
         return self.path / "best.yaml"
+
+    def read_environment(self) -> dict[str, Any]:
+        """What environment.json says.  Raises UsageError where it is missing or damaged."""
+        try:
+            facts = json.loads(self.environment.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self.environment}: cannot be read ({error})") from error
+        if not isinstance(facts, dict) or "data_sha256" not in facts:
+            raise UsageError(f"{self.environment}: does not say what data the run had (data_sha256)")
+        return facts
+
+    def is_running(self) -> bool:
+        """Whether some process holds the run's lock."""
+        try:
+            with (self.path / ".lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -1,33 +1,131 @@
-"""Which config is best, and why."""
+"""Which config is best, and why; which are on the Pareto front."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from tune_jobs.errors import UsageError
+from tune_jobs.results.ledger import number_of
 from tune_jobs.results.table import Row
 
-Rule = Callable[[Sequence[Row]], tuple[Row, str]]
-"""Usable rows, at least one -> the chosen row and the reason in words."""
+
+@dataclass(frozen=True)
+class Candidate:
+    """One config with all its repeats, each COMPLETE with a validation accuracy that is a number."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Validation accuracy, mean over the repeats, 0 to 1."""
+        return statistics.fmean(row.val_accuracy for row in self.rows)
+
+    @property
+    def train_time_s(self) -> float:
+        return statistics.fmean(row.train_time_s for row in self.rows)
+
+    def value(self, objective: str) -> float:
+        """Mean over the repeats; NaN where one has none."""
+        found = [getattr(row, objective) for row in self.rows]
+        return math.nan if None in found else statistics.fmean(found)
+
+    @property
+    def in_words(self) -> str:
+        """Its accuracy as a person reads it, with the spread over its repeats."""
+        if len(self.rows) == 1:
+            return f"{self.accuracy:.2%}"
+        spread = statistics.stdev(row.val_accuracy for row in self.rows)
+        return f"{self.accuracy:.2%} ± {100 * spread:.2f} over {len(self.rows)} seeds"
 
 
-def usable(rows: Sequence[Row]) -> list[Row]:
-    """Rows that may be chosen: complete, with a validation accuracy that is a number."""
-    return [row for row in rows if row.state == "COMPLETE" and math.isfinite(row.val_accuracy)]
+def candidates(rows: Sequence[Row]) -> list[Candidate]:
+    """The configs that may be chosen, best first: by accuracy, then less training time, then config."""
+    groups: dict[int, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(number_of(row.id), []).append(row)
+    found = [
+        Candidate(tuple(group))
+        for group in groups.values()
+        if all(row.state == "COMPLETE" and math.isfinite(row.val_accuracy) for row in group)
+    ]
+    return sorted(found, key=lambda c: (-c.accuracy, c.train_time_s, _config_key(c.rows[0])))
 
 
-def best(rows: Sequence[Row]) -> tuple[Row, str]:
+Rule = Callable[[Sequence[Candidate], float | None], tuple[Candidate, str]]
+"""(candidates, best first, at least one; how far below the best one may be, 0 to 1, or None) -> the chosen one and the
+reason in words."""
+
+
+def best(found: Sequence[Candidate], within: float | None) -> tuple[Candidate, str]:  # noqa: ARG001 - a Rule
     """Highest validation accuracy; ties by less training time, then by config, so that the choice is one."""
-    chosen = min(rows, key=lambda row: (-row.val_accuracy, row.train_time_s, _config_key(row)))
-    tied = sum(row.val_accuracy == chosen.val_accuracy for row in rows)
-    reason = f"highest validation accuracy, {chosen.val_accuracy:.2%}, of {len(rows)} complete trials"
+    chosen = found[0]
+    tied = sum(candidate.accuracy == chosen.accuracy for candidate in found)
+    reason = f"highest validation accuracy, {chosen.in_words}, of {len(found)} complete configs"
     if tied > 1:
-        reason += f"; {tied} trials share it, of which this one trained in the least time"
+        reason += f"; {tied} share it, of which this one trained in the least time"
     return chosen, reason
 
 
-RULES: dict[str, Rule] = {"best": best}
+def cheapest(found: Sequence[Candidate], within: float | None) -> tuple[Candidate, str]:
+    """Least training time among those within `within` of the best.  Raises UsageError where that is not known."""
+    near = _near(found, within, "cheapest")
+    chosen = min(near, key=lambda c: (c.train_time_s, -c.accuracy, _config_key(c.rows[0])))
+    return chosen, f"least training time, {chosen.train_time_s:.1f} s, of {_near_in_words(near, found, within)}"
+
+
+def smallest(found: Sequence[Candidate], within: float | None) -> tuple[Candidate, str]:
+    """Fewest multiply-accumulates among those within `within` of the best.  Raises UsageError as `cheapest`."""
+    near = _near(found, within, "smallest")
+    chosen = min(near, key=lambda c: (c.value("macs"), -c.accuracy, _config_key(c.rows[0])))
+    count = f"{chosen.value('macs') / 1e6:.2f} M multiply-accumulates"
+    return chosen, f"smallest, {count} an image, of {_near_in_words(near, found, within)}"
+
+
+RULES: dict[str, Rule] = {"best": best, "cheapest": cheapest, "smallest": smallest}
+
+
+def pareto_front(found: Sequence[Candidate], objectives: Mapping[str, str]) -> list[Candidate]:
+    """The candidates that no other one beats: as good in every objective and better in one.
+
+    One that lacks an objective is on no front.
+    """
+    signs = {name: 1 if way == "max" else -1 for name, way in objectives.items()}
+    scored = [(c, tuple(sign * c.value(name) for name, sign in signs.items())) for c in found]
+    scored = [(c, score) for c, score in scored if not any(math.isnan(value) for value in score)]
+    return [
+        candidate
+        for candidate, score in scored
+        if not any(other != score and all(o >= s for o, s in zip(other, score, strict=True)) for _, other in scored)
+    ]
+
+
+def with_front(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[Row]:
+    """The rows, each saying whether its config is on the Pareto front, where there are several objectives."""
+    if len(objectives) == 1:
+        return list(rows)
+    front = {row.id for candidate in pareto_front(candidates(rows), objectives) for row in candidate.rows}
+    return [replace(row, pareto=row.id in front) for row in rows]
+
+
+def _near(found: Sequence[Candidate], within: float | None, rule: str) -> list[Candidate]:
+    if within is None:
+        raise UsageError(
+            f"--rule {rule}: how far below the best may it be?  Give --within POINTS, or confirm the run first, "
+            "which gives the best one an interval"
+        )
+    return [candidate for candidate in found if candidate.accuracy >= found[0].accuracy - within]
+
+
+def _near_in_words(near: Sequence[Candidate], found: Sequence[Candidate], within: float | None) -> str:
+    assert within is not None
+    return (
+        f"{len(near)} of {len(found)} configs within {100 * within:.2f} points of the best "
+        f"validation accuracy, {found[0].in_words}"
+    )
 
 
 def _config_key(row: Row) -> str:

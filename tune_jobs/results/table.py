@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tune_jobs.results.ledger import FINAL, TrialRecord
+from tune_jobs.results.ledger import FINAL, TrialRecord, fold_of
 from tune_jobs.results.rundir import RunDir, replacing
 
 if TYPE_CHECKING:
@@ -41,8 +41,14 @@ class Row:
     threads: int | None
     params: int | None
     """Trainable parameters; None for an svm."""
+    macs: int | None
+    """Multiply-accumulates for one image: convolutions and linear layers; of an svm, support vectors × features."""
     seed: int | None
     """The one used, also where the config draws it."""
+    fold: int
+    """Which repeat of its config it is, from 0."""
+    pareto: bool | None
+    """Whether it is on the Pareto front; None where the search has one objective."""
     attempts: int
     failure: str | None
     """The class of a failure: diverged, worker_crashed, error."""
@@ -85,17 +91,24 @@ def _row(trial: TrialRecord) -> Row:
         test_loss=_number(result.get("test_loss")),
         best_epoch=known.get("best_epoch", known.get("epoch")),
         epochs=result.get("epochs", len(trial.epochs)),
-        train_time_s=_number(result.get("train_time_s", sum(epoch["epoch_time_s"] for epoch in trial.epochs))),
+        train_time_s=_number(result.get("train_time_s", sum(_time(epoch) for epoch in trial.epochs))),
         wall_time_s=_number(trial.wall_time_s),
         precision=result.get("precision"),
         device=result.get("device"),
         threads=result.get("threads"),
         params=result.get("params"),
+        macs=result.get("macs"),
         seed=result.get("seed", trial.config.get("seed")),
+        fold=fold_of(trial.id) or 0,
+        pareto=None,
         attempts=trial.attempts,
         failure=trial.failure,
         reason=trial.reason,
     )
+
+
+def _time(epoch: dict[str, Any]) -> float:
+    return epoch.get("epoch_time_s") or 0.0
 
 
 def _number(value: float | None) -> float:

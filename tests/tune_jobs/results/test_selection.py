@@ -8,39 +8,104 @@ import pytest
 from tune_jobs.errors import UsageError
 from tune_jobs.results.best import check_rule
 from tune_jobs.results.ledger import TrialRecord
-from tune_jobs.results.selection import best, usable
+from tune_jobs.results.selection import Rule, best, candidates, cheapest, pareto_front, smallest, with_front
 from tune_jobs.results.table import Row, rows
 
 
-def row(id_: str, accuracy: float, time_s: float = 1.0, state: str = "COMPLETE", lr: float = 0.1) -> Row:
+def row(
+    id_: str, accuracy: float, time_s: float = 1.0, state: str = "COMPLETE", lr: float = 0.1, macs: int | None = None
+) -> Row:
     (blank,) = rows([TrialRecord(id_, {"model": "mlp", "lr": lr}, state)])
-    return replace(blank, val_accuracy=accuracy, train_time_s=time_s)
+    return replace(blank, val_accuracy=accuracy, train_time_s=time_s, macs=macs)
+
+
+def chosen(rule: Rule, *found: Row, within: float | None = None) -> tuple[str, str]:
+    candidate, reason = rule(candidates(found), within)
+    return candidate.rows[0].id, reason
 
 
 def test_best_is_the_highest_validation_accuracy() -> None:
-    chosen, reason = best([row("a", 0.8), row("b", 0.9), row("c", 0.7)])
-    assert chosen.id == "b"
-    assert reason == "highest validation accuracy, 90.00%, of 3 complete trials"
+    id_, reason = chosen(best, row("0", 0.8), row("1", 0.9), row("2", 0.7))
+    assert id_ == "1"
+    assert reason == "highest validation accuracy, 90.00%, of 3 complete configs"
 
 
 def test_best_tie_goes_to_less_training_time_then_to_config() -> None:
-    chosen, reason = best([row("a", 0.9, 2.0), row("b", 0.9, 1.0), row("c", 0.8, 0.1)])
-    assert chosen.id == "b"
-    assert "2 trials share it" in reason
-    tied = [row("a", 0.9, lr=0.2), row("b", 0.9, lr=0.1)]
-    assert best(tied)[0].id == best(tied[::-1])[0].id == "b"
+    id_, reason = chosen(best, row("0", 0.9, 2.0), row("1", 0.9, 1.0), row("2", 0.8, 0.1))
+    assert id_ == "1"
+    assert "2 share it" in reason
+    tied = [row("0", 0.9, lr=0.2), row("1", 0.9, lr=0.1)]
+    assert chosen(best, *tied)[0] == chosen(best, *tied[::-1])[0] == "1"
 
 
 def test_best_never_looks_at_the_test_set() -> None:
-    better_test = replace(row("a", 0.8), test_accuracy=1.0)
-    assert best([better_test, replace(row("b", 0.9), test_accuracy=0.0)])[0].id == "b"
+    better_test = replace(row("0", 0.8), test_accuracy=1.0)
+    assert chosen(best, better_test, replace(row("1", 0.9), test_accuracy=0.0))[0] == "1"
+
+
+def test_best_of_repeats_is_the_highest_mean() -> None:
+    lucky = [row("0-0", 0.95), row("0-1", 0.75)]
+    steady = [row("1-0", 0.88), row("1-1", 0.90)]
+    id_, reason = chosen(best, *lucky, *steady)
+    assert id_ == "1-0"
+    assert "89.00% ± 1.41 over 2 seeds" in reason
 
 
 @pytest.mark.parametrize("state", ["FAIL", "PRUNED", "RUNNING", "WAITING"])
-def test_usable_is_complete_alone(state: str) -> None:
-    assert [r.id for r in usable([row("a", 0.9, state=state), row("b", 0.1), row("c", math.nan)])] == ["b"]
+def test_candidates_are_complete_alone(state: str) -> None:
+    found = candidates([row("0", 0.9, state=state), row("1", 0.1), row("2", math.nan)])
+    assert [candidate.rows[0].id for candidate in found] == ["1"]
+
+
+def test_candidates_need_all_their_repeats() -> None:
+    assert candidates([row("0-0", 0.9), row("0-1", 0.9, state="FAIL")]) == []
+
+
+ROWS = [
+    row("0", 0.90, 9.0, macs=900),
+    row("1", 0.89, 5.0, macs=100),
+    row("2", 0.895, 6.0, macs=200),
+    row("3", 0.5, 0.1, macs=1),
+]
+
+
+def test_cheapest_is_the_least_time_near_the_best() -> None:
+    assert chosen(cheapest, *ROWS, within=0.02)[0] == "1"
+    id_, reason = chosen(cheapest, *ROWS, within=0.006)
+    assert id_ == "2"
+    assert reason == (
+        "least training time, 6.0 s, of 2 of 4 configs within 0.60 points of the best validation accuracy, 90.00%"
+    )
+
+
+def test_smallest_is_the_fewest_macs_near_the_best() -> None:
+    assert chosen(smallest, *ROWS, within=0.02)[0] == "1"
+    assert chosen(smallest, *ROWS, within=0.0)[0] == "0"
+
+
+@pytest.mark.parametrize("rule", [cheapest, smallest])
+def test_near_rules_need_to_know_how_near(rule: Rule) -> None:
+    with pytest.raises(UsageError, match=r"Give --within POINTS, or confirm the run first"):
+        chosen(rule, *ROWS)
+
+
+def test_pareto_front_is_what_nothing_beats() -> None:
+    front = pareto_front(candidates(ROWS), {"val_accuracy": "max", "train_time_s": "min"})
+    assert [candidate.rows[0].id for candidate in front] == ["0", "2", "1", "3"]
+    beaten = row("4", 0.88, 5.5, macs=50)
+    front = pareto_front(candidates([*ROWS, beaten]), {"val_accuracy": "max", "train_time_s": "min"})
+    assert "4" not in [candidate.rows[0].id for candidate in front]
+    front = pareto_front(candidates([*ROWS, beaten]), {"val_accuracy": "max", "macs": "min"})
+    assert "4" in [candidate.rows[0].id for candidate in front]
+
+
+def test_pareto_front_leaves_out_what_lacks_an_objective_and_keeps_equals() -> None:
+    twins = [row("0", 0.9, macs=5), row("1", 0.9, macs=5), row("2", 0.99)]
+    marked = with_front(twins, {"val_accuracy": "max", "macs": "min"})
+    assert [r.pareto for r in marked] == [True, True, False]
+    assert [r.pareto for r in with_front(twins, {"val_accuracy": "max"})] == [None] * 3
 
 
 def test_check_rule_unknown_names_the_known() -> None:
-    with pytest.raises(UsageError, match="--rule luck: there is no such rule; there are best"):
+    with pytest.raises(UsageError, match="--rule luck: there is no such rule; there are best, cheapest, smallest"):
         check_rule("luck")

@@ -12,7 +12,7 @@ from tune_jobs.results.table import frame, rows, varied, write
 
 RESULT: dict[str, Any] = {
     "val_accuracy": 0.9, "val_loss": 0.3, "test_accuracy": 0.8, "test_loss": 0.4, "best_epoch": 2, "epochs": 3,
-    "train_time_s": 1.5, "precision": "bf16", "device": "cpu", "threads": 1, "params": 10, "seed": 7,
+    "train_time_s": 1.5, "precision": "bf16", "device": "cpu", "threads": 1, "params": 10, "macs": 20, "seed": 7,
 }  # fmt: skip
 
 
@@ -61,7 +61,8 @@ def test_frame_columns() -> None:
     assert list(data.columns) == [
         "id", "state", "model", "gamma", "config_epochs", "lr",
         "val_accuracy", "test_accuracy", "val_loss", "test_loss", "best_epoch", "epochs", "train_time_s",
-        "wall_time_s", "precision", "device", "threads", "params", "seed", "attempts", "failure", "reason",
+        "wall_time_s", "precision", "device", "threads", "params", "macs", "seed", "fold", "pareto",
+        "attempts", "failure", "reason",
     ]  # fmt: skip
     assert data["gamma"].tolist()[:2] == ["scale", "0.1"]
     assert data["epochs"].tolist() == [3, 0, 4]

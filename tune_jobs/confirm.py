@@ -1,0 +1,71 @@
+"""The best configs of a run trained again, over seeds that the search did not use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import load
+from datasets.splits import split
+from tune_jobs import yaml
+from tune_jobs.errors import UsageError
+from tune_jobs.experiment import Scheduler, Search, check
+from tune_jobs.results import confirmation, ledger, table
+from tune_jobs.results.confirmation import Confirmation
+from tune_jobs.results.rundir import RunDir, write_text
+from tune_jobs.results.selection import Candidate, candidates
+from tune_jobs.search import Listener, Outcome, run_space
+from tune_jobs.space import Points
+
+
+def confirm(
+    run_dir: RunDir, top: int, seeds: int, new_splits: bool, data_dir: Path | None, listener: Listener
+) -> tuple[Outcome, Confirmation | None]:
+    """Train the `top` best configs under `seeds` fresh seeds each, in a run directory within the run's.
+
+    Called again the same way, it is taken up.  The confirmation is None while trials are left, or where no config has
+    all its trials COMPLETE.  Raises UsageError where there is nothing to confirm.
+    """
+    experiment = check(yaml.read(run_dir.experiment))
+    rows = table.rows(ledger.read(run_dir.ledger).values())
+    ranked = candidates(rows)[:top]
+    if not ranked:
+        raise UsageError(f"run {run_dir.name}: no complete config to confirm")
+    if len(ranked) < top:
+        listener.say(f"note: {len(ranked)} complete configs, fewer than the {top} asked for")
+    fresh = _fresh_seeds(rows, seeds)
+    points = tuple(_point(candidate, fresh[0]) for candidate in ranked)
+    asked = experiment.model_copy(
+        update={
+            "name": f"{experiment.name}-confirm",
+            "space": {},
+            "train": {},
+            "search": Search(),
+            "scheduler": Scheduler(),
+            "repeats": seeds,
+        }
+    )
+    where = RunDir(run_dir.path / f"confirm-top{top}-seeds{seeds}{'-splits' if new_splits else ''}")
+    dataset = load(experiment.dataset, data_dir)
+    split_seeds = [experiment.dataset.split_seed + 1 + fold for fold in range(seeds if new_splits else 0)]
+    configs = [experiment.dataset.model_copy(update={"split_seed": seed}) for seed in split_seeds]
+    splits = [split(dataset, config) for config in configs or [experiment.dataset]]
+
+    outcome = run_space(asked, Points((), {}, points), where, splits, listener)
+    if outcome.ended != "done" or not candidates(outcome.rows):
+        return outcome, None
+    found = confirmation.conclude(ranked, outcome.rows, fresh, new_splits, len(splits[0].val))
+    for path in (where.confirmation, run_dir.confirmation):
+        write_text(path, confirmation.dump(found))
+    return outcome, found
+
+
+def _fresh_seeds(rows: Sequence[table.Row], seeds: int) -> list[int]:
+    """Seeds in a row that no trial of the search had."""
+    first = 1000 + max((row.seed for row in rows if row.seed is not None), default=0)
+    return list(range(first, first + seeds))
+
+
+def _point(candidate: Candidate, seed: int) -> dict[str, object]:
+    config = candidate.rows[0].config
+    return config | {"seed": seed} if "seed" in config else dict(config)

@@ -1,0 +1,146 @@
+"""The Optuna study of a run: every trial of it, under the number that is its id in the ledger.
+
+Kept as a journal file in the run directory, whose lock is safe on one machine and on NFS.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FixedTrial, TrialState
+
+from tune_jobs.experiment import Experiment, Search
+from tune_jobs.results.ledger import TrialRecord, number_of
+from tune_jobs.space import Point, Space
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+_DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+
+
+def make_sampler(search: Search, told: int) -> BaseSampler:
+    """The sampler that the experiment names.
+
+    `told` is how many trials the study has already: a sampler that starts in the middle must not draw again what it
+    drew at the start.
+    """
+    seed = search.seed + told
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if search.method != "optuna":
+            return RandomSampler(seed=seed)
+        match search.sampler:
+            case "tpe":
+                return TPESampler(
+                    seed=seed, n_startup_trials=search.startup_trials, multivariate=True, group=True, constant_liar=True
+                )
+            case "gp":
+                return GPSampler(seed=seed, n_startup_trials=search.startup_trials)
+            case "qmc":
+                return QMCSampler(seed=search.seed, scramble=True, warn_independent_sampling=False)
+            case "nsga2":
+                return NSGAIISampler(seed=seed, population_size=search.startup_trials)
+            case "random":
+                return RandomSampler(seed=seed)
+
+
+class Study:
+    """A run's study, opened or made."""
+
+    def __init__(self, path: Path, experiment: Experiment, space: Space) -> None:
+        self.space = space
+        self.objectives = experiment.search.objectives
+        self.storage = JournalStorage(JournalFileBackend(str(path)))
+        names = optuna.study.get_all_study_names(self.storage)
+        self.name = names[0] if names else experiment.name
+        if not names:
+            directions = [_DIRECTIONS[way] for way in self.objectives.values()]
+            made = optuna.create_study(storage=self.storage, study_name=self.name, directions=directions)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                made.set_metric_names(list(self.objectives))
+            for point in experiment.search.enqueue:
+                made.enqueue_trial(point)
+        told = len(optuna.load_study(study_name=self.name, storage=self.storage).trials)
+        self.sampler = make_sampler(experiment.search, told)
+        self.optuna = optuna.load_study(study_name=self.name, storage=self.storage, sampler=self.sampler)
+
+    def add(self, point: Point) -> int:
+        """Make a trial of this point, to be started later; returns its number."""
+        self.optuna.enqueue_trial(self.space.params(point))
+        return len(self.optuna.get_trials(deepcopy=False)) - 1
+
+    def follow(self, trials: Mapping[str, TrialRecord]) -> None:
+        """Bring the study to what the ledger says, which is ahead of it after a crash, or all there is of it."""
+        groups = by_number(trials.values())
+        for number in range(len(self.optuna.get_trials(deepcopy=False)), max(groups, default=-1) + 1):
+            self.add(groups[number][0].config if number in groups else {})
+        for number, group in groups.items():
+            if all(trial.finished for trial in group):
+                self.start(number)
+                self.tell(group)
+
+    def point(self, number: int) -> Point:
+        """The point of a trial that has its values."""
+        return self.space.suggest(FixedTrial(self.optuna.get_trials(deepcopy=False)[number].params, number))
+
+    def start(self, number: int) -> None:
+        """A trial that waits becomes RUNNING, with its values; another stays as it is."""
+        frozen = self.optuna.get_trials(deepcopy=False)[number]
+        if frozen.state == TrialState.WAITING:
+            self.storage.set_trial_state_values(frozen._trial_id, state=TrialState.RUNNING)
+            self.space.suggest(self.trial(number))
+
+    def trial(self, number: int) -> optuna.trial.Trial:
+        """A running trial, to be asked again: its values stand."""
+        return optuna.trial.Trial(self.optuna, self.optuna.get_trials(deepcopy=False)[number]._trial_id)
+
+    def report(self, number: int, epoch: int, value: float) -> None:
+        """The objective after an epoch.  Optuna takes none for several objectives, and none that is not a number."""
+        if len(self.objectives) == 1 and math.isfinite(value):
+            self.trial(number).report(value, epoch)
+
+    def tell(self, group: Sequence[TrialRecord]) -> None:
+        """How a trial ended, all its repeats being finished.
+
+        COMPLETE with the mean over the repeats where all are; else PRUNED, with its last value, where one was stopped;
+        else FAIL, also where an objective is no number.  A trial that was told before stays as it is.
+        """
+        number = number_of(group[0].id)
+        if self.optuna.get_trials(deepcopy=False)[number].state.is_finished():
+            return
+        self.trial(number).set_user_attr("trials", {trial.id: _ending(trial) for trial in group})
+        values = [
+            statistics.fmean(found)
+            for name in self.objectives
+            if len(found := [t.result[name] for t in group if t.result.get(name) is not None]) == len(group)
+        ]
+        if all(trial.state == "COMPLETE" for trial in group) and len(values) == len(self.objectives):
+            self.optuna.tell(number, values)
+        elif any(trial.state == "PRUNED" for trial in group):
+            self.optuna.tell(number, state=TrialState.PRUNED)
+        else:
+            self.optuna.tell(number, state=TrialState.FAIL)
+
+
+def by_number(trials: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:
+    """Number in the study -> the records of its repeats."""
+    groups: dict[int, list[TrialRecord]] = {}
+    for trial in trials:
+        groups.setdefault(number_of(trial.id), []).append(trial)
+    return groups
+
+
+def _ending(trial: TrialRecord) -> dict[str, Any]:
+    return trial.result or {"failure": trial.failure, "reason": trial.reason}
