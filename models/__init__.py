@@ -71,7 +71,10 @@ def fields_read(values: Mapping[str, Any]) -> frozenset[str]:
         if field not in CONDITIONS:
             return True
         other, allowed = CONDITIONS[field]
-        return values.get(other, TrainConfig.model_fields[other].default) in allowed
+        value = values.get(other, TrainConfig.model_fields[other].default)
+        if isinstance(value, str) and isinstance(allowed[0], bool):  # as a person writes it in a file
+            value = getattr(TrainConfig(model="", **{other: value}), other)
+        return value in allowed
 
     return frozenset(field for field in fields_possible(values["model"]) if holds(field))
 

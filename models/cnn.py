@@ -53,6 +53,8 @@ def _two_stages(
     batch_norm: bool = False,
     dropout: float = 0.0,
 ) -> nn.Module:
+    if image_size < 4:
+        raise ValueError("at least 4×4 pixels are needed")
     layers: list[nn.Module] = []
     for inputs, outputs in ((channels, 16), (16, 32)):
         layers.append(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2))

@@ -73,12 +73,22 @@ class TrainConfig(BaseModel):
     max_iter: int = Field(default=-1, ge=-1, lt=2**31)
     """Most iterations of its solver; -1 for no limit."""
 
+    @field_validator(
+        "epochs", "batch_size", "lr", "momentum", "weight_decay", "seed", "hidden_layers", "hidden_units", "C",
+        "degree", "max_iter", mode="before",
+    )  # fmt: skip
+    @classmethod
+    def _refuse_truth_values(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError("a number, not true or false")
+        return value
+
     @field_validator("gamma", mode="before")
     @classmethod
     def _check_gamma(cls, value: object) -> object:
         if isinstance(value, str) and value in ("scale", "auto"):
             return value
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"):
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e300:
             return float(value)
         raise ValueError("gamma is a positive number, 'scale' or 'auto'")
 

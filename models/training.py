@@ -20,6 +20,7 @@ from datasets.splits import Split, Splits
 from datasets.transforms import AUGMENTATIONS, Transform
 from models import build
 from models.config import ModelError, TrainConfig
+from models.taps import silence_unwritten_gradients
 
 if TYPE_CHECKING:
     from sklearn.svm import SVC
@@ -31,8 +32,13 @@ class DivergedError(RuntimeError):
     """A loss stopped being a finite number."""
 
     def __init__(self, epoch: int, which: str, value: float) -> None:
-        super().__init__(f"the {which} loss is {value} in epoch {epoch}")
+        super().__init__(epoch, which, value)  # as they are, so that it can be pickled
         self.epoch = epoch
+        self.which = which
+        self.value = value
+
+    def __str__(self) -> str:
+        return f"the {self.which} loss is {self.value} in epoch {self.epoch}"
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,8 @@ def _fit_network(
     network = network.to(device)
     if precision != "fp32":
         network = network.to(memory_format=torch.channels_last)  # what the reduced-precision convolutions work in
+    if precision == "bf16" and device.type == "cpu":
+        silence_unwritten_gradients(network, splits.channels, splits.image_size)
     transform = Transform.of(splits, device)
     train, val, test = (_placed(part, device, config.input) for part in (splits.train, splits.val, splits.test))
     step = _Step(network, config, precision, device, steps=config.epochs * _steps(len(train), config.batch_size))
@@ -344,11 +352,12 @@ def _memory_format(images: Tensor, precision: Precision) -> Tensor:
 def _determinism(wanted: bool) -> Iterator[None]:
     """PyTorch's process-wide switch, put back afterwards: the next trial in this process may want another."""
     before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(wanted)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
 def _clock(device: torch.device) -> float:

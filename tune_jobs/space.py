@@ -330,8 +330,6 @@ def check_value(field: str, value: Any, where: str) -> Any:
         )
     if field == "model" and value not in models.names():
         raise UsageError(f"{where}.model: {value!r} is not a model; there are {', '.join(models.names())}")
-    if isinstance(value, bool) and TrainConfig.model_fields[field].annotation is not bool:
-        raise UsageError(f"{where}.{field}: {value!r}: a truth value is no value of it")
     try:
         return getattr(TrainConfig(**({"model": "resnet18"} | {field: value})), field)
     except ValidationError as error:
