@@ -61,8 +61,14 @@ class Study:
     def __init__(self, path: Path, experiment: Experiment, space: Space) -> None:
         self.space = space
         self.objectives = experiment.search.objectives
+        shape = repr(space.axes)
         self.storage = JournalStorage(JournalFileBackend(str(path)))
         names = optuna.study.get_all_study_names(self.storage)
+        if names and self._stored(names[0]).user_attrs.get("space") != shape:
+            # Optuna's choices cannot grow: the study of an extended grid is made anew, from the ledger, by `follow`.
+            path.unlink()
+            self.storage = JournalStorage(JournalFileBackend(str(path)))
+            names = []
         self.name = names[0] if names else experiment.name
         if not names:
             directions = [_DIRECTIONS[way] for way in self.objectives.values()]
@@ -70,11 +76,15 @@ class Study:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 made.set_metric_names(list(self.objectives))
+            made.set_user_attr("space", shape)
             for point in experiment.search.enqueue:
                 made.enqueue_trial(point)
-        told = len(optuna.load_study(study_name=self.name, storage=self.storage).trials)
+        told = len(self._stored(self.name).get_trials(deepcopy=False))
         self.sampler = make_sampler(experiment.search, told)
         self.optuna = optuna.load_study(study_name=self.name, storage=self.storage, sampler=self.sampler)
+
+    def _stored(self, name: str) -> optuna.Study:
+        return optuna.load_study(study_name=name, storage=self.storage)
 
     def add(self, point: Point) -> int:
         """Make a trial of this point, to be started later; returns its number."""
@@ -88,28 +98,36 @@ class Study:
             self.add(groups[number][0].config if number in groups else {})
         for number, group in groups.items():
             if all(trial.finished for trial in group):
-                self.start(number)
+                if self.start(number):
+                    for epoch in group[0].epochs:
+                        self.report(number, epoch)
                 self.tell(group)
 
     def point(self, number: int) -> Point:
         """The point of a trial that has its values."""
         return self.space.suggest(FixedTrial(self.optuna.get_trials(deepcopy=False)[number].params, number))
 
-    def start(self, number: int) -> None:
-        """A trial that waits becomes RUNNING, with its values; another stays as it is."""
+    def start(self, number: int) -> bool:
+        """A trial that waits becomes RUNNING, with its values; another stays as it is.  Returns which it was."""
         frozen = self.optuna.get_trials(deepcopy=False)[number]
         if frozen.state == TrialState.WAITING:
             self.storage.set_trial_state_values(frozen._trial_id, state=TrialState.RUNNING)
             self.space.suggest(self.trial(number))
+            return True
+        return False
 
     def trial(self, number: int) -> optuna.trial.Trial:
         """A running trial, to be asked again: its values stand."""
         return optuna.trial.Trial(self.optuna, self.optuna.get_trials(deepcopy=False)[number]._trial_id)
 
-    def report(self, number: int, epoch: int, value: float) -> None:
-        """The objective after an epoch.  Optuna takes none for several objectives, and none that is not a number."""
-        if len(self.objectives) == 1 and math.isfinite(value):
-            self.trial(number).report(value, epoch)
+    def report(self, number: int, epoch: Mapping[str, Any]) -> None:
+        """The objective after an epoch, where it is one of an epoch's numbers.
+
+        Optuna takes none for several objectives, and none that is not a number.
+        """
+        value = epoch.get(next(iter(self.objectives)))
+        if len(self.objectives) == 1 and value is not None and math.isfinite(value):
+            self.trial(number).report(value, epoch["epoch"])
 
     def tell(self, group: Sequence[TrialRecord]) -> None:
         """How a trial ended, all its repeats being finished.

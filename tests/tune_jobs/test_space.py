@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
+import optuna
 import pytest
 
 from models import TrainConfig
@@ -112,3 +114,129 @@ def test_expand_true_and_one_are_two_values() -> None:
 def test_unread_names_fixed_values_that_nothing_reads() -> None:
     space, train = {"model": "svm"}, {"lr": 0.1, "C": 2}
     assert unread(parse(space, train, "grid")) == ["lr"]
+
+
+CONDITIONAL = {
+    "model": {"choice": ["resnet18", "baseline", "mlp", "svm"]},
+    "optimizer": {"choice": ["sgd", "adam"]},
+    "momentum": {"uniform": [0.5, 0.99], "when": {"optimizer": "sgd"}},
+    "nesterov": {"choice": [True, False], "when": {"optimizer": "sgd", "model": ["baseline", "mlp"]}},
+    "lr": {"loguniform": [1e-4, 1e-1]},
+    "hidden_layers": {"int": [1, 3]},
+    "hidden_units": {"logint": [8, 256], "when": {"hidden_layers": [2, 3]}},
+    "C": {"loguniform": [0.1, 100]},
+    "kernel": {"choice": ["rbf", "poly"]},
+    "degree": {"int": [2, 4]},
+}
+
+
+def sampled(space: dict[str, Any], train: dict[str, Any], number: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    checked = parse(space, train, "optuna")
+    found = []
+    for _ in range(number):
+        trial = study.ask()
+        found.append((checked.suggest(trial), trial.params))
+    return found
+
+
+def test_suggest_asks_for_what_the_conditions_allow_and_no_more() -> None:
+    for point, asked in sampled(CONDITIONAL, {"epochs": 2}, 200):
+        network = point["model"] != "svm"
+        sgd = network and point["optimizer"] == "sgd"
+        several = point["model"] == "mlp" and point["hidden_layers"] > 1
+        expected = {"model"}
+        expected |= {"optimizer", "lr"} if network else {"C", "kernel"}
+        expected |= {"momentum"} if sgd else set()
+        expected |= {"nesterov"} if sgd and point["model"] in ("baseline", "mlp") else set()
+        expected |= {"hidden_layers"} if point["model"] == "mlp" else set()
+        expected |= {"hidden_units"} if several else set()
+        expected |= {"degree"} if point.get("kernel") == "poly" else set()
+        assert set(asked) == expected
+        assert asked.items() <= point.items()
+        assert TrainConfig(**point).model_dump().items() >= point.items()
+
+
+def test_suggest_reaches_every_branch_and_stays_in_range() -> None:
+    points = [point for point, _ in sampled(CONDITIONAL, {}, 300)]
+    assert {point["model"] for point in points} == {"resnet18", "baseline", "mlp", "svm"}
+    assert {point.get("degree") for point in points} == {None, 2, 3, 4}
+    units = [point["hidden_units"] for point in points if point.get("hidden_layers", 1) > 1]
+    assert min(units) >= 8
+    assert max(units) <= 256
+    assert sum(unit < 45 for unit in units) > len(units) / 4  # on a log scale
+
+
+def test_suggest_survives_pickling() -> None:
+    checked = parse(CONDITIONAL, {}, "optuna")
+    assert pickle.loads(pickle.dumps(checked)) == checked
+
+
+def test_expand_grid_obeys_conditions() -> None:
+    space = {
+        "model": "mlp",
+        "optimizer": {"grid": ["sgd", "adam"]},
+        "lr": {"grid": [0.1, 0.01], "when": {"optimizer": "adam"}},
+    }
+    assert values(expand(space, {}), "optimizer", "lr") == [("sgd", 0.001), ("adam", 0.1), ("adam", 0.01)]
+
+
+def test_expand_many_axes_of_several_models_are_not_multiplied_out() -> None:
+    numbers = list(range(1, 9))
+    space: dict[str, Any] = {"model": {"grid": ["svm", "mlp"]}}
+    space |= {field: {"grid": numbers} for field in ("C", "degree", "max_iter", "gamma")}
+    space |= {field: {"grid": numbers} for field in ("hidden_layers", "hidden_units", "batch_size")}
+    assert len(expand(space, {"kernel": "poly"})) == 8**4 + 8**3  # of 2 × 8⁷ combinations
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"lr": {"choice": []}}, "space.lr: needs at least one value"),
+        ({"lr": {"uniform": [0.2, 0.1]}}, "space.lr: [0.2, 0.1]: the low end must be below the high one"),
+        ({"lr": {"uniform": [0.1]}}, "space.lr: [0.1]: uniform takes two numbers, [low, high]"),
+        ({"lr": {"uniform": ["a", 1]}}, "space.lr: ['a', 1]: uniform takes two numbers, [low, high]"),
+        ({"lr": {"loguniform": [0, 1]}}, "space.lr: [0, 1]: a log scale starts above zero"),
+        ({"lr": {"uniform": [-1, 1]}}, "space.lr: "),
+        ({"batch_size": {"uniform": [8, 64]}}, "space.batch_size: "),
+        ({"batch_size": {"int": [8.5, 64]}}, "space.batch_size: [8.5, 64]: the ends of int are whole numbers"),
+        ({"optimizer": {"int": [1, 2]}}, "space.optimizer: 1: input should be 'sgd', 'adam' or 'adamw'"),
+        ({"lr": {"uniform": [0.1, 1], "choice": [1]}}, "space.lr: "),
+        ({"lr": {"grid": [0.1, 0.2]}}, "space.lr: method optuna does not take a grid; write {choice: [...]}"),
+        (
+            {"momentum": {"uniform": [0, 0.9], "when": {"kernel": "rbf"}}},
+            "space.momentum.when: kernel stands neither",
+        ),
+        (
+            {"momentum": {"uniform": [0, 0.9], "when": {"speed": 1}}},
+            "space.momentum.when.speed: there is no such",
+        ),
+        ({"momentum": {"uniform": [0, 0.9], "when": "sgd"}}, "space.momentum.when: 'sgd': write {field: value}"),
+        ({"momentum": {"uniform": [0, 0.9], "when": {"lr": []}}}, "space.momentum.when.lr: needs at least one value"),
+        ({"momentum": {"uniform": [0, 0.9], "when": {"late": 1}}}, "space.momentum.when.late: there is no such field"),
+        (
+            {"momentum": {"uniform": [0, 0.9], "when": {"epochs": 1}}, "epochs": {"choice": [1, 2]}},
+            "space.momentum.when: epochs stands later in the space; put it first",
+        ),
+        (
+            {
+                "weight_decay": {"uniform": [0, 1], "when": {"epochs": 1}},
+                "epochs": {"choice": [1, 2], "when": {"weight_decay": 0.5}},
+            },
+            "space.weight_decay.when: weight_decay and epochs wait for each other",
+        ),
+        ({"C": {"uniform": [1, 2]}}, "space.C: is read by none of the trials asked for (models: mlp)"),
+        ({"lr": 0.1}, "search.method: optuna samples, but no field of the space is a choice or a range"),
+    ],
+)
+def test_parse_wrong_sampled_space_is_refused_by_name(change: dict[str, Any], line: str) -> None:
+    fixed = {} if "optimizer" in change else {"optimizer": "sgd"}
+    with pytest.raises(UsageError) as error:
+        parse({"model": "mlp", "lr": {"loguniform": [1e-4, 0.1]}} | change, fixed, "optuna")
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)
+
+
+def test_parse_sampled_axis_in_a_grid_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"space\.lr: method grid does not take a uniform"):
+        parse({"model": "mlp", "lr": {"uniform": [0.1, 1]}}, {}, "grid")

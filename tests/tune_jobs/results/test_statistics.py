@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from scipy import stats
+
+from tune_jobs.results.statistics import compare, summarise
+
+
+def test_summarise_is_students_interval() -> None:
+    scores = [0.90, 0.92, 0.91, 0.89, 0.93]
+    found = summarise(scores)
+    assert found.n == 5
+    assert found.mean == pytest.approx(0.91)
+    assert found.std == pytest.approx(0.015811, abs=1e-6)
+    low, high = stats.t.interval(0.95, 4, loc=0.91, scale=stats.sem(scores))
+    assert [found.low, found.high] == pytest.approx([low, high])
+
+
+def test_summarise_one_score_has_no_spread() -> None:
+    found = summarise([0.9])
+    assert found.mean == 0.9
+    assert all(math.isnan(value) for value in (found.std, found.low, found.high))
+
+
+def by_seed(*scores: float) -> dict[int, float]:
+    return dict(enumerate(scores))
+
+
+def test_compare_is_the_paired_t_test_with_holms_correction() -> None:
+    first = by_seed(0.90, 0.92, 0.94, 0.91, 0.93)
+    near = by_seed(0.905, 0.915, 0.935, 0.915, 0.92)
+    far = by_seed(0.80, 0.83, 0.83, 0.81, 0.84)
+    found = compare({"a": first, "b": near, "c": far}, "a", 10_000)
+    p_near = stats.ttest_rel(list(near.values()), list(first.values())).pvalue
+    p_far = stats.ttest_rel(list(far.values()), list(first.values())).pvalue
+    assert found["c"].p == pytest.approx(2 * p_far)  # the smaller of two is doubled
+    assert found["b"].p == pytest.approx(max(p_near, 2 * p_far))
+    assert (found["b"].tied, found["c"].tied) == (True, False)
+    assert found["c"].difference == pytest.approx(-0.098)
+
+
+def test_compare_pairs_by_seed() -> None:
+    """Seeds differ more than the configs do: unpaired, nothing could be told."""
+    first = by_seed(0.50, 0.60, 0.70, 0.80)
+    below = {seed: score - 0.01 - 0.001 * (seed % 2) for seed, score in reversed(first.items())}
+    assert not compare({"a": first, "b": below}, "a", 10_000)["b"].tied
+
+
+@pytest.mark.parametrize(("difference", "images", "tied"), [(0.0, 100, True), (0.01, 100, True), (0.2, 100, False)])
+def test_compare_without_spread_allows_for_whole_images(difference: float, images: int, tied: bool) -> None:
+    first = by_seed(0.9, 0.9)
+    found = compare({"a": first, "b": {seed: score - difference for seed, score in first.items()}}, "a", images)
+    assert found["b"].tied is tied
+
+
+def test_compare_one_shared_seed_tells_nothing_apart() -> None:
+    found = compare({"a": {0: 0.9, 1: 0.9}, "b": {1: 0.1, 2: 0.1}}, "a", 100)
+    assert math.isnan(found["b"].p)
+    assert found["b"].tied

@@ -1,0 +1,187 @@
+"""Sampled searches, early stopping, budgets, repeats and confirmation, through real Ray and real Optuna."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import optuna
+import pandas as pd
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from tune_jobs.results import ledger
+
+if TYPE_CHECKING:
+    from tests.conftest import App
+
+pytestmark = pytest.mark.cluster
+
+SEARCH = """
+name: sampled
+dataset: {name: digits, image_size: 8, limit: 600}
+space:
+  model: {choice: [mlp, svm]}
+  optimizer: {choice: [sgd, adam]}
+  momentum: {uniform: [0.5, 0.99], when: {optimizer: sgd}}
+  lr: {choice: [1e-4, 1e-2, 1e10]}
+  C: {loguniform: [0.1, 100]}
+train: {epochs: 9, hidden_units: 20}
+search: {method: optuna, trials: 12, seed: 3, startup_trials: 4, max_concurrent: 1}
+scheduler: {name: asha}
+"""
+
+
+def study_of(run: Path) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(run / "optuna.journal")))
+    (name,) = optuna.study.get_all_study_names(storage)
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def records(run: Path) -> list[ledger.TrialRecord]:
+    return list(ledger.read(run / "trials.jsonl").values())
+
+
+def sets(*values: str) -> list[str]:
+    return [word for value in values for word in ("--set", value)]
+
+
+@pytest.fixture(scope="module")
+def file(app: App) -> str:
+    path = app.home / "sampled.yaml"
+    path.write_text(SEARCH)
+    return str(path)
+
+
+def test_optuna_search_study_says_what_the_table_says_and_is_extended(app: App, file: str) -> None:
+    ran = app("search", file)
+    assert ran.returncode == 0, ran.stderr
+    run = app.storage / "sampled"
+    trials = records(run)
+    assert len(trials) == 12
+    assert {trial.state for trial in trials} == {"COMPLETE", "PRUNED", "FAIL"}
+
+    study = study_of(run)
+    assert len(study.trials) == 12
+    for trial, frozen in zip(trials, study.trials, strict=True):
+        assert int(trial.id) == frozen.number
+        assert trial.state == frozen.state.name
+        assert frozen.params.items() <= trial.config.items()
+        if trial.state == "COMPLETE":
+            assert frozen.value == trial.result["val_accuracy"]
+        elif trial.state == "PRUNED":
+            assert frozen.value == trial.epochs[-1]["val_accuracy"]
+            assert trial.reason == f"stopped by asha after epoch {len(trial.epochs)}"
+            assert len(trial.epochs) < 9
+        else:
+            assert trial.failure == "diverged"
+            assert frozen.value is None
+        steps = {epoch["epoch"]: epoch["val_accuracy"] for epoch in trial.epochs}
+        assert frozen.intermediate_values == steps
+    data = pd.read_parquet(run / "trials.parquet")
+    assert data["test_accuracy"].notna().tolist() == [trial.state == "COMPLETE" for trial in trials]
+
+    before = (run / "trials.jsonl").read_text()
+    more = app("search", file, *sets("search.trials=14"))
+    assert more.returncode == 0, more.stderr
+    assert "taken up: 12 of 14 trials are finished already" in more.stdout
+    assert (run / "trials.jsonl").read_text().startswith(before)
+    assert len(records(run)) == len(study_of(run).trials) == 14
+    fewer = app("search", file, *sets("search.trials=5"))
+    assert fewer.returncode == 2
+    assert "search.trials: 14 -> 5" in fewer.stderr
+
+    same = app("search", file, "--name", "again")
+    assert same.returncode == 0, same.stderr
+    assert [trial.config for trial in records(app.storage / "again")] == [trial.config for trial in trials]
+
+
+def test_two_objectives_give_a_pareto_front(app: App, file: str) -> None:
+    objectives = "search.objectives={val_accuracy: max, macs: min}"
+    ran = app("search", file, "--name", "front", *sets(objectives, "scheduler.name=none", "epochs=1", "lr=1e-2"))
+    assert ran.returncode == 0, ran.stderr
+    run = app.storage / "front"
+    data = pd.read_parquet(run / "trials.parquet")
+    front = data[data["pareto"]]
+    assert 0 < len(front) < len(data)
+    for one in data.itertuples():
+        beaten = ((data.val_accuracy >= one.val_accuracy) & (data.macs <= one.macs)) & (
+            (data.val_accuracy > one.val_accuracy) | (data.macs < one.macs)
+        )
+        assert one.pareto == (not beaten.any())
+    assert {path.stem for path in (run / "pareto").iterdir()} == set(front["id"])
+    assert {f"{trial.number:05d}" for trial in study_of(run).best_trials} == set(front["id"])
+
+
+def test_grid_is_a_study_and_added_values_run_only_what_is_new(app: App) -> None:
+    base = ["model=mlp", "optimizer=adam", "epochs=1", "dataset.limit=300"]
+    assert app("search", "digits-demo", "--name", "grown", *sets(*base, "lr=1e-3,1e-2")).returncode == 0
+    run = app.storage / "grown"
+    before = (run / "trials.jsonl").read_text()
+    more = app("search", "digits-demo", "--name", "grown", *sets(*base, "lr=1e-4,1e-3,1e-2"))
+    assert more.returncode == 0, more.stderr
+    assert (run / "trials.jsonl").read_text().startswith(before)
+    assert [trial.config["lr"] for trial in records(run)] == [1e-3, 1e-2, 1e-4]
+    assert [trial.params for trial in study_of(run).trials][:2] == [{"lr": 1e-3}, {"lr": 1e-2}]
+    fewer = app("search", "digits-demo", "--name", "grown", *sets(*base, "lr=1e-4"))
+    assert fewer.returncode == 2
+    assert "exists with another experiment" in fewer.stderr
+
+
+def test_trial_that_runs_too_long_is_ended_and_the_search_goes_on(app: App) -> None:
+    values = sets("model=mlp", "optimizer=adam", "lr=1e-3", "epochs=1,1000000", "budget.trial_minutes=0.1")
+    ran = app("search", "digits-demo", "--name", "slow", *values)
+    assert ran.returncode == 0, ran.stderr
+    quick, slow = records(app.storage / "slow")
+    assert quick.state == "COMPLETE"
+    assert (slow.state, slow.failure, slow.attempts) == ("FAIL", "timeout", 1)
+    assert slow.reason == "still running after 0.1 minutes"
+    assert [trial.state.name for trial in study_of(app.storage / "slow").trials] == ["COMPLETE", "FAIL"]
+
+
+def test_budget_ends_the_search_with_what_is_done(app: App) -> None:
+    values = sets("model=mlp", "optimizer=adam", "lr=1e-3", "epochs=1,1000000", "budget.minutes=0.25")
+    ran = app("search", "digits-demo", "--name", "budget", *values)
+    assert ran.returncode == 0, ran.stderr
+    assert "the budget is used up, 1 of 2 trials left; the same command takes it up again" in ran.stdout
+    assert [trial.state for trial in records(app.storage / "budget")] == ["COMPLETE", "WAITING"]
+    assert (app.storage / "budget" / "best.yaml").exists()
+
+
+def test_repeats_tell_the_mean_and_confirmation_compares_over_fresh_seeds(app: App) -> None:
+    values = sets("model=mlp,svm", "optimizer=adam", "lr=1e-3,1e-5", "epochs=2", "repeats=2", "dataset.limit=600")
+    ran = app("search", "digits-demo", "--name", "repeated", *values)
+    assert ran.returncode == 0, ran.stderr
+    run = app.storage / "repeated"
+    trials = records(run)
+    assert [trial.id for trial in trials] == ["00000-0", "00000-1", "00001-0", "00001-1", "00002-0", "00002-1"]
+    assert [trial.config.get("seed") for trial in trials] == [42, 43, 42, 43, None, None]
+    accuracies = [trial.result["val_accuracy"] for trial in trials]
+    for number, frozen in enumerate(study_of(run).trials):
+        assert frozen.value == pytest.approx(sum(accuracies[2 * number : 2 * number + 2]) / 2)
+    data = pd.read_parquet(run / "trials.parquet")
+    assert data["fold"].tolist() == [0, 1] * 3
+    assert data["seed"].dropna().tolist() == [42, 43, 42, 43]
+
+    confirmed = app("confirm", "repeated", "--top", "3", "--seeds", "3", "--splits")
+    assert confirmed.returncode == 0, confirmed.stderr
+    found = json.loads((run / "confirm.json").read_text())
+    again = records(run / "confirm-top3-seeds3-splits")
+    assert len(again) == 9
+    fresh = {trial.config["seed"] for trial in again if "seed" in trial.config}
+    assert len(fresh) == 3
+    assert not fresh & {42, 43}
+    assert found["configs"][0]["config"]["model"] == "svm"
+    assert found["configs"][-1]["versus_first"]["tied"] is False
+    assert found["configs"][-1]["config"]["lr"] == 1e-5
+    mean = sum(trial.result["val_accuracy"] for trial in again[:3]) / 3
+    assert found["configs"][0]["val"]["mean"] == pytest.approx(mean)
+    assert "really worse: " in confirmed.stdout
+
+    exported = app("export", "repeated", "--rule", "cheapest")
+    assert exported.returncode == 0, exported.stderr
+    assert "least training time" in (run / "best.yaml").read_text()
+    assert app("confirm", "repeated", "--top", "3", "--seeds", "3", "--splits").returncode == 0
+    assert len(records(run / "confirm-top3-seeds3-splits")) == 9
