@@ -33,7 +33,7 @@ SMALLER = {"small": ["--set", "dataset.limit=300", "--set", "batch_size=32"]}
 
 
 def test_readme_example_has_the_trials_it_says(tmp_path: Path) -> None:
-    (block,) = blocks("yaml")
+    block, _ = blocks("yaml")
     (tmp_path / "my.yaml").write_text(block)
     experiment = load(str(tmp_path / "my.yaml"))
     assert len(space.parse(experiment.space, experiment.train, "grid").grid()) == 6
@@ -49,12 +49,14 @@ def test_readme_make_targets_exist() -> None:
 @pytest.mark.cluster
 @pytest.mark.skipif(not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="FashionMNIST is not installed")
 def test_readme_commands_run_in_their_order(app: App) -> None:
-    (block,) = blocks("yaml")
-    (app.home / "my.yaml").write_text(block)
-    assert len(COMMANDS) == 7
+    for name, block in zip(("my.yaml", "sampled.yaml"), blocks("yaml"), strict=True):
+        (app.home / name).write_text(block)
+    assert len(COMMANDS) == 10
     for command in COMMANDS:
         arguments = [
-            word.replace("~/ray_results", str(app.storage)).replace("my.yaml", str(app.home / "my.yaml"))
+            str(app.home / word)
+            if word in ("my.yaml", "sampled.yaml")
+            else word.replace("~/ray_results", str(app.storage))
             for word in command[3:]
         ]
         name = arguments[-1]

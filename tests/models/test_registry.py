@@ -219,6 +219,31 @@ def test_check_refuses_a_picture_too_small_without_a_stray_warning(name: str) ->
         models.check(TrainConfig(model=name), 1, 10, 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "possible"), [("resnet18", False), ("resnet50", False), ("stabilized", True), ("mlp", True)]
+)
+def test_check_of_one_training_image_agrees_with_what_training_does(
+    name: str, possible: bool, make_splits: Callable[..., Splits]
+) -> None:
+    config = TrainConfig(model=name, batch_size=32, epochs=1, amp=False)
+    splits = make_splits(1, 4, 4, image_size=28)
+    if possible:
+        models.check(config, 1, 10, 28, images=1)
+        assert fit(config, splits, CPU, lambda _: None).result.best_epoch == 1
+        return
+    with pytest.raises(ModelError, match=f"^{name} cannot train on "):
+        models.check(config, 1, 10, 28, images=1)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        fit(config, splits, CPU, lambda _: None)
+    models.check(config, 1, 10, 28, images=2)
+
+
+def test_check_of_one_training_image_does_not_blame_the_batch_size() -> None:
+    with pytest.raises(ModelError) as caught:
+        models.check(TrainConfig(model="resnet18", batch_size=32), 1, 10, 28, images=1)
+    assert "batches of 32" not in str(caught.value)  # no other batch size would help
+
+
 @pytest.mark.parametrize("name", models.names())
 def test_check_allocates_no_weights_and_draws_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[models.Model] = []
@@ -302,6 +327,20 @@ def test_fields_read_of_values_as_written_is_that_of_the_config_they_make(amp: o
     except ValidationError:
         return  # a value that no run can have
     assert models.fields_read({"model": "mlp", "amp": amp}) == models.fields_read(config.model_dump())
+
+
+def test_building_fields_are_those_that_some_builder_takes() -> None:
+    assert models.building_fields() == MLP | {"kernel", "C", "gamma", "degree", "max_iter"}
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_fields_possible_are_those_read_under_some_values(name: str) -> None:
+    read: set[str] = set()
+    for optimizer, input_ in (("sgd", "stream"), ("adam", "resident")):
+        for kernel in ("rbf", "poly", "linear"):
+            values = {"model": name, "optimizer": optimizer, "input": input_, "kernel": kernel}
+            read |= models.fields_read(values)
+    assert models.fields_possible(name) == read
 
 
 BASES: dict[str, dict[str, Any]] = {

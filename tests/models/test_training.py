@@ -803,6 +803,13 @@ def test_svm_is_sklearns_on_the_normalised_images(fields: dict[str, Any], digits
     assert (result.precision, result.device) == ("fp64", "cpu")
 
 
+def test_svm_macs_are_its_support_vectors_times_features_and_a_networks_none(small: Splits, train: Train) -> None:
+    fitted, _ = train(small, model="svm")
+    assert isinstance(fitted.model, SVC)
+    assert fitted.result.macs == fitted.model.support_vectors_.shape[0] * 64
+    assert train(small, model="mlp", epochs=1)[0].result.macs is None
+
+
 def test_svm_sees_images_resized_as_the_networks_do(digits: Splits, train: Train) -> None:
     splits = replace(digits, image_size=12, train=Split(digits.train.images[:200], digits.train.labels[:200]))
     fitted, _ = train(splits, model="svm")
