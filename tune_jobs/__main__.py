@@ -71,15 +71,15 @@ def search(
     """Run an experiment.  The same name again takes it up where it stopped."""
     with _one_line_errors():
         from tune_jobs import experiment as experiments
+        from tune_jobs import recorder, space
         from tune_jobs import search as searches
-        from tune_jobs import space
         from tune_jobs.console import Progress, console, say, trials_table
         from tune_jobs.results import best, selection
         from tune_jobs.results.rundir import RunDir
 
         asked = experiments.load(experiment, overrides)
         checked = space.parse(asked.space, asked.train, asked.search.method)
-        total = searches.total(asked, checked)
+        total = recorder.total(asked, checked)
         run_dir = RunDir(_storage(storage) / experiments.check_name(name or asked.name))
         out = console()
         for field in space.unread(checked):

@@ -10,11 +10,12 @@ from datasets.splits import split
 from tune_jobs import yaml
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Scheduler, Search, check
+from tune_jobs.recorder import Listener
 from tune_jobs.results import confirmation, ledger, table
 from tune_jobs.results.confirmation import Confirmation
 from tune_jobs.results.rundir import RunDir, write_text
 from tune_jobs.results.selection import Candidate, candidates
-from tune_jobs.search import Listener, Outcome, run_space
+from tune_jobs.search import Outcome, run_space
 from tune_jobs.space import Points
 
 
