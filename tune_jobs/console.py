@@ -15,7 +15,7 @@ from tune_jobs.results.confirmation import Confirmation
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.table import Row, varied
 
-LOG_WIDTH = 200
+LOG_WIDTH = 320
 """Columns of a table in a log, where nobody can say how wide the reader's window is."""
 
 

@@ -111,7 +111,7 @@ def _early_stopping(experiment: Experiment, most_epochs: int) -> TrialScheduler:
 
 
 class _Searcher(OptunaSearch):
-    """Tune's OptunaSearch over the run's study: hands out each trial with its id, and leaves the telling to the recorder.
+    """Tune's OptunaSearch over the run's study: hands out each trial with its id; the recorder tells.
 
     OptunaSearch itself would tell a stopped trial as COMPLETE and leave one without a finite value RUNNING for ever.
     """
