@@ -44,6 +44,7 @@ def confirm(
             "search": Search(),
             "scheduler": Scheduler(),
             "repeats": seeds,
+            "budget": experiment.budget.model_copy(update={"minutes": None}),  # that was the search's
         }
     )
     where = RunDir(run_dir.path / f"confirm-top{top}-seeds{seeds}{'-splits' if new_splits else ''}")

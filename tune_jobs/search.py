@@ -69,6 +69,8 @@ def run_space(
     finished = sum(trial.finished for trial in known.values())
     if finished:
         listener.say(f"taken up: {finished} of {total(experiment, space)} trials are finished already")
+        if changed := _changed(run_dir.read_environment(), facts):
+            listener.say(f"note: not as when the run began, which environment.json tells of: {'; '.join(changed)}")
     if _is_left(experiment, space, known):
         dashboard = connect()
         if dashboard:
@@ -167,6 +169,15 @@ def _check_same(
         raise UsageError(
             f"run {run_dir.name} exists with another experiment ({'; '.join(different)}); give this one another --name"
         )
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What the numbers may depend on and is not as it was."""
+    return [
+        line
+        for key in ("versions", "git_commit", "cpu", "gpus")
+        for line in differences(before.get(key), now[key], key)
+    ]
 
 
 _FREE = ("description", "resources", "budget", "retries")

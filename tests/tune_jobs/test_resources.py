@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tune_jobs.errors import UsageError
-from tune_jobs.resources import Override, Request, Resources, check_servable
+from tune_jobs.resources import Override, Request, Resources, check_servable, slots
 
 
 def node(alive: bool = True, **resources: float) -> dict[str, Any]:
@@ -22,6 +22,15 @@ def test_of_model_overrides_what_it_names_alone() -> None:
 @pytest.mark.parametrize(("cpu", "threads"), [(0.5, 1), (1, 1), (2, 2), (3.5, 3)])
 def test_request_threads_are_its_whole_cpus(cpu: float, threads: int) -> None:
     assert Request(cpu=cpu).threads == threads
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [(Request(cpu=1), 5), (Request(cpu=2), 2), (Request(cpu=1, gpu=0.25), 1), (Request(cpu=0.25, gpu=0.25), 4)],
+    ids=str,
+)
+def test_slots_are_what_fits_on_each_node(request_: Request, expected: int) -> None:
+    assert slots(request_, [node(CPU=4), node(CPU=1, GPU=1), node(alive=False, CPU=64)]) == expected
 
 
 def test_check_servable_takes_what_one_node_can_give() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +189,8 @@ def test_search_again_trains_nothing_and_gives_the_same_table(
     before = [(run / name).read_bytes() for name in ("trials.jsonl", "trials.csv", "best.yaml", "environment.json")]
     again = app("search", str(app.home / "mixed.yaml"))
     assert again.returncode == 0
+    assert "taken up: 6 of 6 trials are finished already" in again.stdout
+    assert "note:" not in again.stdout
     assert before == [
         (run / name).read_bytes() for name in ("trials.jsonl", "trials.csv", "best.yaml", "environment.json")
     ]
@@ -200,6 +204,35 @@ def test_search_changed_experiment_under_the_same_name_is_refused_with_the_diffe
     assert refused.stderr == (
         "error: run mixed exists with another experiment (train.epochs: 3 -> 1); give this one another --name\n"
     )
+
+
+def test_search_taken_up_with_other_versions_says_so(app: App, mixed: subprocess.CompletedProcess[str]) -> None:
+    path = app.storage / "mixed" / "environment.json"
+    before = path.read_text()
+    facts = json.loads(before)
+    path.write_text(json.dumps(facts | {"versions": facts["versions"] | {"torch": "1.0"}}))
+    again = app("search", str(app.home / "mixed.yaml"))
+    path.write_text(before)
+    assert f"versions.torch: 1.0 -> {facts['versions']['torch']}" in again.stdout
+
+
+def test_search_run_that_lost_its_experiment_is_not_taken_for_another(
+    app: App, mixed: subprocess.CompletedProcess[str]
+) -> None:
+    shutil.copytree(app.storage / "mixed", app.storage / "bare")
+    (app.storage / "bare" / "experiment.yaml").unlink()
+    refused = app("search", str(app.home / "mixed.yaml"), "--name", "bare")
+    assert refused.returncode == 2
+    assert "run bare has trials but no " in refused.stderr
+    (app.storage / "bare" / "environment.json").write_text("{")
+    assert app("export", "bare").returncode == 2
+
+
+def test_search_address_where_nobody_listens_is_one_line(app: App) -> None:
+    lost = replace(app, environment={"RAY_ADDRESS": "127.0.0.1:1"})("search", "digits-demo", "--name", "nobody")
+    assert lost.returncode == 2
+    assert lost.stderr == "error: RAY_ADDRESS=127.0.0.1:1: no Ray cluster answers there (Connection refused)\n"
+    assert not (app.storage / "nobody").exists()
 
 
 def test_search_request_no_node_can_serve_ends_before_anything_is_written(app: App) -> None:

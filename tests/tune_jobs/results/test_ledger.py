@@ -84,6 +84,22 @@ def test_read_every_cut_of_the_file_is_readable(path: Path) -> None:
         assert (len(trials) == 1) == (complete_lines + last_is_whole > 0)
 
 
+def test_read_passes_over_what_a_newer_version_may_write(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.append("00000", "state", state="WAITING", config={"model": "mlp"})
+    ledger.append("00000", "weather", temperature=20)
+    ledger.append("00000", "state", mood="good")
+    assert [(trial.id, trial.state) for trial in read(path).values()] == [("00000", "WAITING")]
+
+
+def test_read_config_can_be_put_back(path: Path) -> None:
+    ledger = Ledger(path)
+    write_trial(ledger, "00000")  # its first line was lost
+    ledger.append("00000", "config", config={"model": "mlp"})
+    (trial,) = read(path).values()
+    assert (trial.config, trial.state, len(trial.epochs)) == ({"model": "mlp"}, "RUNNING", 2)
+
+
 @pytest.mark.parametrize("line", ["[]", "1", "{}", '{"trial": "x"}', "\x00\x00", "null"])
 def test_read_passes_over_what_is_no_line_of_ours(path: Path, line: str) -> None:
     path.write_text(line + "\n")
