@@ -19,10 +19,10 @@ from tune_jobs.cluster import connect, sigterm_as_sigint
 from tune_jobs.environment import environment
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment, check
-from tune_jobs.recorder import Listener, Recorder, total
+from tune_jobs.recorder import Listener, Recorder, repeated, total
 from tune_jobs.resources import check_servable
 from tune_jobs.results import ledger, selection, table
-from tune_jobs.results.ledger import number_of
+from tune_jobs.results.ledger import fold_of, number_of
 from tune_jobs.results.rundir import RunDir, write_text
 from tune_jobs.space import Point, Space
 from tune_jobs.study import Study, by_number
@@ -60,6 +60,7 @@ def run_space(
     check_shapes(space, splits[0])
     check_objectives(experiment, space)
     check_precision(experiment, space)
+    space.check_enqueued(experiment.search.enqueue)
     facts = environment() | {
         "data_sha256": splits[0].sha256,
         "images": {"train": len(splits[0].train), "val": len(splits[0].val), "test": len(splits[0].test)},
@@ -88,7 +89,8 @@ def run_space(
             study = Study(run_dir.study, experiment, space)
             for own in trials.values():
                 if not own.config:  # its first line was lost
-                    ledger.apply(own, record.append(own.id, "config", config=study.point(number_of(own.id))))
+                    folds = repeated(study.point(number_of(own.id)), experiment.repeats)
+                    ledger.apply(own, record.append(own.id, "config", config=folds[fold_of(own.id) or 0]))
             recorder = Recorder(experiment, splits[0], record, trials, study, listener)
             study.follow(trials)
             for point in _new_points(experiment, space, trials):

@@ -110,6 +110,19 @@ class Space:
         """What Optuna keeps of a point: the fields that are axes."""
         return {axis.field: point[axis.field] for axis in self.axes if axis.kind != "value" and axis.field in point}
 
+    def check_enqueued(self, points: Iterable[Point]) -> None:
+        """Raise UsageError where a point that is to be tried first is not part of what is sampled."""
+        sampled = {axis.field: axis for axis in self.axes if axis.sampled}
+        for field, given in (item for point in points for item in point.items()):
+            where = f"search.enqueue.{field}"
+            if field not in sampled:
+                raise UsageError(f"{where}: is no choice and no range of the space")
+            axis, value = sampled[field], check_value(field, given, "search.enqueue")
+            if axis.kind in RANGES and not axis.values[0] <= value <= axis.values[1]:
+                raise UsageError(f"{where}: {value!r}: is outside {axis.values[0]} to {axis.values[1]}")
+            if axis.kind in LISTS and key(value) not in map(key, axis.values):
+                raise UsageError(f"{where}: {value!r}: is none of {', '.join(map(str, axis.values))}")
+
     def models(self) -> list[str]:
         """The names of all models that a trial may have."""
         return next((list(axis.values) for axis in self.axes if axis.field == "model"), None) or [self.fixed["model"]]

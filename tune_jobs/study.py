@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, TrialState
 
+from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment, Search
 from tune_jobs.results.ledger import TrialRecord, number_of
 from tune_jobs.space import Point, Space
@@ -104,8 +105,12 @@ class Study:
                 self.tell(group)
 
     def point(self, number: int) -> Point:
-        """The point of a trial that has its values."""
-        return self.space.suggest(FixedTrial(self.optuna.get_trials(deepcopy=False)[number].params, number))
+        """The point of a trial, also of one that waits.  Raises UsageError where the study does not have it."""
+        trials = self.optuna.get_trials(deepcopy=False)
+        if number >= len(trials):
+            raise UsageError(f"study {self.name}: has no trial {number}, whose config the ledger has lost")
+        params = trials[number].params or trials[number].system_attrs.get("fixed_params", {})
+        return self.space.suggest(FixedTrial(params, number))
 
     def start(self, number: int) -> bool:
         """A trial that waits becomes RUNNING, with its values; another stays as it is.  Returns which it was."""

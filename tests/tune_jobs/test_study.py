@@ -1,0 +1,170 @@
+"""The run's Optuna study, without Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from tune_jobs.errors import UsageError
+from tune_jobs.experiment import Experiment, check
+from tune_jobs.results.ledger import TrialRecord
+from tune_jobs.space import Space, parse
+from tune_jobs.study import Study
+
+
+def experiment(search: dict[str, Any], space: dict[str, Any]) -> tuple[Experiment, Space]:
+    asked = check({"name": "x", "dataset": {"name": "digits"}, "space": space, "search": search})
+    return asked, parse(asked.space, asked.train, asked.search.method)
+
+
+GRID = {"model": "mlp", "lr": {"grid": [0.1, 0.01, 0.001]}}
+
+
+def opened(path: Path, space: dict[str, Any] | None = None) -> Study:
+    return Study(path, *experiment({"method": "grid"}, space or GRID))
+
+
+def record(number: int, state: str, **fields: Any) -> TrialRecord:
+    return TrialRecord(f"{number:05d}", {"model": "mlp", "lr": 0.1}, state, **fields)
+
+
+def states(study: Study) -> list[str]:
+    return [trial.state.name for trial in study.optuna.trials]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "optuna.journal"
+
+
+def test_point_of_a_waiting_and_of_a_running_trial_is_the_one_added(path: Path) -> None:
+    study = opened(path)
+    points = study.space.grid()
+    assert [study.add(point) for point in points] == [0, 1, 2]
+    assert study.start(1)
+    assert not study.start(1)
+    assert states(study) == ["WAITING", "RUNNING", "WAITING"]
+    assert [study.point(number) for number in range(3)] == points
+    with pytest.raises(UsageError, match="has no trial 3"):
+        study.point(3)
+
+
+def test_tell_each_ending(path: Path) -> None:
+    study = opened(path)
+    for point in study.space.grid():
+        study.start(study.add(point))
+    study.tell([record(0, "COMPLETE", result={"val_accuracy": 0.9})])
+    study.report(1, {"epoch": 1, "val_accuracy": 0.4})
+    study.report(1, {"epoch": 2, "val_accuracy": None})
+    study.tell([record(1, "PRUNED")])
+    study.tell([record(2, "FAIL", failure="diverged", reason="nan")])
+    assert states(study) == ["COMPLETE", "PRUNED", "FAIL"]
+    assert [trial.value for trial in study.optuna.trials] == [0.9, 0.4, None]
+    assert study.optuna.trials[2].user_attrs["trials"] == {"00002": {"failure": "diverged", "reason": "nan"}}
+    study.tell([record(0, "FAIL")])  # what was told stands
+    assert study.optuna.trials[0].value == 0.9
+
+
+def test_tell_of_repeats_is_their_mean_and_needs_them_all(path: Path) -> None:
+    study = opened(path)
+    for point in study.space.grid()[:2]:
+        study.start(study.add(point))
+    whole = [TrialRecord(f"00000-{fold}", {}, "COMPLETE", result={"val_accuracy": 0.8 + fold / 10}) for fold in (0, 1)]
+    study.tell(whole)
+    study.tell(
+        [TrialRecord("00001-0", {}, "COMPLETE", result={"val_accuracy": 0.9}), TrialRecord("00001-1", {}, "FAIL")]
+    )
+    assert study.optuna.trials[0].value == pytest.approx(0.85)
+    assert states(study) == ["COMPLETE", "FAIL"]
+
+
+def test_complete_without_its_objective_is_told_as_failed(path: Path) -> None:
+    study = opened(path)
+    study.start(study.add(study.space.grid()[0]))
+    study.tell([record(0, "COMPLETE", result={"val_accuracy": None})])
+    assert states(study) == ["FAIL"]
+
+
+def test_follow_makes_a_lost_study_anew_from_the_ledger(path: Path) -> None:
+    points = opened(path).space.grid()
+    path.unlink()
+    trials = {
+        "00000": TrialRecord(
+            "00000", points[0], "COMPLETE", 1, [{"epoch": 1, "val_accuracy": 0.7}], {"val_accuracy": 0.7}
+        ),
+        "00001": TrialRecord("00001", points[1], "WAITING"),
+        "00002": TrialRecord("00002", points[2], "FAIL", failure="error"),
+    }
+    study = opened(path)
+    study.follow(trials)
+    assert states(study) == ["COMPLETE", "WAITING", "FAIL"]
+    assert [study.point(number) for number in range(3)] == points
+    assert study.optuna.trials[0].intermediate_values == {1: 0.7}
+    study.follow(trials)
+    assert states(study) == ["COMPLETE", "WAITING", "FAIL"]
+
+
+def test_follow_of_a_grid_that_has_grown_keeps_the_numbers(path: Path) -> None:
+    study = opened(path, {"model": "mlp", "lr": {"grid": [0.1, 0.01]}})
+    points = study.space.grid()
+    trials = {f"{study.add(point):05d}": TrialRecord("", point, "WAITING") for point in points}
+    trials = {id_: TrialRecord(id_, trial.config, "WAITING") for id_, trial in trials.items()}
+    grown = opened(path)
+    grown.follow(trials)
+    assert [grown.point(number) for number in range(2)] == points
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "qmc", "nsga2"])
+def test_sampler_same_seed_same_points_and_another_after_being_taken_up(sampler: str, tmp_path: Path) -> None:
+    space = {"model": "mlp", "lr": {"loguniform": [1e-4, 0.1]}, "hidden_units": {"int": [8, 64]}}
+    search = {"method": "optuna", "trials": 8, "sampler": sampler, "seed": 5, "startup_trials": 3}
+
+    def points(name: str, number: int) -> list[float]:
+        study = Study(tmp_path / name, *experiment(search, space))
+        found = []
+        for _ in range(number):
+            trial = study.optuna.ask()
+            found.append(study.space.suggest(trial)["lr"])
+            study.optuna.tell(trial, found[-1])
+        return found
+
+    first = points("a", 6)
+    assert points("b", 6) == first
+    assert len(set(first[:3])) == 3
+    assert points("a", 2) != first[:2]  # taken up, it does not begin again
+
+
+def test_enqueued_points_come_first(path: Path) -> None:
+    search = {"method": "optuna", "trials": 3, "enqueue": [{"lr": 0.05}]}
+    study = Study(path, *experiment(search, {"model": "mlp", "lr": {"uniform": [0.001, 0.1]}}))
+    assert study.space.suggest(study.optuna.ask())["lr"] == 0.05
+
+
+@pytest.mark.parametrize(
+    ("point", "line"),
+    [
+        ({"speed": 1}, "search.enqueue.speed: is no choice and no range of the space"),
+        ({"model": "mlp"}, "search.enqueue.model: is no choice and no range of the space"),
+        ({"lr": 0.5}, "search.enqueue.lr: 0.5: is outside 0.001 to 0.1"),
+        ({"lr": "a"}, "search.enqueue.lr: 'a': input should be a valid number"),
+        ({"optimizer": "adamw"}, "search.enqueue.optimizer: 'adamw': is none of sgd, adam"),
+    ],
+)
+def test_enqueued_point_outside_the_space_is_refused_by_name(point: dict[str, Any], line: str) -> None:
+    space = {"model": "mlp", "lr": {"uniform": [0.001, 0.1]}, "optimizer": {"choice": ["sgd", "adam"]}}
+    search = {"method": "optuna", "trials": 3, "enqueue": [point]}
+    with pytest.raises(UsageError) as error:
+        experiment(search, space)[1].check_enqueued([point])
+    assert str(error.value).startswith(line)
+
+
+def test_study_opens_with_optuna_alone(path: Path) -> None:
+    study = opened(path)
+    study.start(study.add(study.space.grid()[0]))
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+    (name,) = optuna.study.get_all_study_names(storage)
+    assert name == "x"
+    assert optuna.load_study(study_name=name, storage=storage).trials[0].params == {"lr": 0.1}
