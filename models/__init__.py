@@ -97,7 +97,8 @@ def check(config: TrainConfig, channels: int, classes: int, image_size: int, ima
     """
     if not is_network(config.model):
         return
-    n = min(config.batch_size, images, 2)
+    n_asked = min(config.batch_size, 2)
+    n = min(n_asked, images)
     try:
         with torch.device("meta"):
             network = build(config, channels, classes, image_size)
@@ -105,9 +106,9 @@ def check(config: TrainConfig, channels: int, classes: int, image_size: int, ima
             network(torch.empty(n, channels, image_size, image_size))
     except (RuntimeError, ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
         cause = " ".join(str(error).split()).rstrip(".")
+        how = f"in batches of {config.batch_size}" if images >= n_asked else f"with {images} to train on"
         raise ModelError(
-            f"{config.model} cannot train on {channels}×{image_size}×{image_size} images "
-            f"in batches of {config.batch_size} ({cause})"
+            f"{config.model} cannot train on {channels}×{image_size}×{image_size} images {how} ({cause})"
         ) from error
 
 

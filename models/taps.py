@@ -11,7 +11,7 @@ def silence_unwritten_gradients(network: nn.Module, channels: int, image_size: i
 
     On a 1×1 map, a padded 3×3 kernel of stride 2 has one tap that meets the pixel.  oneDNN's bf16 weight gradient then
     holds whatever memory held in the other eight, whose true gradient is 0 (seen with PyTorch 2.15 in both ResNets at
-    up to 16 pixels; not with stride 1, nor with larger maps).
+    up to 16 pixels; of stride 1 only with 5×5 kernels, which no model here has on such a map).
     """
     handles = []
     for module in network.modules():

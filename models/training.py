@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -99,8 +100,9 @@ def fit(config: TrainConfig, splits: Splits, device: torch.device, report: Repor
     With a seed, the same config on the same CPU with the same number of threads gives the same numbers to the last
     digit, whatever ran before in this process.
 
-    Raises DivergedError where a loss is not finite.  `models.check` says beforehand whether the model can take such
-    images; here it would fail inside PyTorch.
+    Raises DivergedError where a training or validation loss is not finite (the test loss decides nothing), ModelError
+    for fp16 on a CPU and for an svm with one class to learn.  `models.check` says beforehand whether a network can take
+    such images; here it would fail inside PyTorch.
     """
     seed = secrets.randbits(31) if config.seed is None else config.seed
     torch.manual_seed(seed)
@@ -351,6 +353,8 @@ def _memory_format(images: Tensor, precision: Precision) -> Tensor:
 @contextlib.contextmanager
 def _determinism(wanted: bool) -> Iterator[None]:
     """PyTorch's process-wide switch, put back afterwards: the next trial in this process may want another."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # PyTorch asks for it before it multiplies on CUDA
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(wanted)
@@ -372,8 +376,15 @@ def _clock(device: torch.device) -> float:
 # --- the svm ------------------------------------------------------------------------------------------------------
 
 
+def check_classes(splits: Splits) -> None:
+    """Raise ModelError where an svm has one class alone to learn."""
+    if len(splits.train.labels.unique()) < 2:
+        raise ModelError(f"svm: the {len(splits.train):,} training images are of one class")
+
+
 def _fit_svm(svc: SVC, splits: Splits, report: Report) -> Fitted:
     """Fit on the CPU in one go, which counts as one epoch.  It has no loss: NaN."""
+    check_classes(splits)
     transform = Transform.of(splits, torch.device("cpu"))
     train, val, test = (transform(part.images).flatten(1).numpy() for part in (splits.train, splits.val, splits.test))
     start = time.perf_counter()

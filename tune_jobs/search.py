@@ -13,6 +13,7 @@ import ray
 import models
 from datasets import Splits, load_splits
 from models import TrainConfig
+from models.training import check_classes
 from tune_jobs import space as spaces
 from tune_jobs import yaml
 from tune_jobs.cluster import connect, sigterm_as_sigint
@@ -139,8 +140,8 @@ def check_shapes(space: Space, splits: Splits) -> None:
     configs = [TrainConfig(**point) for point in space.shapes()]
     for config in {models.shape_key(config): config for config in configs}.values():
         models.check(config, splits.channels, len(splits.classes), splits.image_size, len(splits.train))
-    if "svm" in space.models() and len(splits.train.labels.unique()) < 2:
-        raise models.ModelError(f"svm: the {len(splits.train):,} training images are of one class")
+    if "svm" in space.models():
+        check_classes(splits)
 
 
 def check_precision(experiment: Experiment, space: Space) -> None:

@@ -213,10 +213,12 @@ def test_check_agrees_with_what_training_does(
         fit(config, splits, CPU, lambda _: None)
 
 
-@pytest.mark.parametrize("name", ["baseline", "stabilized", "high_vision", "modernist"])
-def test_check_refuses_a_picture_too_small_without_a_stray_warning(name: str) -> None:
-    with pytest.raises(ModelError, match=f"^{name} cannot train on 1×3×3 images"):
-        models.check(TrainConfig(model=name), 1, 10, 3)
+@pytest.mark.parametrize(
+    ("name", "size"), [("baseline", 3), ("stabilized", 3), ("high_vision", 3), ("modernist", 3), ("simple_cnn", 5)]
+)
+def test_check_refuses_a_picture_too_small_without_a_stray_warning(name: str, size: int) -> None:
+    with pytest.raises(ModelError, match=f"^{name} cannot train on 1×{size}×{size} images"):
+        models.check(TrainConfig(model=name), 1, 10, size)
 
 
 @pytest.mark.parametrize(

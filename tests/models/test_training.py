@@ -920,3 +920,9 @@ def test_cuda_sees_the_same_batches_as_the_cpu(small: Splits, as_trained: list[t
     for (mine, labels), (theirs, same_labels) in zip(as_trained[:half], as_trained[half:], strict=True):
         assert torch.equal(labels, same_labels.cpu())
         torch.testing.assert_close(mine, theirs.cpu(), rtol=1e-3, atol=1e-3)
+
+
+def test_svm_with_one_class_to_learn_is_refused(small: Splits, train: Train) -> None:
+    ones = torch.ones_like(small.train.labels)
+    with pytest.raises(ModelError, match="training images are of one class"):
+        train(replace(small, train=replace(small.train, labels=ones)), model="svm")
