@@ -7,6 +7,7 @@ to the range).  `when: {field: value or list of values, ...}` beside it makes it
 
 from __future__ import annotations
 
+import graphlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -279,24 +280,16 @@ def _check_conditions(axes: tuple[Axis, ...], fixed: Mapping[str, Any]) -> None:
         for other in axis.when:
             if other not in position and other not in fixed:
                 raise UsageError(f"space.{axis.field}.when: {other} stands neither in space nor in train")
-            if _leads_back(other, axis.field, axes):
-                raise UsageError(f"space.{axis.field}.when: {axis.field} and {other} wait for each other")
+    try:
+        graphlib.TopologicalSorter({axis.field: axis.when for axis in axes}).prepare()
+    except graphlib.CycleError as error:
+        cycle = sorted(set(error.args[1]), key=position.__getitem__)
+        how = f"{' and '.join(cycle)} wait for each other" if len(cycle) > 1 else "waits for itself"
+        raise UsageError(f"space.{cycle[0]}.when: {how}") from error
+    for axis in axes:
+        for other in axis.when:
             if position.get(other, -1) > position[axis.field]:
                 raise UsageError(f"space.{axis.field}.when: {other} stands later in the space; put it first")
-
-
-def _leads_back(start: str, goal: str, axes: tuple[Axis, ...]) -> bool:
-    waits = {axis.field: list(axis.when) for axis in axes}
-    seen: set[str] = set()
-    todo = [start]
-    while todo:
-        field = todo.pop()
-        if field == goal:
-            return True
-        if field not in seen:
-            seen.add(field)
-            todo += waits.get(field, [])
-    return False
 
 
 def _decides(field: str, axes: tuple[Axis, ...]) -> bool:

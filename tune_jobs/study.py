@@ -62,6 +62,7 @@ class Study:
     def __init__(self, path: Path, experiment: Experiment, space: Space) -> None:
         self.space = space
         self.objectives = experiment.search.objectives
+        self._first = experiment.search.enqueue
         shape = repr(space.axes)
         self.storage = JournalStorage(JournalFileBackend(str(path)))
         names = optuna.study.get_all_study_names(self.storage)
@@ -78,8 +79,6 @@ class Study:
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 made.set_metric_names(list(self.objectives))
             made.set_user_attr("space", shape)
-            for point in experiment.search.enqueue:
-                made.enqueue_trial(point)
         told = len(self._stored(self.name).get_trials(deepcopy=False))
         self.sampler = make_sampler(experiment.search, told)
         self.optuna = optuna.load_study(study_name=self.name, storage=self.storage, sampler=self.sampler)
@@ -93,8 +92,19 @@ class Study:
         return len(self.optuna.get_trials(deepcopy=False)) - 1
 
     def follow(self, trials: Mapping[str, TrialRecord]) -> None:
-        """Bring the study to what the ledger says, which is ahead of it after a crash, or all there is of it."""
+        """Bring the study to what the ledger says, which is ahead of it after a crash, or all there is of it.
+
+        A new run's points to try first are put in.  A trial that a dead driver asked for and did not write down FAILs.
+        """
         groups = by_number(trials.values())
+        known = self.optuna.get_trials(deepcopy=False)
+        for frozen in known:
+            if frozen.state == TrialState.RUNNING and frozen.number not in groups:
+                self.optuna.tell(frozen.number, state=TrialState.FAIL)
+        if not known and not groups:
+            for point in self._first:
+                self.optuna.enqueue_trial(point)
+            return
         for number in range(len(self.optuna.get_trials(deepcopy=False)), max(groups, default=-1) + 1):
             self.add(groups[number][0].config if number in groups else {})
         for number, group in groups.items():

@@ -225,6 +225,7 @@ def test_expand_many_axes_of_several_models_are_not_multiplied_out() -> None:
             },
             "space.weight_decay.when: weight_decay and epochs wait for each other",
         ),
+        ({"momentum": {"uniform": [0, 0.9], "when": {"momentum": 0.5}}}, "space.momentum.when: waits for itself"),
         ({"C": {"uniform": [1, 2]}}, "space.C: is read by none of the trials asked for (models: mlp)"),
         ({"lr": 0.1}, "search.method: optuna samples, but no field of the space is a choice or a range"),
     ],

@@ -140,7 +140,27 @@ def test_sampler_same_seed_same_points_and_another_after_being_taken_up(sampler:
 def test_enqueued_points_come_first(path: Path) -> None:
     search = {"method": "optuna", "trials": 3, "enqueue": [{"lr": 0.05}]}
     study = Study(path, *experiment(search, {"model": "mlp", "lr": {"uniform": [0.001, 0.1]}}))
+    study.follow({})
     assert study.space.suggest(study.optuna.ask())["lr"] == 0.05
+
+
+def test_follow_enqueues_in_a_new_run_alone(path: Path) -> None:
+    search = {"method": "optuna", "trials": 3, "enqueue": [{"lr": 0.05}]}
+    space = {"model": "mlp", "lr": {"uniform": [0.001, 0.1]}}
+    done = TrialRecord("00000", {"model": "mlp", "lr": 0.02}, "COMPLETE", 1, [], {"val_accuracy": 0.7})
+    study = Study(path, *experiment(search, space))
+    study.follow({"00000": done})  # the study was lost, the ledger was not
+    study.follow({"00000": done})
+    assert [trial.params for trial in study.optuna.trials] == [{"lr": 0.02}]
+
+
+def test_follow_leaves_no_trial_of_a_dead_driver_running(path: Path) -> None:
+    study = opened(path)
+    points = study.space.grid()
+    for point in points[:2]:
+        study.start(study.add(point))
+    study.follow({"00000": TrialRecord("00000", points[0], "WAITING")})
+    assert states(study) == ["RUNNING", "FAIL"]  # the first is to be run again, the second was never written down
 
 
 @pytest.mark.parametrize(
