@@ -163,7 +163,10 @@ def export(
     output: Annotated[Path | None, typer.Option(help="File to write; best.yaml in the run directory.")] = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Write the best config of a run by a stated rule, as a file that `train` runs."""
+    """Write the best config of a run by a stated rule, as a file that `train` runs.
+
+    Of a run with several objectives, the configs of its Pareto front are written besides, a file each.
+    """
     with _one_line_errors():
         from tune_jobs import experiment as experiments
         from tune_jobs import yaml
@@ -171,15 +174,19 @@ def export(
         from tune_jobs.results import best, confirmation, ledger, rundir, selection, table
 
         run_dir = rundir.find(run, _storage(storage))
-        rows = table.rows(ledger.read(run_dir.ledger).values())
+        experiment = experiments.check(yaml.read(run_dir.experiment))
+        rows = selection.with_front(table.rows(ledger.read(run_dir.ledger).values()), experiment.search.objectives)
         best.check_rule(rule)
         if not selection.candidates(rows):
             _fail(f"run {run_dir.name}: no usable trial: none is COMPLETE with an accuracy", Exit.NO_USABLE_TRIAL)
         near = confirmation.half_width(run_dir.confirmation) if within is None else within / 100
         row, reason = best.choose(rows, rule, near)
         path = output or run_dir.best
-        best.write(run_dir, experiments.check(yaml.read(run_dir.experiment)), row, rule, reason, path)
-        say(console(), f"trial {row.id} ({reason}) written to {path}")
+        best.write(run_dir, experiment, row, rule, reason, path)
+        out = console()
+        say(out, f"trial {row.id} ({reason}) written to {path}")
+        if front := best.write_front(run_dir, experiment, rows):
+            say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {front[0].parent}")
 
 
 @app.command()

@@ -47,6 +47,8 @@ class Search(_Section):
     """What the search aims at; several give a Pareto front."""
     enqueue: list[dict[str, Any]] = []
     """Points to try first, each fields of the space with values."""
+    warm_start: str | None = None
+    """An earlier run, by its directory or its name under the storage, whose results optuna begins with."""
 
     @field_validator("objectives")
     @classmethod
@@ -58,6 +60,8 @@ class Search(_Section):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
+        if self.warm_start is not None and self.method != "optuna":
+            raise ValueError(f"warm_start is of method optuna; {self.method} does not learn from results")
         if self.method == "grid":
             given = [name for name in ("trials", "enqueue") if name in self.model_fields_set and getattr(self, name)]
             if given:

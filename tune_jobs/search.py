@@ -15,7 +15,7 @@ from datasets import Splits, load_splits
 from models import TrainConfig
 from models.training import check_classes
 from tune_jobs import space as spaces
-from tune_jobs import yaml
+from tune_jobs import warm_start, yaml
 from tune_jobs.cluster import connect, sigterm_as_sigint
 from tune_jobs.environment import environment
 from tune_jobs.errors import UsageError
@@ -68,6 +68,10 @@ def run_space(
     }
     known = ledger.read(run_dir.ledger)
     _check_same(experiment, space, run_dir, facts, known)
+    earlier: list[warm_start.Known] = []
+    if experiment.search.warm_start is not None and not run_dir.study.exists():
+        earlier, line = warm_start.read(experiment, space, run_dir.path.parent, facts["data_sha256"])
+        listener.say(line)
     finished = sum(trial.finished for trial in known.values())
     if finished:
         listener.say(f"taken up: {finished} of {total(experiment, space)} trials are finished already")
@@ -93,6 +97,7 @@ def run_space(
                     folds = repeated(study.point(number_of(own.id)), experiment.repeats)
                     ledger.apply(own, record.append(own.id, "config", config=folds[fold_of(own.id) or 0]))
             recorder = Recorder(experiment, splits[0], record, trials, study, listener)
+            study.begin(earlier, trials)
             study.follow(trials)
             for point in _new_points(experiment, space, trials):
                 recorder.add(study.add(point), point)

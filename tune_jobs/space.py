@@ -55,6 +55,12 @@ class Axis:
         named = [value for axis in axes for value in axis.when.get(self.field, ())]
         return [self.values[0], *(value for value in named if self.values[0] <= value <= self.values[1])]
 
+    def holds(self, value: Any) -> bool:
+        """Whether the axis can take this value."""
+        if self.kind in RANGES:
+            return bool(self.values[0] <= value <= self.values[1])
+        return key(value) in map(key, self.values)
+
     def suggest(self, trial: optuna.trial.BaseTrial) -> Any:
         """A value by Optuna, or the only one."""
         low, high = self.values[0], self.values[-1]
@@ -119,10 +125,21 @@ class Space:
             if field not in sampled:
                 raise UsageError(f"{where}: is no choice and no range of the space")
             axis, value = sampled[field], check_value(field, given, "search.enqueue")
-            if axis.kind in RANGES and not axis.values[0] <= value <= axis.values[1]:
-                raise UsageError(f"{where}: {value!r}: is outside {axis.values[0]} to {axis.values[1]}")
-            if axis.kind in LISTS and key(value) not in map(key, axis.values):
-                raise UsageError(f"{where}: {value!r}: is none of {', '.join(map(str, axis.values))}")
+            if not axis.holds(value):
+                allowed = (
+                    "outside {} to {}" if axis.kind in RANGES else "none of " + ", ".join(["{}"] * len(axis.values))
+                )
+                raise UsageError(f"{where}: {value!r}: is {allowed.format(*axis.values)}")
+
+    def contains(self, point: Point) -> bool:
+        """Whether a trial of this space could have this config, seeds apart."""
+        if not all(axis.holds(point[axis.field]) for axis in self.axes if axis.field in point):
+            return False
+        try:
+            own = relevant(self._asked(lambda axis: point[axis.field]))
+        except KeyError:  # an axis that is part of the trial, and that the config does not have
+            return False
+        return own | {"seed": None} == point | {"seed": None}
 
     def models(self) -> list[str]:
         """The names of all models that a trial may have."""

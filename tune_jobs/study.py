@@ -23,6 +23,7 @@ from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment, Search
 from tune_jobs.results.ledger import TrialRecord, number_of
 from tune_jobs.space import Point, Space
+from tune_jobs.warm_start import Known
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -91,13 +92,33 @@ class Study:
         self.optuna.enqueue_trial(self.space.params(point))
         return len(self.optuna.get_trials(deepcopy=False)) - 1
 
+    def begin(self, earlier: Sequence[Known], trials: Mapping[str, TrialRecord]) -> None:
+        """Put what an earlier run found before the run's own trials, whose numbers count on from there.
+
+        Of a study that is made anew, only as many as stood before the first trial.  One that has trials stays as it is.
+        """
+        if self.optuna.get_trials(deepcopy=False):
+            return
+        for known in earlier[: min(by_number(trials.values()), default=len(earlier))]:
+            params = self.space.params(known.point)
+            asked = FixedTrial(params)
+            self.space.suggest(asked)
+            self.optuna.add_trial(
+                optuna.trial.create_trial(
+                    params=params,
+                    distributions=asked.distributions,
+                    values=known.values,
+                    user_attrs={"warm_start": known.source},
+                )
+            )
+
     def follow(self, trials: Mapping[str, TrialRecord]) -> None:
         """Bring the study to what the ledger says, which is ahead of it after a crash, or all there is of it.
 
         A new run's points to try first are put in.  A trial that a dead driver asked for and did not write down FAILs.
         """
         groups = by_number(trials.values())
-        known = self.optuna.get_trials(deepcopy=False)
+        known = [trial for trial in self.optuna.get_trials(deepcopy=False) if "warm_start" not in trial.user_attrs]
         for frozen in known:
             if frozen.state == TrialState.RUNNING and frozen.number not in groups:
                 self.optuna.tell(frozen.number, state=TrialState.FAIL)

@@ -98,6 +98,34 @@ def test_optuna_search_study_says_what_the_table_says_and_is_extended(app: App, 
     assert [trial.config for trial in records(app.storage / "again")] == [trial.config for trial in trials]
 
 
+def test_warm_start_begins_with_what_an_earlier_run_found(app: App, file: str) -> None:
+    first = app("search", file, "--name", "first", *sets("search.trials=4"))
+    assert first.returncode == 0, first.stderr
+    complete = [trial for trial in records(app.storage / "first") if trial.state == "COMPLETE"]
+    values = sets("search.warm_start=first", "search.trials=2")
+    ran = app("search", file, "--name", "warm", *values)
+    assert ran.returncode == 0, ran.stderr
+    assert f"warm start: {len(complete)} of {len(complete)} complete configs of run first are in" in ran.stdout
+    study = study_of(app.storage / "warm")
+    begun = study.trials[: len(complete)]
+    assert [trial.user_attrs["warm_start"] for trial in begun] == [f"first/{trial.id}" for trial in complete]
+    assert [trial.value for trial in begun] == [trial.result["val_accuracy"] for trial in complete]
+    own = records(app.storage / "warm")
+    assert [int(trial.id) for trial in own] == [len(complete), len(complete) + 1]
+    assert [trial.state.name for trial in study.trials[len(complete) :]] == [trial.state for trial in own]
+
+    for change, why in [
+        ("dataset.limit=500", "it saw other images or another split"),
+        ("search.warm_start=nowhere", "run nowhere: no run directory"),
+        ("search.method=random", "warm_start is of method optuna"),
+    ]:
+        changed = [*values, *sets(change)] if "warm_start" not in change else sets(change)
+        refused = app("search", file, "--name", "other", *changed)
+        assert refused.returncode == 2
+        assert why in refused.stderr
+        assert not (app.storage / "other").exists()
+
+
 def test_two_objectives_give_a_pareto_front(app: App, file: str) -> None:
     objectives = "search.objectives={val_accuracy: max, macs: min}"
     ran = app("search", file, "--name", "front", *sets(objectives, "scheduler.name=none", "epochs=1", "lr=1e-2"))
@@ -113,6 +141,12 @@ def test_two_objectives_give_a_pareto_front(app: App, file: str) -> None:
         assert one.pareto == (not beaten.any())
     assert {path.stem for path in (run / "pareto").iterdir()} == set(front["id"])
     assert {f"{trial.number:05d}" for trial in study_of(run).best_trials} == set(front["id"])
+
+    for path in (run / "pareto").iterdir():
+        path.unlink()
+    exported = app("export", "front")
+    assert exported.returncode == 0, exported.stderr
+    assert {path.stem for path in (run / "pareto").iterdir()} == set(front["id"])
 
 
 def test_grid_is_a_study_and_added_values_run_only_what_is_new(app: App) -> None:

@@ -241,3 +241,26 @@ def test_parse_wrong_sampled_space_is_refused_by_name(change: dict[str, Any], li
 def test_parse_sampled_axis_in_a_grid_is_refused() -> None:
     with pytest.raises(UsageError, match=r"space\.lr: method grid does not take a uniform"):
         parse({"model": "mlp", "lr": {"uniform": [0.1, 1]}}, {}, "grid")
+
+
+def test_contains_the_points_of_the_space_and_no_others() -> None:
+    declared = {
+        "model": {"choice": ["mlp", "svm"]},
+        "lr": {"loguniform": [1e-3, 1e-1]},
+        "momentum": {"uniform": [0.5, 0.9], "when": {"optimizer": "sgd"}},
+        "C": {"choice": [1, 10]},
+    }
+    fixed = {"optimizer": "sgd", "epochs": 3, "seed": 1}
+    space = parse(declared, fixed, "optuna")
+    points = [point for point, _ in sampled(declared, fixed, 20)]
+    assert {point["model"] for point in points} == {"mlp", "svm"}
+    for point in points:
+        assert space.contains(point)
+        assert space.contains(point | ({"seed": 7} if "seed" in point else {}))
+        if point["model"] == "svm":
+            assert not space.contains(point | {"C": 5.0})
+            continue
+        assert not space.contains(point | {"epochs": 4})
+        assert not space.contains(point | {"lr": 0.5})
+        assert not space.contains(point | {"optimizer": "adam"})
+        assert not space.contains({field: value for field, value in point.items() if field != "momentum"})
