@@ -18,7 +18,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import models
 from datasets import Splits
-from models import ModelError, TrainConfig, training
+from models import ModelError, TrainConfig, batches
 from models.training import EpochMetrics, Fitted, fit
 
 Bits = Callable[[tuple[Fitted, list[EpochMetrics]]], dict[str, str]]
@@ -425,11 +425,11 @@ def test_fields_read_are_exactly_those_that_change_something(
             reports.append(metrics)
 
         with monkeypatch.context() as patch:
-            patch.setattr(training, "DataLoader", real_loader)
+            patch.setattr(batches, "DataLoader", real_loader)
             run = fit(config, tiny, CPU, report), reports
             if models.is_network(config.model):
-                patch.setattr(training, "DataLoader", no_batches)
-                list(training._batches(tiny.train, config, torch.device("cuda"), torch.Generator()))
+                patch.setattr(batches, "DataLoader", no_batches)
+                list(batches.batches(tiny.train, config, torch.device("cuda"), torch.Generator()))
         return bits(run) | {"switches": repr(switches), "loaders": repr(loaders)}
 
     assert set(OTHER) == set(TrainConfig.model_fields)

@@ -19,6 +19,7 @@ import models
 from datasets import DatasetConfig, Split, Splits, load_splits
 from datasets.transforms import AUGMENTATIONS, Transform
 from models import ModelError, TrainConfig, training
+from models.step import Step
 from models.training import LOSSES, DivergedError, EpochMetrics, Fitted, choose_precision, evaluate, fit
 
 Run = tuple[Fitted, list[EpochMetrics]]
@@ -577,9 +578,9 @@ def test_train_time_is_the_sum_of_the_epochs_without_evaluation(
 ) -> None:
     """On a clock that only a step of training (1/4 s) and an evaluation (1,000 s) move on."""
     now = 5.0
-    real_step, real_evaluate = training._Step.__call__, evaluate
+    real_step, real_evaluate = Step.__call__, evaluate
 
-    def step(self: training._Step, images: Tensor, labels: Tensor) -> Tensor:
+    def step(self: Step, images: Tensor, labels: Tensor) -> Tensor:
         nonlocal now
         now += 0.25
         return real_step(self, images, labels)
@@ -589,7 +590,7 @@ def test_train_time_is_the_sum_of_the_epochs_without_evaluation(
         now += 1000
         return real_evaluate(*arguments)
 
-    monkeypatch.setattr(training._Step, "__call__", step)
+    monkeypatch.setattr(Step, "__call__", step)
     monkeypatch.setattr(training, "evaluate", evaluating)
     monkeypatch.setattr(training, "_clock", lambda _: now)
     fitted, reports = train(small, model="mlp", epochs=3, batch_size=16)

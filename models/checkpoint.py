@@ -1,0 +1,133 @@
+"""The whole state of a training between two epochs: what it goes on from as if it had never stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from datasets.splits import Splits
+from models import fields_read
+from models.config import TrainConfig
+from models.precision import Precision
+from models.result import EpochMetrics
+from models.step import Step
+
+FORMAT = 1
+"""Raised whenever the state's keys change, or the weights' shapes inside."""
+
+State = dict[str, Any]
+"""Tensors on the CPU and plain values: `torch.save` writes it, `torch.load(weights_only=True)` reads it back."""
+
+
+class CheckpointError(ValueError):
+    """A training cannot go on from this state; the message is one line."""
+
+
+@dataclass
+class Progress:
+    """Everything that an epoch of training changes, save the process-wide random generators."""
+
+    network: nn.Module
+    step: Step
+    order: torch.Generator
+    """Of the images, on the CPU."""
+    randomness: torch.Generator
+    """Of the augmentation, on the CPU."""
+    epochs: list[EpochMetrics] = field(default_factory=list)
+    best_weights: dict[str, Tensor] | None = None
+    """None while the network itself has them."""
+
+    @property
+    def best(self) -> EpochMetrics:
+        """The first epoch with the highest validation accuracy."""
+        return max(self.epochs, key=lambda metrics: metrics.val_accuracy)
+
+
+def origin(config: TrainConfig, splits: Splits, precision: Precision, device: torch.device) -> State:
+    """What must be the same for a training to go on: the config as far as it is read, the images and the numbers."""
+    values = config.model_dump()
+    read = fields_read(values)
+    return {name: value for name, value in values.items() if name in read} | {
+        "images": splits.sha256,
+        "image_size": splits.image_size,
+        "classes": len(splits.classes),
+        "precision": precision,
+        "device": device.type,
+    }
+
+
+def seed_of(start: Mapping[str, Any]) -> int:
+    """The seed that the training drew or was given.  Raises CheckpointError."""
+    seed = _checked(start)["origin"].get("seed")
+    if not isinstance(seed, int):
+        raise CheckpointError(f"checkpoint: its seed is {seed!r}, which is no number")
+    return seed
+
+
+def state_of(progress: Progress, origin: State, device: torch.device) -> State:
+    """A copy that further training leaves alone."""
+    state = {
+        "format": FORMAT,
+        "origin": origin,
+        "network": progress.network.state_dict(),
+        "best_weights": progress.network.state_dict() if progress.best_weights is None else progress.best_weights,
+        "epochs": [dataclasses.asdict(metrics) for metrics in progress.epochs],
+        "order": progress.order.get_state(),
+        "randomness": progress.randomness.get_state(),
+        "global": torch.get_rng_state(),  # dropout's, on a CPU
+        "device": None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(),
+    } | progress.step.state_dict()
+    copied: State = _copied(state)
+    return copied
+
+
+def restore(progress: Progress, origin: State, device: torch.device, start: Mapping[str, Any]) -> None:
+    """Bring a training that has just been set up, and the process-wide generators, to where `start` was taken.
+
+    Raises CheckpointError where `start` is of another training, or damaged.
+    """
+    theirs = _checked(start)["origin"]
+    for name, value in origin.items():
+        if theirs.get(name) != value:
+            raise CheckpointError(f"checkpoint: it is of a training with {name} {theirs.get(name)!r}, not {value!r}")
+    try:
+        progress.epochs = [EpochMetrics(**metrics) for metrics in start["epochs"]]
+        if [metrics.epoch for metrics in progress.epochs] != list(range(1, len(progress.epochs) + 1)):
+            raise ValueError("its epochs do not follow each other")
+        if not 0 < len(progress.epochs) < origin["epochs"]:
+            raise ValueError(f"{len(progress.epochs)} of {origin['epochs']} epochs are done")
+        progress.network.load_state_dict(start["best_weights"])  # read once, so that a wrong one is found at once
+        progress.best_weights = {name: value.clone() for name, value in progress.network.state_dict().items()}
+        progress.network.load_state_dict(start["network"])
+        progress.step.load_state_dict(start)
+        progress.order.set_state(start["order"])
+        progress.randomness.set_state(start["randomness"])
+        torch.set_rng_state(start["global"])
+        if device.type != "cpu":
+            torch.get_device_module(device).set_rng_state(start["device"])
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        cause = " ".join(str(error).split())
+        raise CheckpointError(f"checkpoint: it is damaged: {type(error).__name__} {cause}") from error
+
+
+def _checked(start: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(start, Mapping) or not isinstance(start.get("origin"), Mapping):
+        raise CheckpointError("checkpoint: it is not the state of a training")
+    if start.get("format") != FORMAT:
+        raise CheckpointError(f"checkpoint: it is of format {start.get('format')!r}, not {FORMAT}")
+    return start
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(item) for item in value)
+    return value

@@ -1,0 +1,88 @@
+"""One step of training: forward, backward, optimizer, schedule."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+
+from models.config import TrainConfig
+from models.evaluation import LOSSES
+from models.precision import Precision, autocast, in_memory_format
+
+
+class Step:
+    """Called with a batch on the device, it moves the weights and returns the batch's mean loss, on the device."""
+
+    def __init__(
+        self, network: nn.Module, config: TrainConfig, precision: Precision, device: torch.device, steps: int
+    ) -> None:
+        self.network = network
+        self.loss = LOSSES[config.loss]
+        self.precision: Precision = precision
+        self.device = device
+        self.optimizer = _optimizer(network, config)
+        self.kept = {"momentum_buffer"} if config.momentum else set()
+        """What the optimizer keeps for each weight once it has moved."""
+        if config.optimizer != "sgd":
+            self.kept = {"step", "exp_avg", "exp_avg_sq"}
+        self.schedule = _schedule(self.optimizer, config, steps)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        with autocast(self.precision, self.device):
+            logits = self.network(in_memory_format(images, self.precision))
+        loss = self.loss(logits.float(), labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.schedule is not None:
+            self.schedule.step()
+        return loss.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a step changes beside the network: live tensors and plain values."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over such a state.  Raises one of PyTorch's errors, KeyError or ValueError where it does not fit."""
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        parameters = list(self.network.parameters())
+        for parameter in parameters:
+            found = self.optimizer.state.get(parameter, {})
+            if not self.kept <= found.keys():
+                raise ValueError(f"an optimizer's state of {', '.join(found) or 'nothing'}")
+            for name, value in found.items():  # the fused kernels would read beyond a smaller one
+                if isinstance(value, Tensor) and name != "step" and value.shape != parameter.shape:
+                    raise ValueError(f"an optimizer's {name} of shape {tuple(value.shape)}")
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+def _optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    parameters = network.parameters()
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov,
+            fused=True,
+        )  # fmt: skip
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def _schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int) -> LRScheduler | None:
+    if config.lr_schedule == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=steps)
+    if config.lr_schedule == "onecycle":
+        return OneCycleLR(optimizer, max_lr=config.lr, total_steps=steps, cycle_momentum=False)
+    return None
