@@ -63,6 +63,11 @@ class Splits:
     def channels(self) -> int:
         return int(self.train.images.shape[1])
 
+    @property
+    def preparation(self) -> dict[str, object]:
+        """How images are brought to the input of a model trained on these: JSON values."""
+        return {"classes": self.classes, "image_size": self.image_size, "mean": self.mean, "std": self.std}
+
 
 def split(dataset: Dataset, config: DatasetConfig) -> Splits:
     """Divide by `config.split`, `split_seed` and `limit`.  The same config gives the same parts everywhere.

@@ -67,13 +67,18 @@ def search(
     name: Annotated[str | None, typer.Option(help="Name of the run; the experiment's own by default.")] = None,
     storage: Storage = DEFAULT_STORAGE,
     data_dir: DataDir = None,
+    wait_for_nodes: Annotated[
+        bool,
+        typer.Option("--wait-for-nodes", help="Wait for nodes that can serve the trials, on a cluster that grows."),
+    ] = False,
 ) -> None:
     """Run an experiment.  The same name again takes it up where it stopped."""
     with _one_line_errors():
         from tune_jobs import experiment as experiments
         from tune_jobs import recorder, space
         from tune_jobs import search as searches
-        from tune_jobs.console import Progress, console, say, trials_table
+        from tune_jobs.console import console, say, trials_table
+        from tune_jobs.progress import Progress
         from tune_jobs.results import best, selection
         from tune_jobs.results.rundir import RunDir
 
@@ -87,21 +92,27 @@ def search(
         fields = ["model", *(axis.field for axis in checked.axes if axis.kind != "value" and axis.field != "model")]
         say(out, f"run {run_dir.name}: {total} trials, into {run_dir.path}")
         with Progress(out, fields, total) as progress:
-            outcome = searches.run(asked, run_dir, _data_dir(data_dir), progress)
+            outcome = searches.run(asked, run_dir, _data_dir(data_dir), progress, wait_for_nodes)
         rows = outcome.rows
         out.print(trials_table(rows))
         say(out, f"run directory: {run_dir.path}")
         if outcome.ended != "done":
             left = total - sum(row.finished for row in rows)
-            cause = "interrupted" if outcome.ended == "interrupted" else "the budget is used up"
-            say(out, f"{cause}, {left} of {total} trials left; the same command takes it up again")
-        if outcome.ended == "interrupted":
+            causes = {"interrupted": "interrupted", "budget": "the budget is used up", "disk": outcome.detail}
+            say(out, f"{causes[outcome.ended]}, {left} of {total} trials left; the same command takes it up again")
+        if outcome.ended in ("interrupted", "disk"):
             raise typer.Exit(Exit.INTERRUPTED)
-        if not selection.candidates(rows):
-            say(out, "no usable trial: none is COMPLETE with an accuracy; no best.yaml is written")
+        usable = len(selection.candidates(rows))
+        if usable < asked.min_usable:
+            wanted = f", of the {asked.min_usable} that min_usable asks for" if asked.min_usable > 1 else ""
+            say(
+                out,
+                f"{usable or 'no'} usable trial{'s' * (usable > 1)}{wanted}: COMPLETE with an accuracy; no best.yaml",
+            )
             raise typer.Exit(Exit.NO_USABLE_TRIAL)
         row, reason = best.choose(rows, "best")
         best.write(run_dir, asked, row, "best", reason, run_dir.best)
+        best.write_model(run_dir, row)
         say(out, f"best: trial {row.id}, {reason}; test accuracy {row.test_accuracy:.2%}")
         if front := best.write_front(run_dir, asked, rows):
             say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {front[0].parent}")
@@ -201,7 +212,8 @@ def confirm(
     """Train the top configs again over fresh seeds; say which are really apart."""
     with _one_line_errors():
         from tune_jobs import confirm as confirms
-        from tune_jobs.console import Progress, confirmation_lines, confirmation_table, console, say
+        from tune_jobs.console import confirmation_lines, confirmation_table, console, say
+        from tune_jobs.progress import Progress
         from tune_jobs.results import rundir
 
         run_dir = rundir.find(run, _storage(storage))

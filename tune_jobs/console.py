@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import rich.progress
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -30,51 +29,14 @@ def say(out: Console, line: str) -> None:
     out.print(line, markup=False, soft_wrap=True)
 
 
-class Progress:
-    """A line for each trial as it finishes; in a terminal, a bar below them with the time left and the best so far.
-
-    Used as a context manager around the search.
-    """
-
-    def __init__(self, out: Console, fields: Sequence[str], total: int) -> None:
-        self._out = out
-        self._fields = fields
-        self._best = math.nan
-        self._bar = rich.progress.Progress(
-            rich.progress.TextColumn("{task.completed}/{task.total} trials"),
-            rich.progress.BarColumn(),
-            rich.progress.TimeElapsedColumn(),
-            rich.progress.TextColumn("left"),
-            rich.progress.TimeRemainingColumn(),
-            rich.progress.TextColumn("{task.description}"),
-            console=out,
-            transient=True,
-            disable=not out.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=total)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def say(self, line: str) -> None:
-        """A line about the search as a whole."""
-        say(self._out, line)
-
-    def tell(self, trial: TrialRecord, finished: int, total: int) -> None:
-        """Say that a trial has just finished or is to be tried again, how many are finished, how many there are."""
-        say(self._out, trial_line(trial, finished, total, self._fields))
-        if trial.state == "COMPLETE":
-            self._best = max(trial.result["val_accuracy"], -1.0 if math.isnan(self._best) else self._best)
-        self._bar.update(self._task, completed=finished, total=total, description=f"best val {percent(self._best)}")
+def config_text(config: Mapping[str, Any], fields: Sequence[str]) -> str:
+    """The fields that the trial has, as `name=value`."""
+    return " ".join(f"{name}={_text(config[name])}" for name in fields if name in config)
 
 
 def trial_line(trial: TrialRecord, finished: int, total: int, fields: Sequence[str]) -> str:
     """One line for a trial that has just finished, or failed and waits to be tried again."""
-    config = " ".join(f"{name}={_text(trial.config[name])}" for name in fields if name in trial.config)
+    config = config_text(trial.config, fields)
     head = f"[{finished}/{total}] {trial.id} {trial.state}"
     if trial.state == "COMPLETE":
         accuracy, seconds = trial.result["val_accuracy"], trial.result["train_time_s"]

@@ -1,14 +1,115 @@
-"""The device that a request for GPUs means on this machine."""
+"""The device that a request means on this machine, and how much of it the process may use."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import Protocol
+
 import torch
 
+from tune_jobs.resources import MIB, Request
 
-def choose_device(gpu: float) -> torch.device:
+
+class Card(Protocol):
+    """A GPU as this process has it.  Tests put one of their own in its place."""
+
+    device: torch.device
+    total_mib: float
+
+    def limit(self, fraction: float) -> None:
+        """Let this process allocate so much of the card's memory and no more; 1 for all."""
+
+    def start_counting(self) -> None:
+        """Free what the last trial left and count the peak anew."""
+
+    def peak_mib(self) -> float:
+        """Most memory that was reserved since."""
+
+
+class CudaCard:
+    """The first CUDA device that the process sees."""
+
+    def __init__(self) -> None:
+        self.device = torch.device("cuda")
+        self.total_mib = torch.cuda.get_device_properties(self.device).total_memory / MIB
+
+    def limit(self, fraction: float) -> None:
+        torch.cuda.set_per_process_memory_fraction(fraction)
+
+    def start_counting(self) -> None:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak_mib(self) -> float:
+        return torch.cuda.max_memory_reserved(self.device) / MIB
+
+
+def find_card() -> Card | None:
+    """This process's GPU, where it has one."""
+    return CudaCard() if torch.cuda.is_available() else None
+
+
+class Place:
+    """Where one trial computes: its device, with its share of it, and the memory it takes there."""
+
+    def __init__(self, request: Request) -> None:
+        """Threads as many as the CPUs asked for.  Without a GPU asked for, the process sees none from now on; with a
+        fraction of one, it may allocate that fraction of its memory."""
+        torch.set_num_threads(request.threads)
+        self.request = request
+        self.card: Card | None = None
+        if not request.gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it unset, and all GPUs of the node could be seen
+            self.device = torch.device("cpu")
+        else:
+            self.card = find_card()
+            self.device = choose_device(1) if self.card is None else self.card.device
+        if self.card is not None:
+            assert request.gpu != "auto"
+            self.card.limit(min(1.0, request.gpu))
+            self.card.start_counting()
+        else:
+            _reset_peak()
+
+    def peak_mib(self) -> float | None:
+        """Most memory taken since: of the card what was reserved, else of the whole process; None if not known."""
+        return _peak_mib() if self.card is None else self.card.peak_mib()
+
+    def out_of_memory(self, error: BaseException) -> str:
+        """The reason in a line: what was asked for, what there was, what was used."""
+        peak = self.peak_mib()
+        used = "" if peak is None else f", {peak:.0f} MiB in use at most"
+        of = "" if self.card is None else f" of {self.card.total_mib:.0f} MiB"
+        return f"out of memory: asked for {self.request}{of}{used} ({' '.join(str(error).split())[:200]})"
+
+
+def choose_device(gpu: float | str) -> torch.device:
     """The GPU where one is asked for and there, else the CPU; a row says which it was."""
     if gpu and torch.cuda.is_available():
         return torch.device("cuda")
     if gpu and torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: on a card, by Python, or by PyTorch on a CPU, which has no class of its own."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _reset_peak() -> None:
+    """Linux counts the process's peak anew from here."""
+    clear = Path("/proc/self/clear_refs")
+    if os.access(clear, os.W_OK):
+        clear.write_text("5")
+
+
+def _peak_mib() -> float | None:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    for line in status.read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return None

@@ -112,7 +112,11 @@ class Experiment(_Section):
     repeats: int = Field(default=1, ge=1, le=1000)
     """How often each config is trained, under seeds that count up from its own; the search is told the mean."""
     retries: int = Field(default=2, ge=0, le=100)
-    """How often a trial whose process failed is started again."""
+    """How often a trial that failed is started again, from its last checkpoint; a node's death does not count."""
+    min_usable: int = Field(default=1, ge=1)
+    """With fewer trials COMPLETE and with an accuracy, the search ends with exit code 3 and without a best.yaml."""
+    keep_models: int = Field(default=1, ge=0)
+    """The weights of so many of the best trials are kept, the best one's beside best.yaml."""
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema, field_validator
 
 import models
 from tune_jobs.errors import UsageError
 
-
-def _check_gpu(value: float) -> float:
-    if value > 1 and not value.is_integer():
-        raise ValueError("a fraction up to 1 of one GPU, or a whole number of GPUs")
-    return value
-
-
 FINEST = 0.0001
 """Ray counts resources in steps of this."""
+MIB = 2**20
+
+
+def _check_gpu(value: object) -> float | str:
+    if value == "auto":
+        return "auto"
+    allowed = f"auto, a fraction of one GPU from {FINEST} to 1 in steps of {FINEST}, or a whole number of GPUs"
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1e6:
+        raise ValueError(allowed)
+    if (value > 1 and value != int(value)) or abs(value / FINEST - round(value / FINEST)) > 1e-6:
+        raise ValueError(allowed)
+    return float(value)
+
+
+def _check_memory(value: object) -> float | str:
+    if value == "auto":
+        return "auto"
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1e9:
+        raise ValueError("auto, or a number of MiB above 0")
+    return float(value)
+
+
+_NUMBER_OR_AUTO = WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"const": "auto"}]})
+_AS_IT_IS = PlainSerializer(lambda value: value)
 Cpu = Annotated[float, Field(ge=FINEST, le=1e6, multiple_of=FINEST)]
-Gpu = Annotated[float, Field(ge=0, le=1e6, multiple_of=FINEST), AfterValidator(_check_gpu)]
+Gpu = Annotated[float | Literal["auto"], PlainValidator(_check_gpu), _AS_IT_IS, _NUMBER_OR_AUTO]
+Memory = Annotated[float | Literal["auto"], PlainValidator(_check_memory), _AS_IT_IS, _NUMBER_OR_AUTO]
+Custom = dict[str, Annotated[float, Field(gt=0, le=1e9, multiple_of=FINEST)]]
 
 
 class Request(BaseModel):
@@ -31,14 +50,55 @@ class Request(BaseModel):
     cpu: Cpu = 1
     """CPU cores; the trial computes with as many threads (at least one)."""
     gpu: Gpu = 0
-    """A fraction of one GPU, or whole GPUs; 0 trains on the CPU."""
+    """A fraction of one GPU, or whole GPUs; 0 trains on the CPU; auto measures the fraction that a trial needs."""
+    memory_mib: Memory | None = None
+    """Main memory that Ray keeps for the trial; null counts none; auto measures it."""
+    custom: Custom = {}
+    """Custom resources of the Ray cluster: name -> amount."""
+
+    @field_validator("custom")
+    @classmethod
+    def _check_custom(cls, value: Custom) -> Custom:
+        for name in value:
+            if name in _RAYS_OWN:
+                raise ValueError(f"{name!r} is no custom resource; give cpu, gpu or memory_mib")
+        return value
 
     @property
     def threads(self) -> int:
         return max(1, int(self.cpu))
 
+    @property
+    def measured(self) -> bool:
+        """Whether every amount is a number: none is left to be measured."""
+        return "auto" not in (self.gpu, self.memory_mib)
+
+    def bundle(self) -> dict[str, float]:
+        """As Ray is asked for it: resource -> amount, memory in bytes.  Only where `measured`."""
+        asked = {"CPU": self.cpu} | self.custom
+        if self.gpu:
+            asked["GPU"] = _number(self.gpu)
+        if self.memory_mib is not None:
+            asked["memory"] = float(int(_number(self.memory_mib) * MIB))
+        return asked
+
     def __str__(self) -> str:
-        return f"cpu {self.cpu:g}" + (f", gpu {self.gpu:g}" if self.gpu else "")
+        parts = [f"cpu {self.cpu:g}"]
+        parts += [f"gpu {_amount(self.gpu)}"] if self.gpu else []
+        parts += [f"memory {_amount(self.memory_mib)} MiB"] if self.memory_mib is not None else []
+        return ", ".join([*parts, *(f"{name} {amount:g}" for name, amount in self.custom.items())])
+
+
+_RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
+
+
+def _number(amount: float | str) -> float:
+    assert not isinstance(amount, str), "an amount that was never measured"
+    return amount
+
+
+def _amount(amount: float | str) -> str:
+    return amount if isinstance(amount, str) else f"{amount:g}"
 
 
 class Override(BaseModel):
@@ -48,6 +108,8 @@ class Override(BaseModel):
 
     cpu: Cpu | None = None
     gpu: Gpu | None = None
+    memory_mib: Memory | None = None
+    custom: Custom | None = None
 
 
 class Resources(Request):
@@ -66,30 +128,95 @@ class Resources(Request):
 
     def of(self, model: str) -> Request:
         """What a trial of this model asks for."""
-        asked = {"cpu": self.cpu, "gpu": self.gpu}
+        asked = self.model_dump(exclude={"by_model"})
         if model in self.by_model:
             asked |= self.by_model[model].model_dump(exclude_none=True)
         return Request(**asked)
 
 
+def alive(nodes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, float]]:
+    """The resources of the nodes that live; `nodes` as `ray.nodes()` gives them."""
+    return [node["Resources"] for node in nodes if node["Alive"]]
+
+
+def fits(request: Request, resources: Mapping[str, float]) -> int:
+    """How many such trials run at once on a node with these resources, empty as it is.
+
+    A fraction of a GPU is one of a single card: two thirds of a card do not fit on two halves.
+    """
+    asked = request.bundle()
+    if any(resources.get(name, 0) < amount for name, amount in asked.items()):
+        return 0
+    counts = [int(resources[name] / amount + 1e-9) for name, amount in asked.items() if name != "GPU"]
+    if "GPU" in asked:
+        gpu = asked["GPU"]
+        counts.append(int(resources["GPU"] * int(1 / gpu + 1e-9) if gpu <= 1 else resources["GPU"] / gpu))
+    return min(counts)
+
+
 def slots(request: Request, nodes: Iterable[Mapping[str, Any]]) -> int:
     """How many trials with this request run at once on these nodes, empty as they are; at least one."""
-    count = 0
-    for node in nodes:
-        if node["Alive"]:
-            have = node["Resources"]
-            fit = [have.get("CPU", 0) / request.cpu] + ([have.get("GPU", 0) / request.gpu] if request.gpu else [])
-            count += int(min(fit))
-    return max(1, count)
+    return max(1, sum(fits(request, node) for node in alive(nodes)))
 
 
-def check_servable(requests: Iterable[Request], nodes: Iterable[Mapping[str, Any]]) -> None:
-    """Raise UsageError where no node could ever serve a request: Ray would wait for it for ever.
+def unservable(requests: Iterable[Request], nodes: Sequence[Mapping[str, Any]]) -> list[Request]:
+    """The distinct requests that no node could ever serve: Ray would wait for them for ever."""
+    distinct = {str(request): request for request in requests}
+    return [request for request in distinct.values() if not any(fits(request, node) for node in alive(nodes))]
+
+
+def check_servable(requests: Iterable[Request], nodes: Sequence[Mapping[str, Any]]) -> None:
+    """Raise UsageError for a request that no node could ever serve: what was asked, what there is, what would fit.
 
     `nodes` as `ray.nodes()` gives them.
     """
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    for request in dict.fromkeys(requests):
-        if not any(node.get("CPU", 0) >= request.cpu and node.get("GPU", 0) >= request.gpu for node in alive):
-            have = "; ".join(f"cpu {node.get('CPU', 0):g}, gpu {node.get('GPU', 0):g}" for node in alive)
-            raise UsageError(f"resources: a trial asks for {request}, which no node can serve (nodes have: {have})")
+    for request in unservable(requests, nodes):
+        have = "; ".join(in_words(node) for node in alive(nodes)) or "none is alive"
+        raise UsageError(
+            f"resources: a trial asks for {request}, which no node can serve (nodes have: {have})"
+            f"{_would_fit(request, nodes)}"
+        )
+
+
+def in_words(node: Mapping[str, float]) -> str:
+    """A node's resources, as a request is written."""
+    parts = [f"cpu {node.get('CPU', 0):g}, gpu {node.get('GPU', 0):g}"]
+    parts += [f"memory {node['memory'] / MIB:.0f} MiB"] if "memory" in node else []
+    own = [name for name in node if name not in _RAYS_OWN and ":" not in name]
+    return ", ".join([*parts, *(f"{name} {node[name]:g}" for name in own)])
+
+
+def _would_fit(request: Request, nodes: Iterable[Mapping[str, Any]]) -> str:
+    """The same request cut down to each node's size, for the one that can give most of it."""
+    asked = request.bundle()
+    candidates = [{name: min(amount, node.get(name, 0)) for name, amount in asked.items()} for node in alive(nodes)]
+    candidates = [given for given in candidates if given["CPU"] >= FINEST]
+    if not candidates:
+        return ""
+    most = max(candidates, key=lambda given: sum(given[name] / amount for name, amount in asked.items()))
+    fit = Request(
+        cpu=most["CPU"],
+        gpu=most.get("GPU", 0),
+        memory_mib=most["memory"] // MIB if most.get("memory") else None,
+        custom={name: most[name] for name in request.custom if most[name]},
+    )
+    return f"; {fit} would fit"
+
+
+def grown(request: Request, nodes: Sequence[Mapping[str, Any]]) -> Request | None:
+    """What a trial that ran out of memory asks for next: twice as much of the GPU or of main memory.
+
+    A trial on a CPU that named no memory asks for twice its share by cores of the smallest node that fits it.
+    None where that is no more than it had, or no node has it.
+    """
+    if request.gpu:
+        gpu = _number(request.gpu)
+        more = request.model_copy(update={"gpu": min(1.0, 2 * gpu) if gpu < 1 else gpu})
+    elif request.memory_mib is not None:
+        more = request.model_copy(update={"memory_mib": 2 * _number(request.memory_mib)})
+    else:
+        shares = [node["memory"] / node["CPU"] for node in alive(nodes) if fits(request, node) and "memory" in node]
+        if not shares:
+            return None
+        more = request.model_copy(update={"memory_mib": float(int(2 * min(shares) * request.cpu / MIB))})
+    return None if more == request or unservable([more], nodes) else more

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,16 +18,19 @@ from models import TrainConfig
 from models.training import check_classes
 from tune_jobs import space as spaces
 from tune_jobs import warm_start, yaml
-from tune_jobs.cluster import connect, sigterm_as_sigint
+from tune_jobs.cluster import Leave, Stop, connect, sigterm_as_sigint, wait_until_servable
+from tune_jobs.cost import work_macs
 from tune_jobs.environment import environment
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment, check
 from tune_jobs.recorder import Listener, Recorder, repeated, total
+from tune_jobs.requests import Requests
 from tune_jobs.resources import check_servable
 from tune_jobs.results import ledger, selection, table
 from tune_jobs.results.ledger import fold_of, number_of
 from tune_jobs.results.rundir import RunDir, write_text
 from tune_jobs.space import Point, Space
+from tune_jobs.stopping import EarlyStopping
 from tune_jobs.study import Study, by_number
 from tune_jobs.tuning import run_trials
 
@@ -36,11 +41,15 @@ class Outcome:
 
     rows: list[table.Row]
     """One a trial."""
-    ended: Literal["done", "interrupted", "budget"]
+    ended: Literal["done", "interrupted", "budget", "disk"]
     """done: nothing is left to run.  Else the same call takes it up again."""
+    detail: str = ""
+    """More on how it ended, for a person."""
 
 
-def run(experiment: Experiment, run_dir: RunDir, data_dir: Path | None, listener: Listener) -> Outcome:
+def run(
+    experiment: Experiment, run_dir: RunDir, data_dir: Path | None, listener: Listener, wait_for_nodes: bool = False
+) -> Outcome:
     """Run all trials that are not finished yet, and write the table.
 
     A run that exists is taken up; where the experiment only adds to it (grid points, trials), it is extended.
@@ -50,11 +59,17 @@ def run(experiment: Experiment, run_dir: RunDir, data_dir: Path | None, listener
     """
     space = spaces.parse(experiment.space, experiment.train, experiment.search.method)
     with sigterm_as_sigint():
-        return run_space(experiment, space, run_dir, [load_splits(experiment.dataset, data_dir)], listener)
+        splits = [load_splits(experiment.dataset, data_dir)]
+        return run_space(experiment, space, run_dir, splits, listener, wait_for_nodes)
 
 
 def run_space(
-    experiment: Experiment, space: Space, run_dir: RunDir, splits: Sequence[Splits], listener: Listener
+    experiment: Experiment,
+    space: Space,
+    run_dir: RunDir,
+    splits: Sequence[Splits],
+    listener: Listener,
+    wait_for_nodes: bool = False,
 ) -> Outcome:
     """As `run`, over a space and on data that are given; repeat number n of a config sees `splits[n]`, the last one
     being seen by all that follow."""
@@ -72,16 +87,16 @@ def run_space(
     if experiment.search.warm_start is not None and not run_dir.study.exists():
         earlier, line = warm_start.read(experiment, space, run_dir.path.parent, facts["data_sha256"])
         listener.say(line)
-    finished = sum(trial.finished for trial in known.values())
-    if finished:
-        listener.say(f"taken up: {finished} of {total(experiment, space)} trials are finished already")
-        if changed := _changed(run_dir.read_environment(), facts):
-            listener.say(f"note: not as when the run began, which environment.json tells of: {'; '.join(changed)}")
+    _say_taken_up(experiment, space, run_dir, facts, known, listener)
+    requests = Requests(experiment.resources, space)
     if _is_left(experiment, space, known):
         dashboard = connect()
         if dashboard:
             listener.say(f"Ray dashboard: {dashboard}")
-        check_servable((experiment.resources.of(model) for model in space.models()), ray.nodes())
+        if wait_for_nodes:
+            wait_until_servable(requests.distinct(), listener.say)
+        check_servable(requests.distinct(), ray.nodes())
+    stop = Stop(experiment.budget.minutes)
     with run_dir.locked():
         trials = ledger.read(run_dir.ledger)
         _check_same(experiment, space, run_dir, facts, trials)
@@ -89,29 +104,81 @@ def run_space(
             write_text(run_dir.environment, json.dumps(facts, indent=2) + "\n")
         write_text(run_dir.experiment, yaml.dump(experiment.document(), "The experiment as it was resolved."))
         record = ledger.Ledger(run_dir.ledger)
-        within_budget = True
         try:
             study = Study(run_dir.study, experiment, space)
             for own in trials.values():
                 if not own.config:  # its first line was lost
                     folds = repeated(study.point(number_of(own.id)), experiment.repeats)
                     ledger.apply(own, record.append(own.id, "config", config=folds[fold_of(own.id) or 0]))
-            recorder = Recorder(experiment, splits[0], record, trials, study, listener)
+            recorder = Recorder(experiment, run_dir, splits[0], record, trials, study, requests.of, listener, stop)
             study.begin(earlier, trials)
             study.follow(trials)
             for point in _new_points(experiment, space, trials):
                 recorder.add(study.add(point), point)
+            recorder.waiting = [own for own in trials.values() if not own.finished]
+            if experiment.search.method == "grid":  # the longest first, so that no core is idle at the end
+                recorder.waiting.sort(key=lambda own: -work_macs(own.config, splits[0]))
             if _is_left(experiment, space, trials):
-                within_budget = run_trials(experiment, run_dir, splits, study, recorder)
+                early_stopping = EarlyStopping(
+                    experiment.scheduler, space.most_epochs(), recorder.own, recorder.stopped
+                )
+                early_stopping.replay(trials.values())
+                run_trials(experiment, run_dir, splits, study, recorder, early_stopping, requests.distinct(), stop)
+        except Leave:
+            pass  # the disk was full before Ray had been given anything; `stop` knows
         finally:
-            for trial in trials.values():
-                if trial.state == "RUNNING":
-                    record.append(trial.id, "state", state="WAITING", reason="interrupted")
-            record.close()
+            _close(trials, record, stop)
             rows = rows_of(run_dir, experiment)
-            table.write(run_dir, rows)
-    unfinished = _is_left(experiment, space, trials)
-    return Outcome(rows, "done" if not unfinished else "interrupted" if within_budget else "budget")
+            with _room_or(stop):
+                table.write(run_dir, rows)
+    return Outcome(rows, _ended(stop, _is_left(experiment, space, trials)), stop.detail)
+
+
+def _ended(stop: Stop, is_left: bool) -> Literal["done", "interrupted", "budget", "disk"]:
+    """A search that was left with nothing to do is done; one with something to do and no cause was interrupted."""
+    if stop.cause == "disk" or is_left:
+        return stop.cause or "interrupted"
+    return "done"
+
+
+def _close(trials: Mapping[str, ledger.TrialRecord], record: ledger.Ledger, stop: Stop) -> None:
+    """Trials that run no more wait to be taken up."""
+    try:
+        for trial in trials.values():
+            if trial.state == "RUNNING":
+                with _room_or(stop):
+                    record.append(trial.id, "state", state="WAITING", reason="interrupted")
+    finally:
+        record.close()
+
+
+@contextlib.contextmanager
+def _room_or(stop: Stop) -> Iterator[None]:
+    """A full disk ends the search; what was written before stands, and the ledger has all that the rest is made of."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        stop.ask("disk", f"the run directory is on a full disk ({error.strerror})")
+
+
+def _say_taken_up(
+    experiment: Experiment,
+    space: Space,
+    run_dir: RunDir,
+    facts: dict[str, Any],
+    known: Mapping[str, ledger.TrialRecord],
+    listener: Listener,
+) -> None:
+    finished = sum(trial.finished for trial in known.values())
+    begun = sum(not trial.finished and bool(trial.epochs) for trial in known.values())
+    if not finished and not begun:
+        return
+    going_on = f", {begun} go on from their last checkpoint" if begun else ""
+    listener.say(f"taken up: {finished} of {total(experiment, space)} trials are finished already{going_on}")
+    if changed := _changed(run_dir.read_environment(), facts):
+        listener.say(f"note: not as when the run began, which environment.json tells of: {'; '.join(changed)}")
 
 
 def rows_of(run_dir: RunDir, experiment: Experiment) -> list[table.Row]:
@@ -188,7 +255,7 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-_FREE = ("description", "resources", "budget", "retries")
+_FREE = ("description", "resources", "budget", "retries", "min_usable", "keep_models")
 """Keys that change how a run goes, not what its trials are: they may differ when it is taken up."""
 
 

@@ -39,15 +39,9 @@ def train_one(config: Config, data_dir: Path | None, output: Path, say: Callable
 
     on = f"{device.type}, {torch.get_num_threads()} threads"
     say(f"training {train_config.model} on {len(splits.train):,} images, {on}")
-    preparation: dict[str, object] = {
-        "classes": splits.classes,
-        "image_size": splits.image_size,
-        "mean": splits.mean,
-        "std": splits.std,
-    }
     with replacing(output) as path:  # first, so that a place that cannot be written is known before the training
         fitted = fit(train_config, splits, device, lambda metrics: say(_epoch_line(metrics)))
-        weights.save(fitted.model, train_config, preparation, path)
+        weights.save(fitted.model, train_config, splits.preparation, path)
     result = fitted.result
     say(
         f"validation accuracy {result.val_accuracy:.4%} (epoch {result.best_epoch}), "

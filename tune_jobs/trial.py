@@ -1,63 +1,119 @@
 """What runs in a Ray worker: one config is trained, and every epoch reported.
 
 Messages to the driver are EpochMetrics as dicts; the last one has the TrainResult under `result` besides.  A trial that
-diverged says so with `failure` and `reason`, and a `val_accuracy` that is NaN, without which Tune refuses a message.
+failed in a way that it knows says so with `failure` (a class of `tune_jobs.failures`) and `reason`, and a
+`val_accuracy` that is NaN, without which Tune refuses a message.  Each message says `where`: node and cards.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import gc
 import math
 import os
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
+import ray
 from ray import tune
 
 from datasets import Splits
-from models import TrainConfig, is_network
-from models.training import DivergedError, EpochMetrics, fit
-from tune_jobs.device import choose_device
+from models import ModelError, TrainConfig, is_network, weights
+from models.training import CheckpointError, DivergedError, EpochMetrics, Fitted, fit
+from tune_jobs.checkpoints import Checkpoints
+from tune_jobs.device import Place, is_out_of_memory
+from tune_jobs.resources import Request
 from tune_jobs.results.ledger import fold_of
 
 # Read by Ray in this process when a reused worker takes its next trial: how long the last one may take to end.
 os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
 
 TRIAL_KEY = "trial"
-"""Beside the fields of TrainConfig, Ray's config holds the trial's id in the ledger."""
+"""Beside the fields of TrainConfig, Ray's config holds the trial's id in the ledger,"""
+REQUEST_KEY = "request"
+"""the Request that it was granted, as a dict,"""
+KNOWN_KEY = "known_epochs"
+"""how many epochs the ledger has of it,"""
+SLOT_KEY = "slot"
+"""and the slot that a worker made for it is named by."""
+OWN_KEYS = (TRIAL_KEY, REQUEST_KEY, KNOWN_KEY, SLOT_KEY)
 
 
-def run_trial(config: dict[str, Any], splits: Sequence[Splits]) -> None:
-    """Train one trial on the splits of its repeat.
+def run_trial(config: dict[str, Any], splits: Sequence[Splits], folder: str, keep_model: bool) -> None:
+    """Train one trial on the splits of its repeat, from its last checkpoint in `folder` if it has one there.
 
-    A diverged one is reported as such; any other error is left to Ray, which retries.
+    A failure whose class is known here is reported; any other error is left to Ray.
     """
     fold = fold_of(config[TRIAL_KEY]) or 0
-    own_splits = splits[min(fold, len(splits) - 1)]
-    asked = {key: value for key, value in config.items() if key != TRIAL_KEY}
-    resources = tune.get_context().get_trial_resources().required_resources
-    torch.set_num_threads(max(1, int(resources.get("CPU", 1))))
-    device = choose_device(resources.get("GPU", 0))
+    train_config = TrainConfig(**{key: value for key, value in config.items() if key not in OWN_KEYS})
+    place = Place(Request(**config[REQUEST_KEY]))
     try:
-        train_config = TrainConfig(**asked)
-        last = train_config.epochs if is_network(train_config.model) else 1
-        held: list[EpochMetrics] = []
-        fitted = fit(train_config, own_splits, device, lambda metrics: _report(metrics, last, held))
-    except DivergedError as error:
-        tune.report({"val_accuracy": math.nan, "failure": "diverged", "reason": str(error), "done": True})
-        return
+        _train(train_config, splits[min(fold, len(splits) - 1)], place, config, folder, keep_model)
+    except Exception as error:
+        failure, reason = _classify(error, place)
+        if failure is None:
+            raise
+        tune.report({"val_accuracy": math.nan, "failure": failure, "reason": reason, "done": True} | _where())
     finally:
         gc.collect()  # the next trial in this process starts with the memory of this one
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-    tune.report(dataclasses.asdict(held[0]) | {"result": dataclasses.asdict(fitted.result), "done": True})
+
+
+def _train(
+    config: TrainConfig, splits: Splits, place: Place, asked: dict[str, Any], folder: str, keep_model: bool
+) -> None:
+    last = config.epochs if is_network(config.model) else 1
+    checkpoints = Checkpoints(folder, asked[TRIAL_KEY])
+    held: list[EpochMetrics] = []
+    fitted = None
+    for state in checkpoints.load():
+        known = [EpochMetrics(**metrics) for metrics in state["epochs"]]
+        for metrics in known[asked[KNOWN_KEY] :]:  # written, but never heard by the driver that died
+            _report(metrics, last, held)
+        try:
+            fitted = fit(
+                config, splits, place.device, lambda metrics: _report(metrics, last, held), checkpoints.save, state
+            )
+            break
+        except CheckpointError:
+            continue  # of an older version's shape: the one before it, or from the first epoch
+    if fitted is None:
+        fitted = fit(config, splits, place.device, lambda metrics: _report(metrics, last, held), checkpoints.save)
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoints.finish(_model_writer(fitted, config, splits) if keep_model else None, Path(scratch))
+    result = dataclasses.asdict(fitted.result) | {"peak_memory_mib": place.peak_mib()}
+    tune.report(dataclasses.asdict(held[-1]) | {"result": result, "done": True} | _where())
 
 
 def _report(metrics: EpochMetrics, last: int, held: list[EpochMetrics]) -> None:
     """Report an epoch; the last one waits for the result, so that no scheduler stops a trial that has done its work."""
     if metrics.epoch < last:
-        tune.report(dataclasses.asdict(metrics))
+        tune.report(dataclasses.asdict(metrics) | _where())
     else:
         held.append(metrics)
+
+
+def _model_writer(fitted: Fitted, config: TrainConfig, splits: Splits) -> Any:
+    return lambda path: weights.save(fitted.model, config, splits.preparation, path)
+
+
+def _where() -> dict[str, Any]:
+    """The node, by its address, and the cards of it that Ray gave this worker."""
+    context = ray.get_runtime_context()
+    cards = context.get_accelerator_ids().get("GPU", [])
+    return {"where": {"node": ray.util.get_node_ip_address(), "cards": cards}}
+
+
+def _classify(error: Exception, place: Place) -> tuple[str | None, str]:
+    """The class of a failure and its reason; None for one that is not known here."""
+    if isinstance(error, DivergedError):
+        return "diverged", str(error)
+    if is_out_of_memory(error):
+        return "out_of_memory", place.out_of_memory(error)
+    if isinstance(error, ModelError):
+        return "user_error", str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "disk_full", f"no room for its checkpoint: {error.strerror or error}"
+    return None, ""

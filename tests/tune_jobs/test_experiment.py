@@ -126,12 +126,15 @@ def test_override_wrong_is_refused_by_name(overrides: list[str], line: str) -> N
         ({"dataset": "digits"}, "dataset: 'digits': input should be"),
         ({"space": [1]}, "space: [1]: input should be a valid dictionary"),
         ({"search": {"method": "luck"}}, "search.method: 'luck': input should be 'grid', 'random' or 'optuna'"),
-        ({"resources": {"gpu": 1.5}}, "resources.gpu: 1.5: a fraction up to 1 of one GPU, or a whole number of GPUs"),
+        ({"resources": {"gpu": 1.5}}, "resources.gpu: 1.5: auto, a fraction of one GPU"),
         ({"resources": {"cpu": 0}}, "resources.cpu: 0: input should be greater than or equal to 0.0001"),
-        ({"resources": {"gpus": 1}}, "resources.gpus: there is no such key; the keys are cpu, gpu, by_model"),
+        (
+            {"resources": {"gpus": 1}},
+            "resources.gpus: there is no such key; the keys are cpu, gpu, memory_mib, custom, by_model",
+        ),
         (
             {"resources": {"by_model": {"svm": {"cpus": 1}}}},
-            "resources.by_model.svm.cpus: there is no such key; the keys are cpu, gpu",
+            "resources.by_model.svm.cpus: there is no such key; the keys are cpu, gpu, memory_mib, custom",
         ),
         ({"resources": {"by_model": {"svn": {"cpu": 1}}}}, "resources.by_model: 'svn' is not a model; there are "),
         ({"retries": -1}, "retries: -1: input should be greater than or equal to 0"),

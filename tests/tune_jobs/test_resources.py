@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from tune_jobs.errors import UsageError
-from tune_jobs.resources import Override, Request, Resources, check_servable, slots
+from tune_jobs.experiment import check
+from tune_jobs.resources import MIB, Override, Request, Resources, check_servable, fits, grown, slots
 
 
 def node(alive: bool = True, **resources: float) -> dict[str, Any]:
@@ -37,11 +38,87 @@ def test_check_servable_takes_what_one_node_can_give() -> None:
     check_servable([Request(cpu=4), Request(cpu=1, gpu=0.5)], [node(CPU=4), node(CPU=1, GPU=1)])
 
 
-@pytest.mark.parametrize("request_", [Request(cpu=5), Request(cpu=2, gpu=1), Request(gpu=2), Request(cpu=8)], ids=str)
-def test_check_servable_refuses_what_no_single_node_can_give(request_: Request) -> None:
+@pytest.mark.parametrize(
+    ("request_", "fit"),
+    [
+        (Request(cpu=5), "cpu 4"),
+        (Request(cpu=2, gpu=1), "cpu 1, gpu 1"),
+        (Request(gpu=2), "cpu 1, gpu 1"),
+        (Request(cpu=8), "cpu 4"),
+    ],
+    ids=str,
+)
+def test_check_servable_refuses_what_no_single_node_can_give(request_: Request, fit: str) -> None:
     nodes = [node(CPU=4), node(CPU=1, GPU=1), node(alive=False, CPU=64, GPU=8)]
     with pytest.raises(UsageError) as error:
         check_servable([Request(), request_], nodes)
     assert str(error.value) == (
-        f"resources: a trial asks for {request_}, which no node can serve (nodes have: cpu 4, gpu 0; cpu 1, gpu 1)"
+        f"resources: a trial asks for {request_}, which no node can serve (nodes have: cpu 4, gpu 0; cpu 1, gpu 1); "
+        f"{fit} would fit"
     )
+
+
+def test_check_servable_no_node_alive() -> None:
+    with pytest.raises(UsageError, match=r"nodes have: none is alive\)$"):
+        check_servable([Request()], [node(alive=False, CPU=64)])
+
+
+def test_check_servable_memory_and_custom_resources() -> None:
+    nodes = [node(CPU=4, memory=1024 * MIB, disk=1)]
+    check_servable([Request(memory_mib=1024, custom={"disk": 0.5})], nodes)
+    with pytest.raises(
+        UsageError, match=r"memory 2048 MiB, which .* memory 1024 MiB, disk 1\); cpu 1, memory 1024 MiB"
+    ):
+        check_servable([Request(memory_mib=2048)], nodes)
+    with pytest.raises(UsageError, match=r"asks for cpu 1, tape 1, which no node can serve .*; cpu 1 would fit"):
+        check_servable([Request(custom={"tape": 1})], nodes)
+
+
+def test_fits_a_fraction_is_of_one_card() -> None:
+    assert fits(Request(cpu=0.1, gpu=0.6), {"CPU": 8, "GPU": 2}) == 2
+    assert fits(Request(cpu=0.1, gpu=0.3), {"CPU": 8, "GPU": 2}) == 6
+    assert fits(Request(cpu=0.1, gpu=2), {"CPU": 8, "GPU": 5}) == 2
+    assert fits(Request(cpu=0.1, gpu=0.1), {"CPU": 8, "GPU": 1}) == 10
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Request(gpu=0.25), Request(gpu=0.5)),
+        (Request(gpu=0.75), Request(gpu=1)),
+        (Request(gpu=1), None),
+        (Request(memory_mib=100), Request(memory_mib=200)),
+        (Request(memory_mib=600), None),
+        (Request(cpu=1), Request(cpu=1, memory_mib=512)),
+    ],
+    ids=str,
+)
+def test_grown_asks_for_more_memory_while_a_node_has_it(before: Request, after: Request | None) -> None:
+    assert grown(before, [node(CPU=4, GPU=1, memory=1024 * MIB)]) == after
+
+
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        (
+            {"gpu": 1.5},
+            "resources.gpu: 1.5: auto, a fraction of one GPU from 0.0001 to 1 in steps of 0.0001, or a whole number of",
+        ),
+        ({"gpu": -1}, "resources.gpu: -1"),
+        ({"gpu": 0.00001}, "resources.gpu: 1e-05"),
+        ({"gpu": "much"}, "resources.gpu: 'much'"),
+        ({"cpu": 0}, "resources.cpu: 0"),
+        ({"memory_mib": 0}, "resources.memory_mib: 0"),
+        (
+            {"custom": {"GPU": 1}},
+            "resources.custom: 'GPU' is no custom resource; give cpu, gpu or memory_mib",
+        ),
+        ({"custom": {"tape": -1}}, "resources.custom.tape: -1"),
+        ({"by_model": {"svn": {"cpu": 1}}}, "resources.by_model: "),
+    ],
+)
+def test_wrong_request_is_refused_by_name(section: dict[str, Any], line: str) -> None:
+    with pytest.raises(UsageError) as error:
+        check({"name": "x", "dataset": {"name": "digits"}, "resources": section})
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)

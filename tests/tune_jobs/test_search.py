@@ -109,8 +109,10 @@ def test_search_says_a_line_a_trial_the_best_and_where_everything_lies(
     lines = mixed.stdout.splitlines()
     assert lines[0] == f"run mixed: 6 trials, into {app.storage / 'mixed'}"
     assert re.fullmatch(r"Ray dashboard: http://127\.0\.0\.1:\d+", lines[1])
-    assert [line[:5] for line in lines[2:8]] == [f"[{number}/6]" for number in range(1, 7)]
-    assert sum("diverged: the training loss is" in line for line in lines[2:8]) == 2
+    ends = [line for line in lines if line.startswith("[")]
+    assert [line[:5] for line in ends] == [f"[{number}/6]" for number in range(1, 7)]
+    assert sum("diverged: the training loss is" in line for line in ends) == 2
+    assert sorted(line[:14] for line in lines if " started  " in line) == [f"0000{n} started " for n in range(6)]
     assert f"run directory: {app.storage / 'mixed'}" in lines
     assert f"next: python -m tune_jobs train {app.storage / 'mixed' / 'best.yaml'}" in lines
     assert "\x1b" not in mixed.stdout
@@ -121,11 +123,13 @@ def test_search_ledger_has_every_epoch_and_every_change_of_state(
 ) -> None:
     by_trial: dict[str, list[str]] = {}
     for event in events(app.storage / "mixed"):
-        by_trial.setdefault(event["trial"], []).append(event.get("state") or f"epoch {event['epoch']}")
+        by_trial.setdefault(event["trial"], []).append(
+            event.get("state") or f"{event['event']} {event.get('epoch', '')}"
+        )
     epochs = ["epoch 1", "epoch 2", "epoch 3"]
-    assert by_trial["00000"] == ["WAITING", "RUNNING", *epochs, "COMPLETE"]
-    assert by_trial["00001"] == ["WAITING", "RUNNING", "FAIL"]
-    assert by_trial["00002"] == ["WAITING", "RUNNING", "epoch 1", "COMPLETE"]
+    assert by_trial["00000"] == ["WAITING", "RUNNING", "place ", *epochs, "COMPLETE"]
+    assert by_trial["00001"] == ["WAITING", "RUNNING", "place ", "FAIL"]
+    assert by_trial["00002"] == ["WAITING", "RUNNING", "place ", "epoch 1", "COMPLETE"]
 
 
 def test_search_numbers_are_those_of_a_fresh_process_to_the_last_digit(
@@ -252,8 +256,12 @@ def test_search_no_usable_trial_is_exit_3_and_no_best(app: App) -> None:
     assert not (app.storage / "lost" / "best.yaml").exists()
     assert app("export", "lost").returncode == 3
     data = pd.read_parquet(app.storage / "lost" / "trials.parquet")
-    assert data[["state", "failure", "attempts"]].to_numpy().tolist() == [["FAIL", "diverged", 1], ["FAIL", "error", 2]]
+    assert data[["state", "failure", "attempts"]].to_numpy().tolist() == [
+        ["FAIL", "diverged", 1],
+        ["FAIL", "out_of_memory", 2],
+    ]
     assert "allocate memory" in data["reason"][1]  # 3 TB of weights
+    assert re.search(r"asked for cpu 1, memory \d+ MiB, \d+ MiB in use at most", data["reason"][1])
 
 
 LONG = ["search", "digits-demo", "--set", "model=baseline", "--set", "lr=1e-3,1e-4", "--set", "epochs=6"]
@@ -274,7 +282,11 @@ def test_search_killed_worker_is_retried_and_interrupted_search_is_taken_up(app:
         found = []
         for child in psutil.Process(process.pid).children(recursive=True):
             try:
-                if child.cmdline()[:1] and child.cmdline()[0].startswith("ray::") and "Implicit" in child.cmdline()[0]:
+                if (
+                    child.cmdline()[:1]
+                    and child.cmdline()[0].startswith("ray::")
+                    and "TrialWorker" in child.cmdline()[0]
+                ):
                     found.append(child)
             except psutil.NoSuchProcess:
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tune_jobs.errors import UsageError, one_line
 from tune_jobs.experiment import Experiment, override
 from tune_jobs.resources import Request
 from tune_jobs.results import selection
-from tune_jobs.results.rundir import RunDir, write_text
+from tune_jobs.results.rundir import RunDir, replacing, write_text
 from tune_jobs.results.table import Row
 
 
@@ -94,6 +95,16 @@ def write_front(run: RunDir, experiment: Experiment, rows: Sequence[Row]) -> lis
     return [folder / f"{row.id}.yaml" for row in members]
 
 
+def write_model(run: RunDir, row: Row) -> None:
+    """Put the row's weights beside best.yaml; where they were not kept, no other config's weights stay there."""
+    kept = run.checkpoints / row.id / "model.safetensors"
+    if not kept.exists():
+        run.best_model.unlink(missing_ok=True)
+        return
+    with replacing(run.best_model) as path:
+        shutil.copyfile(kept, path)
+
+
 def write(run: RunDir, experiment: Experiment, row: Row, rule: str, reason: str, path: Path) -> None:
     """Write the row's config as a file that `train` runs."""
     environment = run.read_environment()
@@ -111,7 +122,7 @@ def write(run: RunDir, experiment: Experiment, row: Row, rule: str, reason: str,
         reason=reason,
         dataset=experiment.dataset,
         train=row.config | ({} if row.seed is None else {"seed": row.seed}),
-        resources=experiment.resources.of(row.config["model"]),
+        resources=_granted(experiment, row),
         data_sha256=environment.pop("data_sha256"),
         result=result,
         environment=environment,
@@ -121,3 +132,9 @@ def write(run: RunDir, experiment: Experiment, row: Row, rule: str, reason: str,
     document = {key: document[key] for key in order} | document
     comment = f"Chosen from run {run.name}.  Train it again with: python -m tune_jobs train {path.name}"
     write_text(path, yaml.dump(document, comment))
+
+
+def _granted(experiment: Experiment, row: Row) -> Request:
+    """What its trial asked for: what the experiment names, with what was measured or grew since."""
+    asked = experiment.resources.of(row.config["model"])
+    return asked if row.cpu is None else asked.model_copy(update={"cpu": row.cpu, "gpu": row.gpu})

@@ -3,9 +3,11 @@
 Lines, besides `time` (seconds since 1970) and `trial`:
 
 - `{"event": "state", "state": "WAITING", "config": {...}}`  the trial exists
-- `{"event": "state", "state": "RUNNING", "attempt": 1}`
+- `{"event": "state", "state": "RUNNING", "attempt": 1, "request": {"cpu": 1.0, ...}}`
+- `{"event": "place", "attempt": 1, "node": "10.0.0.7", "slot": 0, "cards": []}`  where it runs
 - `{"event": "epoch", "attempt": 1, "epoch": 1, "train_loss": ..., "val_loss": ..., ...}`
-- `{"event": "state", "state": "COMPLETE", "wall_time_s": ..., "result": {...}}`
+- `{"event": "state", "state": "WAITING", "failure": "worker_crashed", "reason": "..."}`  to be started again
+- `{"event": "state", "state": "COMPLETE", "wall_time_s": ..., "shared_with": ..., "result": {...}}`
 - `{"event": "config", "config": {...}}`  put back where its first line was lost
 - `{"event": "state", "state": "FAIL", "wall_time_s": ..., "failure": "diverged", "reason": "..."}`
 
@@ -53,11 +55,19 @@ class Ledger:
             os.write(self._file, b"\n")  # a line cut by a crash stays alone
 
     def append(self, trial: str, event: str, **fields: Any) -> dict[str, Any]:
-        """Add a line and return it as it was written.  `fields` are JSON values."""
+        """Add a line and return it as it was written.  `fields` are JSON values.
+
+        Raises OSError where it cannot be written; nothing of it is written then.
+        """
         line: dict[str, Any] = _finite({"time": time.time(), "trial": trial, "event": event} | fields)
         data = memoryview((json.dumps(line, allow_nan=False, ensure_ascii=False) + "\n").encode())
-        while data:
-            data = data[os.write(self._file, data) :]
+        whole = os.fstat(self._file).st_size
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+        except OSError:  # a full disk may take a part of it
+            os.ftruncate(self._file, whole)
+            raise
         return line
 
     def close(self) -> None:
@@ -73,14 +83,24 @@ class TrialRecord:
     state: str = "WAITING"
     attempts: int = 0
     epochs: list[dict[str, Any]] = field(default_factory=list)
-    """Of the last attempt, in order."""
+    """In order.  An attempt that goes on from a checkpoint adds to those before; one from the start replaces them."""
     result: dict[str, Any] = field(default_factory=dict)
     """`models.training.TrainResult` as a dict; empty until COMPLETE."""
     wall_time_s: float | None = None
     failure: str | None = None
     reason: str | None = None
+    failures: list[str] = field(default_factory=list)
+    """The classes of all its failures, in order."""
     since: float = 0.0
     """When its state last changed, seconds since 1970."""
+    started: float | None = None
+    """When its last attempt began, seconds since 1970."""
+    request: dict[str, Any] | None = None
+    """What its last attempt asked for: `tune_jobs.resources.Request` as a dict."""
+    place: dict[str, Any] = field(default_factory=dict)
+    """Where its last attempt ran: node, slot and cards; empty until it said so."""
+    shared_with: float | None = None
+    """How many other trials ran on the same node, of one on a GPU on the same card, on average over its attempt."""
 
     @property
     def finished(self) -> bool:
@@ -115,6 +135,7 @@ _NEEDED = {
     "state": {"time", "state"},
     "epoch": {"time", "attempt", "epoch", "val_accuracy"},
     "config": {"config"},
+    "place": {"attempt", "node"},
 }
 """Event -> what a line of it has at least.  Other events, of a newer version, are passed over."""
 
@@ -123,7 +144,10 @@ def apply(trial: TrialRecord, event: dict[str, Any]) -> None:
     """Bring a trial's record up to date with one line."""
     if event["event"] == "epoch":
         if event["attempt"] == trial.attempts:
-            trial.epochs.append(event)
+            trial.epochs = [epoch for epoch in trial.epochs if epoch["epoch"] < event["epoch"]] + [event]
+        return
+    if event["event"] == "place":
+        trial.place = {key: event.get(key) for key in ("node", "slot", "cards")}
         return
     if event["event"] == "config":
         trial.config = event["config"]
@@ -133,10 +157,15 @@ def apply(trial: TrialRecord, event: dict[str, Any]) -> None:
     trial.config = event.get("config", trial.config)
     if trial.state == "RUNNING":
         trial.attempts = event.get("attempt", trial.attempts + 1)
-        trial.epochs = []
+        trial.started = event["time"]
+        trial.request = event.get("request")
+        trial.place = {}
     trial.result = event.get("result", {})
     trial.wall_time_s = event.get("wall_time_s")
+    trial.shared_with = event.get("shared_with")
     trial.failure = event.get("failure")
+    if trial.failure is not None:
+        trial.failures = [*trial.failures, trial.failure]
     trial.reason = event.get("reason")
 
 

@@ -54,8 +54,17 @@ class RunDir:
         return self.path / "confirm.json"
 
     @property
+    def checkpoints(self) -> Path:
+        """A folder a trial: its checkpoints while it runs, and its model while it is one of the best."""
+        return self.path / "checkpoints"
+
+    @property
     def best(self) -> Path:
         return self.path / "best.yaml"
+
+    @property
+    def best_model(self) -> Path:
+        return self.path / "best.safetensors"
 
     def read_environment(self) -> dict[str, Any]:
         """What environment.json says.  Raises UsageError where it is missing or damaged."""

@@ -49,9 +49,22 @@ class Row:
     """Which repeat of its config it is, from 0."""
     pareto: bool | None
     """Whether it is on the Pareto front; None where the search has one objective."""
+    cpu: float | None
+    """CPUs that it asked for; None until it has run."""
+    gpu: float | None
+    """GPUs that it asked for, or the fraction of one."""
+    peak_memory_mib: float
+    """Most memory taken: on a GPU what was reserved there, else by its whole process; NaN where not known."""
+    node: str | None
+    """Address of the node that its last attempt ran on."""
+    slot: int | None
+    """Which of the trials running at the same time it was, from 0: a worker process takes one trial after another."""
+    shared_with: float
+    """Other trials on the same node (of one on a GPU: on the same card), on average while it ran: times of rows that
+    shared differently do not compare."""
     attempts: int
     failure: str | None
-    """The class of a failure: diverged, worker_crashed, error."""
+    """The class of its last failure: out_of_memory, diverged, timeout, node_lost, worker_crashed, user_error, error."""
     reason: str | None
 
     @property
@@ -101,6 +114,12 @@ def _row(trial: TrialRecord) -> Row:
         seed=result.get("seed", trial.config.get("seed")),
         fold=fold_of(trial.id) or 0,
         pareto=None,
+        cpu=None if trial.request is None else trial.request.get("cpu"),
+        gpu=None if trial.request is None else trial.request.get("gpu"),
+        peak_memory_mib=_number(result.get("peak_memory_mib")),
+        node=trial.place.get("node"),
+        slot=trial.place.get("slot"),
+        shared_with=_number(trial.shared_with),
         attempts=trial.attempts,
         failure=trial.failure,
         reason=trial.reason,

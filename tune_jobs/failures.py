@@ -1,0 +1,60 @@
+"""How trials fail, and what follows from it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What follows from a failure of one class."""
+
+    retry: bool
+    """Whether the trial is started again, from its last checkpoint."""
+    counted: bool = True
+    """Whether that counts against the experiment's `retries`."""
+    more_memory: bool = False
+    """Whether it asks for more memory then; where no node has more, it FAILs."""
+
+
+RULES = {
+    "out_of_memory": Rule(retry=True, more_memory=True),
+    "diverged": Rule(retry=False),  # it would again
+    "timeout": Rule(retry=False),
+    "user_error": Rule(retry=False),
+    "node_lost": Rule(retry=True, counted=False),  # not its fault
+    "worker_crashed": Rule(retry=True),
+    "error": Rule(retry=True),
+}
+"""Class of a failure -> its rule.  `disk_full` is none: it stops the search, and its trial is taken up with it."""
+
+MOST_NODES_LOST = 10
+"""A trial under which so many nodes died FAILs, whatever `retries` says: it may be what kills them."""
+
+
+def may_retry(failures: list[str], retries: int) -> bool:
+    """Whether a trial with these failures, the last one included, is started again."""
+    if not RULES[failures[-1]].retry or failures.count("node_lost") >= MOST_NODES_LOST:
+        return False
+    return sum(RULES[failure].counted for failure in failures if failure in RULES) <= retries
+
+
+def classify(text: str) -> tuple[str, str]:
+    """The class of a failure that Ray saw from outside and its reason in a line, from the text that Ray wrote down."""
+    attempts = text.split("Failure # ")
+    lines = [line.strip() for line in attempts[-1].splitlines()[1:] if line.strip()]
+    if any(re.search(r"running low on memory|OutOfMemoryError", line) for line in lines):
+        return "out_of_memory", "its node ran low on memory, and Ray ended its worker process"
+    if any(re.search(r"node has died|node was terminated|NodeDied", line) for line in lines):
+        return "node_lost", "the node that it ran on died"
+    errors = [line for line in lines if _ERROR.match(line)]
+    if errors:
+        return "error", errors[-1]
+    if any(line.startswith("The actor ") for line in lines):  # RayActorError: no word from the trial itself
+        return "worker_crashed", "its worker process died"
+    return "error", lines[-1] if lines else "Ray gave no reason"
+
+
+_ERROR = re.compile(r"(?!ray\.)[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt): ")
+"""The line of a traceback that names the exception; its message may go on for more lines."""

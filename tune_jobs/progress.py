@@ -1,0 +1,98 @@
+"""What a person sees while a search runs.
+
+In a log, a line an event: a trial has started, has finished, is tried again; how it gets on, now and then.  In a
+terminal, the finished ones as lines, and below them a row a running trial and a bar with the time left.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Self
+
+import rich.progress
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from tune_jobs.console import config_text, percent, say, trial_line
+from tune_jobs.results.ledger import TrialRecord
+
+EVERY_S = 30
+"""In a log, a running trial says how it gets on at most this often."""
+
+
+class Progress:
+    """Told what happens, as `tune_jobs.recorder.Listener`.  Used as a context manager around the search."""
+
+    def __init__(self, out: Console, fields: Sequence[str], total: int) -> None:
+        self._out = out
+        self._fields = fields
+        self._best = math.nan
+        self._best_id = ""
+        self._running: dict[str, TrialRecord] = {}
+        self._said: dict[str, float] = {}
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.completed}/{task.total} trials"),
+            rich.progress.BarColumn(),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("left"),
+            rich.progress.TimeRemainingColumn(),
+            rich.progress.TextColumn("{task.description}"),
+            console=out,
+        )
+        self._task = self._bar.add_task("", total=total)
+        self._live = Live(console=out, get_renderable=self._view, transient=True, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        if self._out.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def say(self, line: str) -> None:
+        """A line about the search as a whole."""
+        say(self._out, line)
+
+    def follow(self, trial: TrialRecord) -> None:
+        """A trial has started, or trained an epoch."""
+        new = trial.id not in self._running
+        self._running[trial.id] = trial
+        if self._out.is_terminal:
+            return
+        now = time.monotonic()
+        if new:
+            self._said[trial.id] = now
+            again = f"attempt {trial.attempts}" if trial.attempts > 1 else "started"
+            behind = f" behind epoch {trial.epochs[-1]['epoch']}" if trial.epochs else ""
+            say(self._out, f"{trial.id} {again}{behind}  {config_text(trial.config, self._fields)}")
+        elif now - self._said[trial.id] > EVERY_S:
+            self._said[trial.id] = now
+            epoch = trial.epochs[-1]
+            how = f"epoch {epoch['epoch']} of {trial.config.get('epochs', 1)}  val {percent(epoch['val_accuracy'])}"
+            say(self._out, f"{trial.id} {how}  {epoch['epoch_time_s']:.1f} s an epoch")
+
+    def tell(self, trial: TrialRecord, finished: int, total: int) -> None:
+        """A trial has just finished or is to be tried again; so many are finished; so many there are."""
+        self._running.pop(trial.id, None)
+        say(self._out, trial_line(trial, finished, total, self._fields))
+        if trial.state == "COMPLETE" and not trial.result["val_accuracy"] <= self._best:
+            self._best, self._best_id = trial.result["val_accuracy"], trial.id
+        best = f"best val {percent(self._best)} ({self._best_id})" if self._best_id else ""
+        self._bar.update(self._task, completed=finished, total=total, description=best)
+
+    def _view(self) -> Group:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for trial in list(self._running.values()):
+            epoch = trial.epochs[-1] if trial.epochs else None
+            cells = [trial.id, config_text(trial.config, self._fields)]
+            cells.append(f"epoch {epoch['epoch'] if epoch else 0}/{trial.config.get('epochs', 1)}")
+            if epoch is not None:
+                loss = epoch.get("train_loss")
+                cells += ["" if loss is None else f"loss {loss:.4f}", f"val {percent(epoch['val_accuracy'])}"]
+            table.add_row(*map(escape, cells))
+        return Group(table, self._bar)

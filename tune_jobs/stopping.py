@@ -1,0 +1,107 @@
+"""Early stopping: which trials a scheduler of Ray Tune ends after an epoch."""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from tune_jobs.experiment import Scheduler
+from tune_jobs.results.ledger import TrialRecord
+
+if TYPE_CHECKING:
+    from ray.tune.experiment import Trial
+
+METRIC, MODE = "val_accuracy", "max"
+
+
+class EarlyStopping(FIFOScheduler):
+    """Asks the scheduler that the experiment names, which knows each trial by its id in the ledger.
+
+    So a trial that is started again is the same trial to it, and what a dead driver had been told is told it again
+    from the ledger: it decides as if nothing had happened.
+    """
+
+    def __init__(
+        self, asked: Scheduler, most_epochs: int, own: Callable[[Trial], TrialRecord], stopped: set[str]
+    ) -> None:
+        """`stopped` receives Ray's ids of the trials that are ended."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._inner = _make(asked, most_epochs)
+        self._own = own
+        self._stopped = stopped
+        self._known: dict[str, _Known] = {}
+
+    def replay(self, trials: Iterable[TrialRecord]) -> None:
+        """Tell it the epochs of an earlier run in the order in which they came."""
+        told = [(epoch["time"], trial, epoch) for trial in trials for epoch in trial.epochs]
+        for _, trial, epoch in sorted(told, key=lambda item: item[0]):
+            last = trial.state == "COMPLETE" and epoch is trial.epochs[-1]
+            self._told(trial, epoch, last)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
+        if "epoch" not in result:
+            return TrialScheduler.CONTINUE
+        decision = self._told(self._own(trial), result, "result" in result)
+        if decision == TrialScheduler.STOP:
+            self._stopped.add(trial.trial_id)
+        return decision
+
+    def _told(self, own: TrialRecord, epoch: dict[str, Any], last: bool) -> str:
+        """The decision after an epoch that it was not told before; a trial's last one is no longer to be decided."""
+        if own.id not in self._known:
+            self._known[own.id] = _Known(own.id)
+            with _seeded(own.id):
+                self._inner.on_trial_add(None, self._known[own.id])  # type: ignore[arg-type]
+        known = self._known[own.id]
+        if epoch["epoch"] <= known.epochs:
+            return TrialScheduler.CONTINUE
+        known.epochs = epoch["epoch"]
+        result = {"epoch": epoch["epoch"], METRIC: epoch[METRIC]}
+        if last:
+            self._inner.on_trial_complete(None, known, result)  # type: ignore[arg-type]
+            return TrialScheduler.CONTINUE
+        decision: str = self._inner.on_trial_result(None, known, result)  # type: ignore[arg-type]
+        return decision
+
+
+class _Known:
+    """A trial as Ray's schedulers need it: hashable, with an id."""
+
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id = trial_id
+        self.epochs = 0
+
+
+def _make(asked: Scheduler, most_epochs: int) -> TrialScheduler:
+    if asked.name == "none":
+        return FIFOScheduler()
+    if asked.name == "median":
+        # It pauses a trial that cannot be judged yet, for others to run; with a slice without end it goes on instead.
+        return MedianStoppingRule(
+            "epoch", METRIC, MODE, grace_period=asked.grace_epochs, min_samples_required=2, min_time_slice=2**31
+        )
+    return AsyncHyperBandScheduler(
+        "epoch",
+        METRIC,
+        MODE,
+        max_t=max(most_epochs, asked.grace_epochs),
+        grace_period=asked.grace_epochs,
+        reduction_factor=asked.reduction_factor,
+        brackets=3 if asked.name == "hyperband" else 1,
+    )
+
+
+@contextlib.contextmanager
+def _seeded(name: str) -> Iterator[None]:
+    """hyperband draws a trial's bracket from NumPy's global generator: by its id, so that it is the same next time."""
+    before = np.random.get_state()
+    np.random.seed(zlib.crc32(name.encode()))
+    try:
+        yield
+    finally:
+        np.random.set_state(before)
