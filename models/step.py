@@ -19,9 +19,17 @@ class Step:
     """Called with a batch on the device, it moves the weights and returns the batch's mean loss, on the device."""
 
     def __init__(
-        self, network: nn.Module, config: TrainConfig, precision: Precision, device: torch.device, steps: int
+        self,
+        network: nn.Module,
+        idle: nn.Parameter | None,
+        config: TrainConfig,
+        precision: Precision,
+        device: torch.device,
+        steps: int,
     ) -> None:
         self.network = network
+        self.idle = idle
+        self.no_gradient = None if idle is None else torch.zeros_like(idle)
         self.loss = LOSSES[config.loss]
         self.precision: Precision = precision
         self.device = device
@@ -36,8 +44,10 @@ class Step:
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         with autocast(self.precision, self.device):
             logits = self.network(in_memory_format(images, self.precision))
-        loss = self.loss(logits.float(), labels)
+        loss = self.loss(logits if self.precision == "fp32" else logits.float(), labels)
         self.optimizer.zero_grad(set_to_none=True)
+        if self.idle is not None:
+            self.idle.grad = self.no_gradient
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -1,36 +1,176 @@
-"""Kernel taps that can never touch a pixel."""
+"""Kernel taps that can never touch a pixel: left out of a training, and put back behind it.
+
+On small maps a padded kernel reaches beyond the image with most of its taps.  ResNet-18's last stage sees one pixel
+at 28×28: eight of nine taps of its 3×3 kernels multiply padding alone, in every image, for ever.  Their gradient is
+zero, yet they would be cast, moved and updated at every step: 62 % of that network's parameters.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.config import TrainConfig
 
 
-def silence_unwritten_gradients(network: nn.Module, channels: int, image_size: int) -> None:
-    """Zero the gradients of taps that meet padding alone where the bf16 backward pass on a CPU leaves them unwritten.
+@dataclass(frozen=True)
+class Axis:
+    """What one axis of a convolution comes down to without its dead taps."""
 
-    On a 1×1 map, a padded 3×3 kernel of stride 2 has one tap that meets the pixel.  oneDNN's bf16 weight gradient then
-    holds whatever memory held in the other eight, whose true gradient is 0 (seen with PyTorch 2.15 in both ResNets at
-    up to 16 pixels; of stride 1 only with 5×5 kernels, which no model here has on such a map).
+    first: int
+    """The first live tap."""
+    taps: int
+    """How many there are from the first live one to the last."""
+    padding: int
+    """On each side, for the live taps."""
+
+
+def live_axis(pixels: int, kernel: int, stride: int, padding: int, dilation: int) -> Axis:
+    """The live taps along one axis, where a convolution of them alone gives the same outputs; else all taps."""
+    every = Axis(0, kernel, padding)
+    outputs = _outputs(pixels, kernel, stride, padding, dilation)
+    live = [
+        tap
+        for tap in range(kernel)
+        if any(0 <= output * stride - padding + tap * dilation < pixels for output in range(outputs))
+    ]
+    if not live:
+        return every
+    first, taps = live[0], live[-1] + 1 - live[0]
+    less = padding - first * dilation
+    if less < 0 or _outputs(pixels, taps, stride, less, dilation) != outputs:
+        return every
+    return Axis(first, taps, less)
+
+
+def _outputs(pixels: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    return (pixels + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+class LiveConvolution(nn.Module):
+    """A convolution's live taps: float images N×C×H×W of one size -> what the whole convolution makes of them.
+
+    Where the taps cover the whole image at once, it is the matrix product that it then is.
     """
-    handles = []
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.stride[0] > 1 and module.padding != (0, 0):
-            handles.append(module.register_forward_pre_hook(_silence_on_one_pixel))
-    if not handles:
-        return
+
+    def __init__(self, whole: nn.Conv2d, height: int, width: int) -> None:
+        super().__init__()
+        axes = [
+            live_axis(pixels, whole.kernel_size[i], whole.stride[i], int(whole.padding[i]), whole.dilation[i])
+            for i, pixels in enumerate((height, width))
+        ]
+        self.rows, self.columns = (slice(axis.first, axis.first + axis.taps) for axis in axes)
+        self.padding = (axes[0].padding, axes[1].padding)
+        self.stride, self.dilation, self.groups = whole.stride, whole.dilation, whole.groups
+        covered = (axes[0].taps, axes[1].taps) == (height, width)
+        self.is_product = covered and self.padding == (0, 0) and self.dilation == (1, 1) and self.groups == 1
+        live = whole.weight.detach()[:, :, self.rows, self.columns]
+        self.live_shape = live.shape
+        # Channels last, as the images come in reduced precision; else the images' copy is small.
+        kept = live.permute(0, 2, 3, 1).flatten(1) if self.is_product else live
+        self.weight = nn.Parameter(torch.empty_like(kept, memory_format=torch.contiguous_format).copy_(kept))
+        self.bias = whole.bias
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.is_product:
+            return F.linear(images.permute(0, 2, 3, 1).flatten(1), self.weight, self.bias)[:, :, None, None]
+        return F.conv2d(images, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def live(self) -> Tensor:
+        """The live taps, as a part of the whole kernel."""
+        weight = self.weight.detach()
+        if not self.is_product:
+            return weight
+        outputs, channels, rows, columns = self.live_shape
+        return weight.reshape(outputs, rows, columns, channels).permute(0, 3, 1, 2)
+
+
+class LiveNetwork:
+    """A network that is trained without its dead taps.
+
+    A weight decay moves dead taps too, without effect on any output.  They can be had at the end all the same: a
+    parameter of the network with a gradient of zero, `idle`, is moved by the optimizer as they would have been.  What
+    sgd and adamw do to them is linear, so that one number from 1 on says by what all of them are multiplied.  Adam
+    divides its L2 penalty by its own size, tap by tap: there `idle` holds all dead taps.
+    """
+
+    def __init__(self, network: nn.Module, config: TrainConfig, channels: int, image_size: int) -> None:
+        """Changes `network` in place, on the CPU."""
+        self.network = network
+        self.replaced: dict[str, tuple[nn.Conv2d, LiveConvolution]] = {}
+        for name, (height, width) in _map_sizes(network, channels, image_size).items():
+            whole = network.get_submodule(name)
+            assert isinstance(whole, nn.Conv2d)
+            convolution = LiveConvolution(whole, height, width)
+            if convolution.is_product or convolution.live_shape != whole.weight.shape:
+                self.replaced[name] = whole, convolution
+                _put(network, name, convolution)
+        self.idle: nn.Parameter | None = None
+        self.idle_is_a_factor = config.optimizer != "adam"
+        dead = [whole.weight.detach()[_dead(whole, live)] for whole, live in self.replaced.values()]
+        if config.weight_decay and sum(len(taps) for taps in dead):
+            one = torch.ones((), dtype=torch.float64)
+            self.idle = nn.Parameter(one if self.idle_is_a_factor else torch.cat(dead))
+            network.register_parameter("idle_taps", self.idle)
+
+    def restore(self) -> nn.Module:
+        """The network as it was built, on the CPU, with the weights that it has now."""
+        network = self.network.cpu()
+        idle = None if self.idle is None else self.idle.detach()
+        if idle is not None:
+            del network.idle_taps
+        position = 0
+        for name, (whole, convolution) in self.replaced.items():
+            weight = whole.weight.detach()
+            if idle is not None:
+                dead = _dead(whole, convolution)
+                count = int(dead.sum())
+                weight[dead] = (
+                    (weight[dead] * idle).to(weight.dtype) if self.idle_is_a_factor else idle[position:][:count]
+                )
+                position += count
+            weight[:, :, convolution.rows, convolution.columns] = convolution.live()
+            whole.train(convolution.training)
+            _put(network, name, whole)
+        return network
+
+
+def _dead(whole: nn.Conv2d, convolution: LiveConvolution) -> Tensor:
+    dead = torch.ones(whole.weight.shape, dtype=torch.bool)
+    dead[:, :, convolution.rows, convolution.columns] = False
+    return dead
+
+
+def _put(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(network.get_submodule(parent), own, module)
+
+
+def _map_sizes(network: nn.Module, channels: int, image_size: int) -> dict[str, tuple[int, int]]:
+    """Height and width of what each zero-padded convolution is given, by its name, where that is always the same."""
+    seen: dict[str, set[tuple[int, int]]] = {}
+
+    def noting(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            height, width = inputs[0].shape[-2:]
+            seen.setdefault(name, set()).add((height, width))
+
+        return note
+
+    handles = [
+        module.register_forward_pre_hook(noting(name))
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    ]
     training = network.training
+    parameter = next(network.parameters())
     with torch.no_grad():
-        network.eval()(torch.zeros(1, channels, image_size, image_size))
-        network.train(training)
+        network.eval()(torch.zeros(1, channels, image_size, image_size, dtype=parameter.dtype, device=parameter.device))
+    network.train(training)
     for handle in handles:
         handle.remove()
-
-
-def _silence_on_one_pixel(convolution: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    assert isinstance(convolution, nn.Conv2d)
-    if inputs[0].shape[-2:] != (1, 1):
-        return
-    live = torch.zeros(convolution.kernel_size, dtype=torch.bool)
-    live[int(convolution.padding[0]), int(convolution.padding[1])] = True
-    convolution.weight.register_hook(lambda gradient: torch.where(live, gradient, 0))
+    return {name: sizes.pop() for name, sizes in seen.items() if len(sizes) == 1}

@@ -24,7 +24,7 @@ from models.precision import Precision, choose_precision
 from models.result import DivergedError, EpochMetrics, Fitted, TrainResult
 from models.step import Step
 from models.svm_training import check_classes, fit_svm
-from models.taps import silence_unwritten_gradients
+from models.taps import LiveNetwork
 
 __all__ = [
     "LOSSES",
@@ -92,14 +92,15 @@ def _fit_network(
 ) -> Fitted:
     assert config.seed is not None
     precision = choose_precision(config, device)
+    params = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    live = LiveNetwork(network, config, splits.channels, splits.image_size)
     network = network.to(device)
     if precision != "fp32":
         network = network.to(memory_format=torch.channels_last)  # what the reduced-precision convolutions work in
-    if precision == "bf16" and device.type == "cpu":
-        silence_unwritten_gradients(network, splits.channels, splits.image_size)
     transform = Transform.of(splits, device)
     train, val, test = (placed(part, device, config.input) for part in (splits.train, splits.val, splits.test))
-    step = Step(network, config, precision, device, steps=config.epochs * steps_of(len(train), config.batch_size))
+    steps = config.epochs * steps_of(len(train), config.batch_size)
+    step = Step(network, live.idle, config, precision, device, steps)
     order = torch.Generator().manual_seed(config.seed)
     randomness = torch.Generator().manual_seed((config.seed + 2**62) % 2**63)  # a stream of its own
     progress = Progress(network, step, order, randomness)
@@ -147,11 +148,11 @@ def _fit_network(
         precision=precision,
         device=device.type,
         threads=torch.get_num_threads(),
-        params=sum(p.numel() for p in network.parameters() if p.requires_grad),
+        params=params,
         macs=None,
         seed=config.seed,
     )
-    return Fitted(network.cpu().to(memory_format=torch.contiguous_format).eval(), result)
+    return Fitted(live.restore().to(memory_format=torch.contiguous_format).eval(), result)
 
 
 @contextlib.contextmanager
