@@ -13,6 +13,20 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from profiling.options import (
+    Batches,
+    DataDir,
+    DatasetName,
+    DeviceNames,
+    Limit,
+    Models,
+    Optimizers,
+    Precisions,
+    Repeats,
+    Sizes,
+    Steps,
+)  # fmt: skip
+
 
 class Exit(IntEnum):
     """Exit codes of every subcommand."""
@@ -34,11 +48,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-@app.callback()
-def main() -> None:
-    """Each figure has a subcommand."""
 
 
 @app.command()
@@ -68,6 +77,95 @@ def flops(
         if output is not None:
             write_table(frame(counts), output)
             say(out, f"written to {output}")
+
+
+@app.command()
+def devices(
+    models: Models = "resnet18,resnet50",
+    optimizers: Optimizers = "sgd,adam",
+    image_size: Sizes = "28",
+    batch_size: Batches = "16",
+    precision: Precisions = "auto",
+    steps: Steps = None,
+    repeats: Repeats = None,
+    dataset: DatasetName = "fashion_mnist",
+    limit: Limit = None,
+    device: DeviceNames = "all",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; as many as PyTorch takes by itself.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Rows of another machine, to stand beside these: a file that --output wrote.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="The .parquet file for the rows; the same goes into a .csv beside it.  By default one under "
+            "runs/ that bears the time."
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Train models on the CPU and on every accelerator: the reports' fixed benchmark where nothing else is asked.
+
+    The default is one epoch of FashionMNIST with batch 16 and learning rate 1e-3, ResNet-18 and ResNet-50, sgd and
+    adam.  Rows that are finished are kept on Ctrl-C.
+    """
+    with _one_line_errors():
+        import torch
+
+        from profiling import rows as tables
+        from profiling.asked import benchmark, rows_file
+        from profiling.console import console, say
+        from profiling.devices import choose, measure, runs_on
+        from profiling.tables import print_report, row_line
+
+        asked = benchmark(models, optimizers, image_size, batch_size, precision, steps, repeats, dataset, limit)
+        others = [] if compare is None else tables.read(compare)
+        work = [(case, where) for where in choose(device) for case in asked.cases if runs_on(case, where)]
+        splits = asked.load(data_dir)
+        path = rows_file(output)
+        out = console()
+        say(out, f"{len(work)} rows, into {path}")
+        found: list[tables.Row] = []
+        try:
+            for number, (case, where) in enumerate(work, start=1):
+                row = measure(case, splits, dataset, where, threads or torch.get_num_threads())
+                found = tables.with_speedups([*found, row])
+                tables.write(found, path)
+                say(out, f"[{number}/{len(work)}] {row_line(row)}")
+        except KeyboardInterrupt:
+            if found:
+                print_report(out, found, others)
+            _fail(f"interrupted; {len(found)} of {len(work)} rows are finished, in {path}", Exit.INTERRUPTED)
+        print_report(out, found, others)
+        if not any(row.complete for row in found):
+            _fail("no row could be measured", Exit.NO_USABLE_ROW)
+
+
+@app.command()
+def memory(
+    models: Models = "resnet18,resnet50",
+    optimizers: Optimizers = "sgd,adam",
+    image_size: Sizes = "28",
+    batch_size: Batches = "16",
+    precision: Precisions = "auto",
+    channels: Annotated[int, typer.Option(min=1, max=1024, help="Channels of the images.")] = 1,
+    device: DeviceNames = "all",
+) -> None:
+    """Measure the peak memory of training steps, each in a fresh process.
+
+    On a CPU it is what the process grew by; on CUDA what tensors held at most, and what the card had less of.
+    """
+    with _one_line_errors():
+        from profiling.asked import benchmark
+        from profiling.console import console
+        from profiling.devices import choose, runs_on
+        from profiling.memory import peaks
+        from profiling.tables import memory_table
+
+        asked = benchmark(models, optimizers, image_size, batch_size, precision, 1, 1, "digits", None)
+        work = [(case, where) for where in choose(device) for case in asked.cases if runs_on(case, where)]
+        configs = [(case.config, case.image_size, where) for case, where in work]
+        console().print(memory_table(peaks(configs, channels)))
 
 
 @contextmanager
