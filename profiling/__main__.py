@@ -15,6 +15,7 @@ import typer
 
 from profiling.options import (
     Batches,
+    Compare,
     DataDir,
     DatasetName,
     DeviceNames,
@@ -92,9 +93,7 @@ def devices(
     limit: Limit = None,
     device: DeviceNames = "all",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; as many as PyTorch takes by itself.")] = None,
-    compare: Annotated[
-        Path | None, typer.Option(help="Rows of another machine, to stand beside these: a file that --output wrote.")
-    ] = None,
+    compare: Compare = None,
     output: Annotated[
         Path | None,
         typer.Option(

@@ -123,7 +123,7 @@ def measure(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     splits = replace(splits, image_size=case.image_size)
-    row = _unmeasured(case, splits, dataset, device, threads, host or platform.node())
+    row = unmeasured(case, splits, dataset, device, threads, host or platform.node())
     try:
         if models.is_network(case.model):
             return _measure_network(row, case, splits, device)
@@ -210,7 +210,7 @@ def _measure_svm(row: Row, case: Case, splits: Splits, device: torch.device) -> 
     )
 
 
-def _unmeasured(case: Case, splits: Splits, dataset: str, device: torch.device, threads: int, host: str) -> Row:
+def unmeasured(case: Case, splits: Splits, dataset: str, device: torch.device, threads: int, host: str) -> Row:
     """What is known of a row beforehand; it stands as failed until it is measured."""
     return Row(
         machine=host,

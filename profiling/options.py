@@ -32,3 +32,7 @@ DataDir = Annotated[
         "--data-dir", envvar="TUNE_JOBS_DATA", help="Folder with IDX files of MNIST or FashionMNIST, gzipped or not."
     ),
 ]
+Compare = Annotated[
+    Path | None,
+    typer.Option(help="Rows of another machine, to stand beside these: a .parquet or .csv file of an earlier run."),
+]
