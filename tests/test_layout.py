@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("name", ["datasets", "models", "tune_jobs"])
+@pytest.mark.parametrize("name", ["datasets", "models", "profiling", "tune_jobs"])
 def test_layout_package_is_ours(name: str) -> None:
     found = Path(str(importlib.import_module(name).__file__)).parent
     assert found == ROOT / name, (
@@ -22,7 +22,8 @@ def test_layout_package_is_ours(name: str) -> None:
 
 
 def test_layout_nothing_is_installed_into_site_packages() -> None:
-    code = "import importlib.util as u; print([n for n in ('tune_jobs', 'models', 'datasets') if u.find_spec(n)])"
+    names = ("tune_jobs", "profiling", "models", "datasets")
+    code = f"import importlib.util as u; print([n for n in {names} if u.find_spec(n)])"
     elsewhere = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=True)
     assert elsewhere.stdout.strip() == "[]"
 

@@ -14,6 +14,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from profiling import options
+
 
 class Exit(IntEnum):
     """Exit codes of every subcommand."""
@@ -259,6 +261,53 @@ def train(
             _fail(f"diverged: {error}; no model is written", Exit.NO_USABLE_TRIAL)
 
 
+@app.command()
+def benchmark(
+    models: options.Models = "resnet18,resnet50",
+    optimizers: options.Optimizers = "sgd,adam",
+    image_size: options.Sizes = "28",
+    batch_size: options.Batches = "16",
+    precision: options.Precisions = "auto",
+    steps: options.Steps = None,
+    repeats: options.Repeats = None,
+    dataset: options.DatasetName = "fashion_mnist",
+    limit: options.Limit = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or all that the nodes have.")] = "all",
+    compare: options.Compare = None,
+    name: Annotated[str, typer.Option(help="Name of the run; the same name again takes it up.")] = "benchmark",
+    storage: Storage = DEFAULT_STORAGE,
+    data_dir: DataDir = None,
+) -> None:
+    """`python -m profiling devices` on the cluster: each row alone on its device, on one node of every kind."""
+    with _one_line_errors():
+        from profiling import rows
+        from profiling.asked import benchmark as parse
+        from profiling.tables import print_report, row_line
+        from tune_jobs import benchmark as benchmarks
+        from tune_jobs import experiment as experiments
+        from tune_jobs.console import console, say
+        from tune_jobs.results.rundir import RunDir
+
+        asked = parse(models, optimizers, image_size, batch_size, precision, steps, repeats, dataset, limit)
+        benchmarks.check_device(device)
+        others = [] if compare is None else rows.read(compare)
+        run_dir = RunDir(_storage(storage) / experiments.check_name(name))
+        out = console()
+
+        def tell(row: rows.Row, finished: int, total: int) -> None:
+            say(out, f"[{finished}/{total}] {row.machine}: {row_line(row)}")
+
+        outcome = benchmarks.run(asked, device, run_dir, _data_dir(data_dir), lambda line: say(out, line), tell)
+        if outcome.rows:
+            print_report(out, outcome.rows, others)
+        say(out, f"run directory: {run_dir.path}")
+        if outcome.left:
+            say(out, f"interrupted, {outcome.left} rows left; the same command takes it up again")
+            raise typer.Exit(Exit.INTERRUPTED)
+        if not any(row.complete for row in outcome.rows):
+            _fail("no row could be measured", Exit.NO_USABLE_TRIAL)
+
+
 def _storage(given: str) -> Path:
     from tune_jobs.errors import UsageError
 
@@ -283,8 +332,9 @@ def _one_line_errors() -> Iterator[None]:
     except ValueError as error:
         from datasets import DataError
         from models import ModelError
+        from profiling import ProfilingError
 
-        if not isinstance(error, DataError | ModelError):
+        if not isinstance(error, DataError | ModelError | ProfilingError):
             raise
         _fail(str(error), Exit.WRONG)
     except OSError as error:

@@ -10,23 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from profiling.console import console as console
+from profiling.console import say as say
 from tune_jobs.results.confirmation import Confirmation
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.table import Row, varied
-
-LOG_WIDTH = 320
-"""Columns of a table in a log, where nobody can say how wide the reader's window is."""
-
-
-def console(stderr: bool = False) -> Console:
-    """Colours and the window's width in a terminal; plain and wide in a log."""
-    probe = Console(stderr=stderr, highlight=False)
-    return probe if probe.is_terminal else Console(stderr=stderr, highlight=False, width=LOG_WIDTH)
-
-
-def say(out: Console, line: str) -> None:
-    """A line as it is: not wrapped, not read as markup."""
-    out.print(line, markup=False, soft_wrap=True)
 
 
 def config_text(config: Mapping[str, Any], fields: Sequence[str]) -> str:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
 import platform
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 LIBRARIES = ("torch", "torchvision", "ray", "scikit-learn", "numpy", "pandas")
@@ -15,41 +11,18 @@ LIBRARIES = ("torch", "torchvision", "ray", "scikit-learn", "numpy", "pandas")
 
 def environment() -> dict[str, Any]:
     """JSON values.  What cannot be known here (no git, no GPU) is null or empty."""
-    import psutil
     import torch
+
+    from profiling import machine
 
     return {
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
-        "git_commit": git_commit(),
+        "versions": {name: machine.version(name) for name in LIBRARIES},
+        "git_commit": machine.git_commit(),
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
-        "cpu_cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "cpu": machine.cpu_name(),
+        "cpu_cores": machine.cpu_cores(),
+        "memory_gib": machine.memory_gib(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "command": ["python", "-m", "tune_jobs", *sys.argv[1:]],
     }
-
-
-def git_commit() -> str | None:
-    """The checked-out commit of this application, with "+changes" where the tree differs from it."""
-    root = Path(__file__).parent.parent
-    try:
-        commit = _git(root, "rev-parse", "HEAD")
-        return commit + ("+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None  # no git, or not a clone: a job's working directory has none
-
-
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

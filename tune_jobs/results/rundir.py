@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from profiling.files import replacing as replacing
 from tune_jobs.errors import UsageError
 
 
@@ -115,20 +114,6 @@ def find(run: str, storage: Path) -> RunDir:
     known = sorted(path.parent.name for path in storage.glob("*/trials.jsonl"))
     have = f"; runs under {storage}: {', '.join(known)}" if known else f"; there are no runs under {storage}"
     raise UsageError(f"run {run}: no run directory of that path or name{have}")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well: nobody ever sees half a file."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,0 +1,200 @@
+"""The command line: one function a subcommand.
+
+What a subcommand needs is imported when it runs: `--help` answers without loading PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from profiling.options import (
+    Batches,
+    Compare,
+    DataDir,
+    DatasetName,
+    DeviceNames,
+    Limit,
+    Models,
+    Optimizers,
+    Precisions,
+    Repeats,
+    Sizes,
+    Steps,
+)  # fmt: skip
+
+
+class Exit(IntEnum):
+    """Exit codes of every subcommand."""
+
+    DONE = 0
+    WRONG = 2
+    """A wrong model, size, device or path."""
+    NO_USABLE_ROW = 3
+    """Nothing could be measured; each row says why."""
+    INTERRUPTED = 4
+    """Interrupted; what was finished is kept."""
+
+
+app = typer.Typer(
+    help="What a model costs: multiply-accumulates, time on a CPU and on GPUs, memory.  "
+    "Exit codes: 0 done, 2 wrong input, 3 nothing could be measured, 4 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def flops(
+    models: Annotated[str, typer.Option(metavar="A,B", help="Models, by commas; all by default.")] = "",
+    image_size: Annotated[str, typer.Option(metavar="N,M", help="Pixels a side, by commas.")] = "28",
+    channels: Annotated[str, typer.Option(metavar="N,M", help="Channels of the images, by commas.")] = "1",
+    output: Annotated[Path | None, typer.Option(help="Write the table to this .csv or .parquet file, too.")] = None,
+) -> None:
+    """Count multiply-accumulates, parameters and activations for one image, by fvcore, with what it left out."""
+    with _one_line_errors():
+        from profiling.asked import comma_ints, comma_models
+        from profiling.console import console, say
+        from profiling.files import check_output, write_table
+        from profiling.flops import count, frame
+        from profiling.tables import flops_lines, flops_table
+
+        if output is not None:
+            check_output(output)
+        names = comma_models(models)
+        sizes, depths = comma_ints("--image-size", image_size, 4, 1024), comma_ints("--channels", channels, most=1024)
+        counts = [count(config, depth, size) for depth in depths for size in sizes for config in names]
+        out = console()
+        out.print(flops_table(counts))
+        for line in flops_lines(counts):
+            say(out, line)
+        if output is not None:
+            write_table(frame(counts), output)
+            say(out, f"written to {output}")
+
+
+@app.command()
+def devices(
+    models: Models = "resnet18,resnet50",
+    optimizers: Optimizers = "sgd,adam",
+    image_size: Sizes = "28",
+    batch_size: Batches = "16",
+    precision: Precisions = "auto",
+    steps: Steps = None,
+    repeats: Repeats = None,
+    dataset: DatasetName = "fashion_mnist",
+    limit: Limit = None,
+    device: DeviceNames = "all",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; as many as PyTorch takes by itself.")] = None,
+    compare: Compare = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="The .parquet file for the rows; the same goes into a .csv beside it.  By default one under "
+            "runs/ that bears the time."
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Train models on the CPU and on every accelerator: the reports' fixed benchmark where nothing else is asked.
+
+    The default is one epoch of FashionMNIST with batch 16 and learning rate 1e-3, ResNet-18 and ResNet-50, sgd and
+    adam.  Rows that are finished are kept on Ctrl-C.
+    """
+    with _one_line_errors():
+        import torch
+
+        from profiling import rows as tables
+        from profiling.asked import benchmark, rows_file
+        from profiling.console import console, say
+        from profiling.devices import choose, measure, runs_on
+        from profiling.tables import print_report, row_line
+
+        asked = benchmark(models, optimizers, image_size, batch_size, precision, steps, repeats, dataset, limit)
+        others = [] if compare is None else tables.read(compare)
+        work = [(case, where) for where in choose(device) for case in asked.cases if runs_on(case, where)]
+        splits = asked.load(data_dir)
+        path = rows_file(output)
+        out = console()
+        say(out, f"{len(work)} rows, into {path}")
+        found: list[tables.Row] = []
+        try:
+            for number, (case, where) in enumerate(work, start=1):
+                row = measure(case, splits, dataset, where, threads or torch.get_num_threads())
+                found = tables.with_speedups([*found, row])
+                tables.write(found, path)
+                say(out, f"[{number}/{len(work)}] {row_line(row)}")
+        except KeyboardInterrupt:
+            if found:
+                print_report(out, found, others)
+            _fail(f"interrupted; {len(found)} of {len(work)} rows are finished, in {path}", Exit.INTERRUPTED)
+        print_report(out, found, others)
+        if not any(row.complete for row in found):
+            _fail("no row could be measured", Exit.NO_USABLE_ROW)
+
+
+@app.command()
+def memory(
+    models: Models = "resnet18,resnet50",
+    optimizers: Optimizers = "sgd,adam",
+    image_size: Sizes = "28",
+    batch_size: Batches = "16",
+    precision: Precisions = "auto",
+    channels: Annotated[int, typer.Option(min=1, max=1024, help="Channels of the images.")] = 1,
+    device: DeviceNames = "all",
+) -> None:
+    """Measure the peak memory of training steps, each in a fresh process.
+
+    On a CPU it is what the process grew by; on CUDA what tensors held at most, and what the card had less of.
+    """
+    with _one_line_errors():
+        from profiling.asked import benchmark
+        from profiling.console import console
+        from profiling.devices import choose, runs_on
+        from profiling.memory import peaks
+        from profiling.tables import memory_table
+
+        asked = benchmark(models, optimizers, image_size, batch_size, precision, 1, 1, "digits", None)
+        work = [(case, where) for where in choose(device) for case in asked.cases if runs_on(case, where)]
+        configs = [(case.config, case.image_size, where) for case, where in work]
+        console().print(memory_table(peaks(configs, channels)))
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """A person's mistake becomes one line on stderr and exit code 2; a fault of ours keeps its traceback."""
+    from profiling import ProfilingError
+
+    try:
+        yield
+    except ProfilingError as error:
+        _fail(str(error), Exit.WRONG)
+    except ValueError as error:
+        from datasets import DataError
+        from models import ModelError
+
+        if not isinstance(error, DataError | ModelError):
+            raise
+        _fail(str(error), Exit.WRONG)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}", Exit.WRONG)
+    except KeyboardInterrupt:
+        _fail("interrupted", Exit.INTERRUPTED)
+
+
+def _fail(line: str, code: Exit) -> NoReturn:
+    typer.echo("error: " + " ".join(line.split()), err=True)
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m profiling")

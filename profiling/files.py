@@ -1,0 +1,64 @@
+"""Files that are whole or as they were."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from profiling import ProfilingError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUFFIXES = (".csv", ".parquet")
+"""How a table's file ends."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends well: nobody ever sees half a file."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_output(path: Path) -> None:
+    """Raise ProfilingError where a table cannot be written there."""
+    if path.suffix not in SUFFIXES:
+        raise ProfilingError(f"{path}: a table is written as {' or '.join(SUFFIXES)}")
+    if not path.parent.is_dir() or path.is_dir():
+        raise ProfilingError(f"{path}: is no place for a file")
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """The whole table as the ending says, or what was there before."""
+    with replacing(path) as temporary:
+        if path.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        else:
+            table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table that `write_table` wrote.  Raises ProfilingError where it is not one."""
+    import pandas as pd
+    import pyarrow
+
+    if path.suffix not in SUFFIXES:
+        raise ProfilingError(f"{path}: a table is a file that ends in {' or '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise ProfilingError(f"{path}: there is no such file")
+    try:
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except (pyarrow.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ProfilingError(f"{path}: is no table ({error})") from error

@@ -1,0 +1,156 @@
+"""Peak memory of training, in a process of its own, where nothing else has left a mark."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+import models
+from datasets import Split, Splits
+from models import TrainConfig
+from profiling import ProfilingError, steps
+
+ROOT = Path(__file__).parent.parent
+CLASSES = 10
+STEPS = 3
+"""The optimizer's state is there from the second on."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a training's memory depends on besides its config."""
+
+    channels: int
+    classes: int
+    image_size: int
+    """Pixels a side that the model sees."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Memory of a training, in MiB; NaN where it cannot be told."""
+
+    peak_memory_mib: float
+    """On CUDA, the most that tensors held; on a CPU, the most that the process grew by: weights, gradients, the
+    optimizer's state, activations and scratch space."""
+    card_memory_mib: float
+    """What the card had less of while the process lived: with the CUDA context and the allocator's reserve, as long as
+    nobody else uses the card.  NaN on a CPU."""
+
+
+def measure(config: TrainConfig, shape: Shape, device: torch.device, threads: int) -> Peak:
+    """Train a few steps on noise in a fresh process.  Raises ProfilingError with the child's last words if it dies."""
+    free_before_mib = _free_mib(device)
+    asked = {
+        "config": config.model_dump(),
+        "shape": asdict(shape),
+        "device": str(device),
+        "threads": threads,
+    }
+    child = subprocess.run(
+        [sys.executable, "-m", "profiling.memory"],
+        cwd=ROOT,
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if child.returncode:
+        last = child.stderr.strip().splitlines()[-1:] or [f"it ended with {child.returncode}"]
+        raise ProfilingError(f"memory of {config.model}: {last[0]}")
+    told = json.loads(child.stdout.splitlines()[-1])
+    return Peak(told["peak_memory_mib"], free_before_mib - told["free_mib"])
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What training one config needed on one device."""
+
+    config: TrainConfig
+    image_size: int
+    device: torch.device
+    peak: Peak
+
+
+def peaks(work: Sequence[tuple[TrainConfig, int, torch.device]], channels: int) -> list[Needed]:
+    """`measure` for each (config, image size, device), for ten classes, with torch's present number of threads.
+
+    Raises ModelError, before anything runs, where a model cannot take the size, and ProfilingError.
+    """
+    for config, image_size, _ in work:
+        models.check(config, channels, CLASSES, image_size)
+    threads = torch.get_num_threads()
+    return [
+        Needed(config, image_size, device, measure(config, Shape(channels, CLASSES, image_size), device, threads))
+        for config, image_size, device in work
+    ]
+
+
+def _child() -> None:
+    """What the fresh process does: words on stdin, words on stdout."""
+    asked = json.loads(sys.stdin.read())
+    config, shape = TrainConfig(**asked["config"]), Shape(**asked["shape"])
+    device = torch.device(asked["device"])
+    torch.set_num_threads(asked["threads"])
+    _train(TrainConfig(model="mlp", batch_size=2, amp=config.amp), Shape(1, 2, 4), device)  # libraries load here
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        _train(config, shape, device)
+        peak_mib = torch.cuda.max_memory_allocated(device) / 2**20
+    elif device.type == "cpu":
+        _forget_peak()
+        base = psutil.Process().memory_info().rss
+        _train(config, shape, device)
+        peak_mib = (_peak_rss() - base) / 2**20
+    else:
+        peak_mib = math.nan
+    print(json.dumps({"peak_memory_mib": peak_mib, "free_mib": _free_mib(device)}))  # noqa: T201 - to the parent
+
+
+def _train(config: TrainConfig, shape: Shape, device: torch.device) -> None:
+    n = STEPS * config.batch_size
+    side = (n, shape.channels, shape.image_size, shape.image_size)
+    images = torch.randint(0, 256, side, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    part = Split(images, torch.arange(n) % shape.classes)
+    classes = tuple(str(index) for index in range(shape.classes))
+    noise = Splits(
+        part, part, part, classes, shape.image_size, (0.5,) * shape.channels, (0.3,) * shape.channels, sha256=""
+    )
+    steps.run(config, steps.few(noise, STEPS, config.batch_size), device, 1, lambda _: None)
+
+
+def _free_mib(device: torch.device) -> float:
+    return torch.cuda.mem_get_info(device)[0] / 2**20 if device.type == "cuda" else math.nan
+
+
+def _forget_peak() -> None:
+    """Linux lets a process set back the peak of its resident memory: proc(5), /proc/pid/clear_refs."""
+    path = Path("/proc/self/clear_refs")
+    if path.exists():
+        path.write_text("5")
+
+
+def _peak_rss() -> int:
+    """Bytes.  Linux's VmHWM is this program's own; getrusage's figure starts with that of the process before exec."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+if __name__ == "__main__":
+    _child()

@@ -1,0 +1,52 @@
+"""Where the time of a training step goes, by operator."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from datasets import Splits
+from models import TrainConfig
+from models.training import EpochMetrics
+from profiling import steps
+
+# Kineto otherwise writes notes on every start and stop, and on a missing GPU, to stderr.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+
+STEPS = 10
+TOP = 4
+
+
+def top(config: TrainConfig, splits: Splits, device: torch.device) -> str:
+    """The operators that take most of a training step, with their shares, as a line of text.
+
+    Of the CPU's time on a CPU; of the GPU's on CUDA, after the share of the time in which the GPU had work at all: a
+    small one says that the host cannot issue the kernels fast enough.
+    """
+    on_cuda = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
+    profiler = profile(activities=activities)
+    epoch_time_s = 0.0
+
+    def report(metrics: EpochMetrics) -> None:
+        nonlocal epoch_time_s
+        if metrics.epoch == 1:
+            profiler.start()  # the first epoch warms up
+        else:
+            profiler.stop()
+            epoch_time_s = metrics.epoch_time_s
+
+    steps.run(config, steps.few(splits, STEPS, config.batch_size), device, 2, report)
+    times_us: dict[str, float] = {}
+    for event in profiler.key_averages():
+        spent = event.self_device_time_total if on_cuda else event.self_cpu_time_total
+        times_us[event.key] = times_us.get(event.key, 0.0) + spent
+    total_us = sum(times_us.values())
+    if not total_us:
+        return ""
+    largest = sorted(times_us.items(), key=lambda item: -item[1])[:TOP]
+    shares = ", ".join(f"{name.removeprefix('aten::')} {spent / total_us:.0%}" for name, spent in largest)
+    busy = f"GPU busy {min(1.0, total_us / 1e6 / epoch_time_s):.0%}: " if on_cuda else ""
+    return busy + shares

@@ -1,0 +1,46 @@
+"""What a device can reach at most, measured: a large matrix product."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from models.training import Precision
+from profiling.timing import measure
+
+SIDES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192, 16384), "mps": (2048, 4096)}
+"""Sides of the square matrices tried; which one is fastest depends on caches and on the number of cores."""
+REPEATS = 5
+DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def flop_per_s(device: torch.device, precision: Precision) -> float:
+    """The highest rate of a product of square matrices in this precision, with torch's present number of threads.
+
+    A multiply-accumulate is two operations.  fp32 on CUDA uses TF32 where convolutions are allowed to, as they are by
+    default: else they could exceed the peak that they are compared with.
+    """
+    rates = []
+    with _tf32_as_convolutions(device, precision):
+        for side in SIDES[device.type]:
+            generator = torch.Generator().manual_seed(side)
+            values = torch.rand(side, side, generator=generator).to(device, DTYPES[precision])
+            out = torch.empty_like(values)
+            timing = measure(lambda a=values, b=out: torch.mm(a, a, out=b), device, REPEATS, warm_up=2)  # type: ignore[misc]
+            rates.append(2 * side**3 / min(timing.times_s))
+    return max(rates)
+
+
+@contextlib.contextmanager
+def _tf32_as_convolutions(device: torch.device, precision: Precision) -> Iterator[None]:
+    if device.type != "cuda" or precision != "fp32" or not torch.backends.cudnn.allow_tf32:
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,87 @@
+"""CPU-vs-GPU figures that three course reports published, to stand beside ours.
+
+published.csv holds them as they were given: a field that a report does not state is empty.  B's and C's are of 49,000
+training images, C's of one epoch; A states neither, B no epochs.  The MACs tell the image sizes that A and B leave out
+(28) and that C's 224 have three channels.  Devices are named cpu and cuda alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from profiling.devices import BATCH_SIZE, DATASET
+from profiling.rows import Row
+
+FILE = Path(__file__).with_name("published.csv")
+IMAGES = 49_000
+"""Of an epoch that ours are brought to."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of a report."""
+
+    report: str
+    device: str
+    """cpu or cuda."""
+    model: str
+    optimizer: str
+    image_size: int
+    epochs_stated: bool
+    test_accuracy: float
+    """From 0 to 1."""
+    train_time_ms: float
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A row of ours and a report's for the same work."""
+
+    row: Row
+    published: Published
+
+    @property
+    def epoch_ms(self) -> float:
+        """Ours, for one epoch of as many images."""
+        return 1000 * IMAGES / self.row.images_per_s
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long the report's took."""
+        return self.published.train_time_ms / self.epoch_ms
+
+
+def read() -> list[Published]:
+    """All rows of the reports' CPU-vs-GPU tables."""
+    with FILE.open(encoding="utf-8", newline="") as lines:
+        return [_row(record) for record in csv.DictReader(lines)]
+
+
+def _row(record: dict[str, str]) -> Published:
+    return Published(
+        report=record["report"],
+        device=record["device"],
+        model=record["model"],
+        optimizer=record["optimizer"],
+        image_size=int(record["image_size"] or 28),
+        epochs_stated=record["epochs"] == "1",
+        test_accuracy=float(record["test_accuracy_pct"]) / 100,
+        train_time_ms=float(record["train_time_ms"]),
+    )
+
+
+def beside(rows: Iterable[Row]) -> list[Beside]:
+    """Each of our rows with each report's of the same model, optimizer, size and kind of device."""
+    published = read()
+    return [
+        Beside(row, one)
+        for row in rows
+        if row.complete and row.dataset == DATASET and row.batch_size == BATCH_SIZE and not math.isnan(row.images_per_s)
+        for one in published
+        if (one.device, one.model, one.optimizer, one.image_size)
+        == (row.kind, row.model, row.optimizer, row.image_size)
+    ]
