@@ -16,15 +16,16 @@ import models
 from datasets import Splits, load_splits
 from models import TrainConfig
 from models.training import check_classes
+from profiling.memory import Shape
+from tune_jobs import probe, warm_start, yaml
 from tune_jobs import space as spaces
-from tune_jobs import warm_start, yaml
 from tune_jobs.cluster import Leave, Stop, connect, sigterm_as_sigint, wait_until_servable
 from tune_jobs.cost import work_macs
 from tune_jobs.environment import environment
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment, check
 from tune_jobs.recorder import Listener, Recorder, repeated, total
-from tune_jobs.requests import Requests
+from tune_jobs.requests import Requests, at_least
 from tune_jobs.resources import check_servable
 from tune_jobs.results import ledger, selection, table
 from tune_jobs.results.ledger import fold_of, number_of
@@ -88,13 +89,15 @@ def run_space(
         earlier, line = warm_start.read(experiment, space, run_dir.path.parent, facts["data_sha256"])
         listener.say(line)
     _say_taken_up(experiment, space, run_dir, facts, known, listener)
-    requests = Requests(experiment.resources, space)
+    shape = Shape(splits[0].channels, len(splits[0].classes), splits[0].image_size)
+    requests = Requests(experiment.resources, space, shape)
     if _is_left(experiment, space, known):
         dashboard = connect()
         if dashboard:
             listener.say(f"Ray dashboard: {dashboard}")
         if wait_for_nodes:
-            wait_until_servable(requests.distinct(), listener.say)
+            wait_until_servable(at_least(experiment.resources, space), listener.say)
+        requests.measure(probe.measure, listener.say)
         check_servable(requests.distinct(), ray.nodes())
     stop = Stop(experiment.budget.minutes)
     with run_dir.locked():
