@@ -124,6 +124,29 @@ def search(
 
 
 @app.command()
+def plan(
+    experiment: Annotated[str, typer.Argument(help="An experiment file, or the name of one that ships (`presets`).")],
+    overrides: Set = [],  # noqa: B006 - Typer reads it and never changes it
+    name: Annotated[str | None, typer.Option(help="Name of the run; the experiment's own by default.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    data_dir: DataDir = None,
+) -> None:
+    """Say what would run: trials, requests against each node, expected time.  Starts nothing."""
+    with _one_line_errors():
+        from tune_jobs import experiment as experiments
+        from tune_jobs import plan as plans
+        from tune_jobs.console import console, say
+        from tune_jobs.results.rundir import RunDir
+
+        asked = experiments.load(experiment, overrides)
+        run_dir = RunDir(_storage(storage) / experiments.check_name(name or asked.name))
+        out = console()
+        say(out, f"experiment {asked.name}, run {run_dir.path}")
+        for line in plans.lines(plans.plan(asked, run_dir, _data_dir(data_dir))):
+            say(out, line)
+
+
+@app.command()
 def presets() -> None:
     """List the experiments that ship."""
     with _one_line_errors():
@@ -208,6 +231,9 @@ def confirm(
     top: Annotated[int, typer.Option(min=1, help="How many of the best configs.")] = 3,
     seeds: Annotated[int, typer.Option(min=2, help="Fresh training seeds for each.")] = 5,
     splits: Annotated[bool, typer.Option("--splits", help="A fresh split of the images with each seed, too.")] = False,
+    together: Annotated[
+        bool, typer.Option("--together", help="Trials side by side: sooner done, but their times do not compare.")
+    ] = False,
     storage: Storage = DEFAULT_STORAGE,
     data_dir: DataDir = None,
 ) -> None:
@@ -221,7 +247,7 @@ def confirm(
         run_dir = rundir.find(run, _storage(storage))
         out = console()
         with Progress(out, ["model", "seed"], top * seeds) as progress:
-            outcome, found = confirms.confirm(run_dir, top, seeds, splits, _data_dir(data_dir), progress)
+            outcome, found = confirms.confirm(run_dir, top, seeds, splits, together, _data_dir(data_dir), progress)
         if outcome.ended == "interrupted":
             _fail("interrupted; the same command takes it up again", Exit.INTERRUPTED)
         if found is None:

@@ -8,6 +8,7 @@ costs the epochs since the one before.
 from __future__ import annotations
 
 import io
+import pickle
 import re
 import time
 import zlib
@@ -53,12 +54,17 @@ class Checkpoints:
         self._free_at = now + (now - start) * (1 - SHARE) / SHARE
 
     def load(self) -> Iterator[dict[str, Any]]:
-        """The states that are whole, the newest first."""
+        """The states that are whole, the newest first.  One that holds more than tensors and plain values is not read."""
         for _, name, checksum in self._found():
             with self._files.open_input_stream(f"{self._path}/{name}") as stream:
                 data = stream.read()
-            if zlib.crc32(data) == checksum:
-                yield torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            if zlib.crc32(data) != checksum:
+                continue
+            try:
+                state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError:
+                continue
+            yield state
 
     def finish(self, write_model: Callable[[Path], None] | None, scratch: Path) -> None:
         """Write the model, if asked for, and drop the checkpoints.  `scratch` is a folder on this machine."""

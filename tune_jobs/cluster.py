@@ -35,6 +35,11 @@ def connect() -> str | None:
     return f"http://{context.dashboard_url}" if context.dashboard_url else None
 
 
+def is_named() -> bool:
+    """Whether there is a cluster to join: RAY_ADDRESS names one, which a job's driver always has."""
+    return os.environ.get("RAY_ADDRESS", "") not in ("", "local")
+
+
 def wait_until_servable(requests: Sequence[Request], say: Callable[[str], None]) -> None:
     """Wait until some node could serve each request, and say for what: for clusters that grow when asked.
 

@@ -20,9 +20,17 @@ from tune_jobs.space import Points
 
 
 def confirm(
-    run_dir: RunDir, top: int, seeds: int, new_splits: bool, data_dir: Path | None, listener: Listener
+    run_dir: RunDir,
+    top: int,
+    seeds: int,
+    new_splits: bool,
+    together: bool,
+    data_dir: Path | None,
+    listener: Listener,
 ) -> tuple[Outcome, Confirmation | None]:
     """Train the `top` best configs under `seeds` fresh seeds each, in a run directory within the run's.
+
+    One trial at a time, so that their times compare, or as many as there is room for (`together`).
 
     Called again the same way, it is taken up.  The confirmation is None while trials are left, or where no config has
     all its trials COMPLETE.  Raises UsageError where there is nothing to confirm.
@@ -41,7 +49,7 @@ def confirm(
             "name": f"{experiment.name}-confirm",
             "space": {},
             "train": {},
-            "search": Search(),
+            "search": Search(max_concurrent=None if together else 1),
             "scheduler": Scheduler(),
             "repeats": seeds,
             "budget": experiment.budget.model_copy(update={"minutes": None}),  # that was the search's

@@ -16,28 +16,33 @@ from models import TrainConfig
 _counted: dict[tuple[object, ...], float] = {}
 
 
-def work_macs(point: Mapping[str, Any], splits: Splits) -> float:
-    """About how many multiply-accumulates a training takes: to put the longest trials first, and no more than that.
+def work_macs(
+    point: Mapping[str, Any], splits: Splits, images: int | None = None, image_size: int | None = None
+) -> float:
+    """About how many multiply-accumulates a training on these splits takes, or on so many images of that size.
+
+    To put the longest trials first and to scale what was measured, and no more than that.
 
     A network's step costs about three forward passes (one forward, two backward).  libsvm's cost grows with the square
     of the images (Bottou & Lin 2007, "Support vector machine solvers").
     """
-    images = len(splits.train)
+    images = len(splits.train) if images is None else images
+    size = splits.image_size if image_size is None else image_size
     if not models.is_network(point["model"]):
-        return float(images) ** 2 * splits.channels * splits.image_size**2
+        return float(images) ** 2 * splits.channels * size**2
     config = TrainConfig(**point)
-    return 3 * _forward_macs(config, splits) * images * config.epochs
+    return 3 * _forward_macs(config, splits.channels, len(splits.classes), size) * images * config.epochs
 
 
-def _forward_macs(config: TrainConfig, splits: Splits) -> float:
+def _forward_macs(config: TrainConfig, channels: int, classes: int, image_size: int) -> float:
     """Of one image, counted by PyTorch on shapes alone (the meta device): fast, and near enough here."""
-    shape = (splits.channels, len(splits.classes), splits.image_size)
+    shape = (channels, classes, image_size)
     key = (models.shape_key(config), *shape)
     if key not in _counted:
         counter = FlopCounterMode(display=False)
         with torch.device("meta"), torch.no_grad(), counter:
             network = models.build(config, *shape)
             assert isinstance(network, nn.Module)
-            network.eval()(torch.empty(1, splits.channels, splits.image_size, splits.image_size))
+            network.eval()(torch.empty(1, channels, image_size, image_size))
         _counted[key] = counter.get_total_flops() / 2
     return _counted[key]

@@ -264,7 +264,9 @@ _FREE = ("description", "resources", "budget", "retries", "min_usable", "keep_mo
 
 def _only_adds(before: Experiment, after: Experiment, space: Space, trials: Mapping[str, ledger.TrialRecord]) -> bool:
     """Whether all that the run has is part of the experiment: more grid points or more trials may be new."""
-    free = {key: getattr(after, key) for key in _FREE}
+    free: dict[str, Any] = {key: getattr(after, key) for key in _FREE}
+    at_once = before.search.model_copy(update={"max_concurrent": after.search.max_concurrent})
+    before = before.model_copy(update={"search": at_once})
     if after.search.method == "grid":
         wanted = {spaces.key(point) for point in space.grid()}
         same = before.model_copy(update=free | {"space": after.space, "train": after.train}) == after

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,12 @@ def _make(asked: Scheduler, most_epochs: int) -> TrialScheduler:
     if asked.name == "median":
         # It pauses a trial that cannot be judged yet, for others to run; with a slice without end it goes on instead.
         return MedianStoppingRule(
-            "epoch", METRIC, MODE, grace_period=asked.grace_epochs, min_samples_required=2, min_time_slice=2**31
+            "epoch",
+            METRIC,
+            MODE,
+            grace_period=asked.grace_epochs,
+            min_samples_required=2,
+            min_time_slice=math.inf,  # type: ignore[arg-type]
         )
     return AsyncHyperBandScheduler(
         "epoch",

@@ -74,7 +74,21 @@ def cheapest(found: Sequence[Candidate], within: float | None) -> tuple[Candidat
     """Least training time among those within `within` of the best.  Raises UsageError where that is not known."""
     near = _near(found, within, "cheapest")
     chosen = min(near, key=lambda c: (c.train_time_s, -c.accuracy, _config_key(c.rows[0])))
-    return chosen, f"least training time, {chosen.train_time_s:.1f} s, of {_near_in_words(near, found, within)}"
+    reason = f"least training time, {chosen.train_time_s:.1f} s, of {_near_in_words(near, found, within)}"
+    return chosen, reason + shared_differently([row for candidate in near for row in candidate.rows])
+
+
+def shared_differently(rows: Sequence[Row]) -> str:
+    """A clause for a ranking by time, where some of the rows had more company than others; empty where none had.
+
+    Trials that share a socket or a card slow each other.
+    """
+    shared = [row.shared_with for row in rows if math.isfinite(row.shared_with)]
+    if not shared or max(shared) - min(shared) < 0.5:
+        return ""
+    return (
+        f"; times of trials that ran beside {min(shared):.1f} to {max(shared):.1f} others, so they do not quite compare"
+    )
 
 
 def smallest(found: Sequence[Candidate], within: float | None) -> tuple[Candidate, str]:

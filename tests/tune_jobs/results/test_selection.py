@@ -109,3 +109,12 @@ def test_pareto_front_leaves_out_what_lacks_an_objective_and_keeps_equals() -> N
 def test_check_rule_unknown_names_the_known() -> None:
     with pytest.raises(UsageError, match="--rule luck: there is no such rule; there are best, cheapest, smallest"):
         check_rule("luck")
+
+
+def test_cheapest_says_where_trials_had_more_company_than_others() -> None:
+    alone, beside = replace(row("0", 0.9, 2.0), shared_with=0.0), replace(row("1", 0.9, 3.0), shared_with=1.6)
+    id_, reason = chosen(cheapest, alone, beside, within=0.1)
+    assert id_ == "0"
+    assert reason.endswith("; times of trials that ran beside 0.0 to 1.6 others, so they do not quite compare")
+    _, reason = chosen(cheapest, alone, replace(beside, shared_with=0.3), within=0.1)
+    assert "compare" not in reason

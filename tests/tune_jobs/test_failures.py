@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from tune_jobs.failures import MOST_NODES_LOST, RULES, classify, may_retry
+
+
+@pytest.mark.parametrize(
+    ("failures", "retries", "again"),
+    [
+        (["worker_crashed"], 2, True),
+        (["worker_crashed"] * 2, 2, True),
+        (["worker_crashed"] * 3, 2, False),
+        (["worker_crashed"], 0, False),
+        (["out_of_memory", "error", "worker_crashed"], 2, False),
+        (["node_lost"] * 5, 0, True),
+        (["node_lost"] * MOST_NODES_LOST, 2, False),
+        (["node_lost", "worker_crashed", "node_lost", "error"], 2, True),
+        (["diverged"], 9, False),
+        (["timeout"], 9, False),
+        (["user_error"], 9, False),
+    ],
+)
+def test_may_retry_by_class(failures: list[str], retries: int, again: bool) -> None:
+    assert may_retry(failures, retries) is again
+
+
+@pytest.mark.parametrize(
+    ("text", "failure", "reason"),
+    [
+        (
+            "Failure # 1 (occurred at x)\nThe actor died unexpectedly before finishing this task.\n\tclass_name: T\n",
+            "worker_crashed",
+            "its worker process died",
+        ),
+        (
+            "Failure # 1 (occurred at x)\nray.exceptions.RayTaskError(OSError): ray::T.train()\n  File\nOSError: no\n",
+            "error",
+            "OSError: no",
+        ),
+        (
+            "Failure # 1\nValueError: old\nFailure # 2\nray.exceptions.ActorDiedError: x\n"
+            "Task was killed due to the node running low on memory.\n",
+            "out_of_memory",
+            "its node ran low on memory, and Ray ended its worker process",
+        ),
+        (
+            "Failure # 1\nThe actor died unexpectedly.\nThe actor died because its node has died. Node Id: 1\n",
+            "node_lost",
+            "the node that it ran on died",
+        ),
+        ("Failure # 1\n", "error", "Ray gave no reason"),
+    ],
+)
+def test_classify_what_ray_says(text: str, failure: str, reason: str) -> None:
+    assert classify(text) == (failure, reason)
+    assert failure in RULES

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from datasets import DatasetConfig, Splits, load_splits
+from tune_jobs.cost import work_macs
+from tune_jobs.errors import UsageError
+from tune_jobs.estimate import Estimate, Known, estimate
+from tune_jobs.plan import duration, makespan
+from tune_jobs.resources import Request
+
+if TYPE_CHECKING:
+    from tests.conftest import App
+
+
+def timed(*seconds: float, request: Request | None = None) -> list[tuple[Request, Estimate]]:
+    return [(request or Request(), Estimate(value, "measured", "x")) for value in seconds]
+
+
+def test_makespan_puts_the_longest_first() -> None:
+    assert makespan(timed(1, 1, 1, 1, 4), [{"CPU": 2}]) == 4
+    assert makespan(timed(3, 3, 2, 2, 2), [{"CPU": 2}]) == 7  # Graham's own example of how far from 6 it may be
+    assert makespan([], [{"CPU": 2}]) == 0
+
+
+def test_makespan_of_mixed_requests() -> None:
+    work = timed(10, 10, 10, 10, 10, request=Request(gpu=0.25)) + timed(5, 5)
+    assert makespan(work, [{"CPU": 8, "GPU": 1}]) == 20  # four quarters at once, never five
+    assert makespan(work, [{"CPU": 8, "GPU": 1}, {"CPU": 1, "GPU": 1}]) == 10
+    with pytest.raises(UsageError, match="no node has room"):
+        makespan(timed(1, request=Request(cpu=9)), [{"CPU": 8}])
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    return load_splits(DatasetConfig(name="digits", image_size=8))
+
+
+def test_estimate_prefers_what_is_most_alike_and_says_so(splits: Splits) -> None:
+    point = {"model": "mlp", "batch_size": 32, "epochs": 4, "hidden_units": 20}
+    work = work_macs(point, splits)
+    alike = Known("mlp", 32, 8, "cpu", work / 2, 3.0, "run a")
+    same = Known("mlp", 16, 8, "cpu", work, 1.0, "run b")
+    other = Known("baseline", 32, 8, "cpu", work * 10, 1.0, "run c")
+    svm = Known("svm", None, 8, "cpu", work, 50.0, "run d")
+    cuda = Known("mlp", 32, 8, "cuda", work, 0.1, "benchmark e")
+    assert estimate(point, False, splits, [svm, other, same, alike, cuda]) == Estimate(6.0, "measured", "run a")
+    assert estimate(point, False, splits, [svm, other, same]) == Estimate(1.0, "scaled", "run b")
+    found = estimate(point, False, splits, [svm, other])
+    assert (found.basis, found.source, found.seconds) == ("scaled", "run c", pytest.approx(0.1))
+    assert estimate(point, True, splits, [alike, cuda]).source == "benchmark e"
+    assert estimate(point, False, splits, [svm, cuda]).basis == "guess"
+    assert estimate({"model": "svm"}, True, splits, [other, alike]).basis == "guess"
+
+
+def test_work_grows_with_what_is_trained(splits: Splits) -> None:
+    mlp = {"model": "mlp", "batch_size": 32, "epochs": 4, "hidden_units": 20}
+    assert work_macs(mlp, splits) == 3 * (64 * 20 + 20 * 10) * len(splits.train) * 4
+    assert work_macs(mlp | {"epochs": 8}, splits) == 2 * work_macs(mlp, splits)
+    assert work_macs({"model": "svm"}, splits) == len(splits.train) ** 2 * 64
+    order = [{"model": name, "batch_size": 32, "epochs": 1} for name in ("mlp", "resnet18", "resnet50")]
+    costs = [work_macs(point, splits) for point in order]
+    assert costs == sorted(costs)
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0, "0 s"), (89, "89 s"), (600, "10 min"), (7200, "2.0 h")])
+def test_duration(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_plan_command_starts_nothing_and_says_what_would_run(app: App, tmp_path: Path) -> None:
+    planned = app("plan", "digits-demo", "--set", "resources.by_model.mlp.cpu=0.5")
+    assert planned.returncode == 0, planned.stderr
+    lines = planned.stdout.splitlines()
+    assert lines[1] == "8 trials"
+    assert lines[2].startswith("node 0 of this machine (Ray is not running: no address is set): cpu ")
+    assert any(line.startswith("4 trials ask for cpu 0.5: ") for line in lines)
+    assert any(line.startswith("expected: ") for line in lines)
+    assert "  of the trials' times, 8 are guesses: nothing like them was measured" in lines
+    assert not (app.home / "ray").exists()
+    assert not app.storage.exists()
+
+    refused = app("plan", "digits-demo", "--set", "resources.gpu=0.5")
+    assert refused.returncode == 2
+    assert "a trial asks for cpu 1, gpu 0.5, which no node can serve" in refused.stderr
+    assert refused.stderr.rstrip().endswith("; cpu 1 would fit")

@@ -1,0 +1,82 @@
+"""Ray's schedulers behind ours, without Ray running."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tune_jobs.experiment import Scheduler
+from tune_jobs.results.ledger import TrialRecord
+from tune_jobs.stopping import EarlyStopping
+
+EPOCHS = 9
+CURVES = {
+    f"{number:05d}": [0.1 * number + 0.01 * epoch for epoch in range(1, EPOCHS + 1)] for number in (5, 3, 8, 1, 9)
+}
+
+
+class Search:
+    """Trials that report in turn, and what has become of them."""
+
+    def __init__(self, name: str) -> None:
+        self.records = {own: TrialRecord(own, state="RUNNING") for own in CURVES}
+        self.stopped: set[str] = set()
+        asked = Scheduler.model_validate({"name": name, "reduction_factor": 2})
+        self.scheduler = EarlyStopping(asked, EPOCHS, lambda trial: self.records[trial.config["trial"]], self.stopped)
+        self.decisions: list[tuple[str, int, str]] = []
+
+    def run(self, until: int = EPOCHS) -> None:
+        """Each trial that goes on reports its next epoch, up to `until`."""
+        for epoch in range(1, until + 1):
+            for own, curve in CURVES.items():
+                record = self.records[own]
+                if record.state == "RUNNING" and len(record.epochs) < epoch:
+                    self.report(own, {"epoch": epoch, "val_accuracy": curve[epoch - 1], "time": float(epoch)})
+
+    def report(self, own: str, epoch: dict[str, Any]) -> None:
+        record = self.records[own]
+        record.epochs.append(epoch)
+        last: dict[str, Any] = {"result": {}} if epoch["epoch"] == EPOCHS else {}
+        trial: Any = SimpleNamespace(trial_id=f"ray-{own}", config={"trial": own})
+        decision = self.scheduler.on_trial_result(None, trial, epoch | last)
+        if decision == "STOP":
+            record.state = "PRUNED"
+        elif last:
+            record.state = "COMPLETE"
+        self.decisions.append((own, epoch["epoch"], decision))
+
+
+@pytest.mark.parametrize("name", ["asha", "hyperband", "median"])
+def test_early_stopping_ends_bad_trials_and_never_at_the_last_epoch(name: str) -> None:
+    search = Search(name)
+    search.run()
+    assert search.stopped == {f"ray-{own}" for own, record in search.records.items() if record.state == "PRUNED"}
+    assert search.records["00009"].state == "COMPLETE"
+    if name != "hyperband":  # which may have drawn for it the bracket that lets every trial go on
+        assert search.records["00001"].state == "PRUNED"
+    assert all(epoch < EPOCHS for _, epoch, decision in search.decisions if decision == "STOP")
+
+
+@pytest.mark.parametrize("name", ["asha", "hyperband", "median"])
+@pytest.mark.parametrize("dies_after", [1, 3, 4])
+def test_replay_decides_as_if_nothing_had_happened(name: str, dies_after: int) -> None:
+    undisturbed = Search(name)
+    undisturbed.run()
+    first = Search(name)
+    first.run(dies_after)
+    second = Search(name)
+    second.records = first.records
+    second.scheduler.replay(second.records.values())
+    second.run()
+    assert first.decisions + second.decisions == undisturbed.decisions
+
+
+def test_an_epoch_that_is_trained_again_is_not_decided_again() -> None:
+    search = Search("asha")
+    search.run(3)
+    before = list(search.decisions)
+    own = next(own for own, record in search.records.items() if record.state == "RUNNING")
+    search.report(own, {"epoch": 1, "val_accuracy": 0.0, "time": 9.0})
+    assert search.decisions[len(before) :] == [(own, 1, "CONTINUE")]

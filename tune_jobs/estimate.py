@@ -1,0 +1,121 @@
+"""How long a trial will take, from what has been measured before, or a guess that says so."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import models
+from datasets import Splits
+from profiling import ProfilingError
+from profiling import rows as device_rows
+from tune_jobs import yaml
+from tune_jobs.cost import work_macs
+from tune_jobs.experiment import check
+from tune_jobs.results import ledger, table
+
+GUESSED_MACS_PER_S = {"cpu": 1.5e10, "cuda": 5e11}
+"""Where nothing like it was measured.  A core with AVX512-BF16 does about the first on ResNet-18 in batches of 16; the
+second is what an order of magnitude more kernels a second gives, and was not measured."""
+
+Basis = Literal["measured", "scaled", "guess"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """One measured training."""
+
+    model: str
+    batch_size: int | None
+    image_size: int
+    kind: str
+    """cpu, cuda or mps."""
+    work_macs: float
+    """By `cost.work_macs`."""
+    seconds: float
+    """The whole trial as the driver saw it, or training alone where that is all there is."""
+    source: str
+    """`run <name>` or `benchmark <name>`."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long one trial takes."""
+
+    seconds: float
+    basis: Basis
+    """measured: the same model, batch and image size, on the same kind of device, scaled by images and epochs alone.
+    scaled: another model or shape, by multiply-accumulates.  guess: nothing was measured."""
+    source: str
+
+
+def known(storage: Path, cpu: str, splits: Splits) -> list[Known]:
+    """What runs and benchmarks under the storage measured on this kind of CPU (GPUs: on any).
+
+    A run that cannot be read is passed over: it can't tell anything.
+    """
+    found: list[Known] = []
+    for path in sorted(storage.glob("*/trials.jsonl")):
+        found += _of_run(path.parent, cpu, splits)
+    for path in sorted(storage.glob("*/benchmark.parquet")):
+        try:
+            measured = device_rows.read(path)
+        except ProfilingError:
+            continue
+        for row in measured:
+            if row.complete and row.optimizer is not None and (row.kind != "cpu" or row.cpu == cpu):
+                work = 3.0 * (row.macs or 0) * row.images
+                seconds = row.train_time_ms / 1000
+                name = f"benchmark {path.parent.name}"
+                found.append(Known(row.model, row.batch_size, row.image_size, row.kind, work, seconds, name))
+    return found
+
+
+def _of_run(run: Path, cpu: str, splits: Splits) -> list[Known]:
+    try:
+        environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+        experiment = check(yaml.read(run / "experiment.yaml"))
+    except (OSError, ValueError):  # UsageError is a ValueError
+        return []
+    if environment.get("cpu") != cpu:
+        return []
+    images = environment.get("images", {}).get("train", 0)
+    size = experiment.dataset.image_size or splits.image_size
+    return [
+        Known(
+            row.config["model"],
+            row.config.get("batch_size"),
+            size,
+            row.device or "cpu",
+            work_macs(row.config, splits, images, size),
+            row.wall_time_s,
+            f"run {run.name}",
+        )
+        for row in table.rows(ledger.read(run / "trials.jsonl").values())
+        if row.state == "COMPLETE" and row.wall_time_s > 0
+    ]
+
+
+def estimate(point: Mapping[str, Any], gpu: bool, splits: Splits, measured: Sequence[Known]) -> Estimate:
+    """How long a trial of this config takes on this kind of device."""
+    kind = "cuda" if gpu and models.is_network(point["model"]) else "cpu"
+    work = work_macs(point, splits)
+    same = [one for one in measured if one.kind == kind and one.model == point["model"] and one.work_macs > 0]
+    alike = [one for one in same if one.batch_size == point.get("batch_size") and one.image_size == splits.image_size]
+    for candidates, basis in ((alike, "measured"), (same, "scaled"), (_networks(measured, kind, point), "scaled")):
+        if candidates:
+            pace = statistics.median(one.seconds / one.work_macs for one in candidates)
+            sources = ", ".join(dict.fromkeys(one.source for one in candidates))
+            return Estimate(work * pace, "measured" if basis == "measured" else "scaled", sources)
+    return Estimate(work / GUESSED_MACS_PER_S[kind], "guess", "nothing like it was measured")
+
+
+def _networks(measured: Iterable[Known], kind: str, point: Mapping[str, Any]) -> list[Known]:
+    """Other networks for a network; an svm's time says nothing of them, nor theirs of it."""
+    if not models.is_network(point["model"]):
+        return []
+    return [one for one in measured if one.kind == kind and models.is_network(one.model) and one.work_macs > 0]

@@ -1,0 +1,221 @@
+"""What an experiment would run: trials, requests against each node, expected time.  Starts nothing."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from datasets import Splits, load_splits
+from profiling import machine
+from profiling.memory import Shape
+from tune_jobs import space as spaces
+from tune_jobs.cluster import connect, is_named
+from tune_jobs.errors import UsageError
+from tune_jobs.estimate import Basis, Estimate, estimate, known
+from tune_jobs.experiment import Experiment
+from tune_jobs.recorder import repeated, total
+from tune_jobs.requests import Requests, at_least
+from tune_jobs.resources import MIB, Request, alive, check_servable, fits
+from tune_jobs.results import ledger
+from tune_jobs.results.rundir import RunDir
+from tune_jobs.search import check_objectives, check_precision, check_shapes
+from tune_jobs.space import Point, Space
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One distinct request, and where it can run."""
+
+    request: Request
+    trials: int
+    """Those still to be run; of a sampled space, in a random draw of it."""
+    slots: tuple[int, ...]
+    """How many fit on each node at once, empty as it is."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would run."""
+
+    trials: int
+    finished: int
+    """Of them, in the run of that name."""
+    nodes: tuple[str, ...]
+    """Each node's resources in words."""
+    cluster: bool
+    """Whether the nodes are a cluster's, or this machine's without Ray."""
+    asked: tuple[Asked, ...]
+    unmeasured: int
+    """Probes that a search would run first, for `auto`."""
+    seconds: float
+    """Expected, from the first trial's start to the last one's end."""
+    core_hours: float
+    gpu_hours: float
+    basis: Mapping[Basis, int]
+    """How many trials' times rest on what."""
+    sources: tuple[str, ...]
+    sampled: bool
+    """Whether the configs are a random draw, since the sampler decides as it goes."""
+    stopped_early: bool
+    """Whether a scheduler will make it shorter."""
+
+
+def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan:
+    """Raises UsageError as a search would, also for a request that no node can serve."""
+    space = spaces.parse(experiment.space, experiment.train, experiment.search.method)
+    splits = load_splits(experiment.dataset, data_dir)
+    check_shapes(space, splits)
+    check_objectives(experiment, space)
+    check_precision(experiment, space)
+    space.check_enqueued(experiment.search.enqueue)
+    cluster = is_named()
+    nodes = _nodes(cluster)
+    requests = Requests(experiment.resources, space, Shape(splits.channels, len(splits.classes), splits.image_size))
+    unmeasured = len(requests.unmeasured())
+    if unmeasured:
+        check_servable(at_least(experiment.resources, space), nodes)
+    else:
+        check_servable(requests.distinct(), nodes)
+
+    trials = ledger.read(run_dir.ledger)
+    left = _left(experiment, space, trials)
+    measured = known(run_dir.path.parent, machine.cpu_name(), splits)
+    work = [_work(point, experiment, requests, unmeasured, splits, measured) for point in left]
+    counts = Counter(str(request) for request, _ in work)
+    distinct = {str(request): request for request, _ in work}
+    return Plan(
+        trials=total(experiment, space),
+        finished=sum(trial.finished for trial in trials.values()),
+        nodes=tuple(_words(node) for node in alive(nodes)),
+        cluster=cluster,
+        asked=tuple(
+            Asked(request, counts[name], tuple(fits(request, node) for node in alive(nodes)))
+            for name, request in distinct.items()
+        ),
+        unmeasured=unmeasured,
+        seconds=makespan(work, alive(nodes)),
+        core_hours=sum(request.cpu * time.seconds for request, time in work) / 3600,
+        gpu_hours=sum(float(request.gpu) * time.seconds for request, time in work) / 3600,
+        basis=Counter(time.basis for _, time in work),
+        sources=tuple(dict.fromkeys(time.source for _, time in work if time.basis != "guess")),
+        sampled=experiment.search.method != "grid",
+        stopped_early=experiment.scheduler.name != "none",
+    )
+
+
+def makespan(work: Sequence[tuple[Request, Estimate]], nodes: Sequence[Mapping[str, float]]) -> float:
+    """Seconds until the last trial ends, each started, the longest first, as soon as a node has room for it.
+
+    Graham's list scheduling (1969) with the longest processing time first, which is what a search does with a grid.
+    """
+    free = [dict(node) for node in nodes]
+    running: list[tuple[float, int, Request]] = []
+    now = 0.0
+    waiting = sorted(work, key=lambda item: -item[1].seconds)
+    while waiting or running:
+        for item in list(waiting):
+            request, time = item
+            place = next((index for index, node in enumerate(free) if fits(request, node)), None)
+            if place is not None:
+                _take(free[place], request, -1)
+                heapq.heappush(running, (now + time.seconds, place, request))
+                waiting.remove(item)
+        if not running:
+            raise UsageError("resources: no node has room for a trial")
+        now, place, request = heapq.heappop(running)
+        _take(free[place], request, 1)
+    return now
+
+
+def _take(node: dict[str, float], request: Request, sign: int) -> None:
+    for name, amount in request.bundle().items():
+        node[name] = round(node[name] + sign * amount, 6)
+
+
+def _left(experiment: Experiment, space: Space, trials: Mapping[str, ledger.TrialRecord]) -> list[Point]:
+    """The configs still to be run; of a sampled space a random draw of as many."""
+    begun = [trial.config for trial in trials.values() if not trial.finished and trial.config]
+    if experiment.search.trials is None:
+        have = {spaces.key(trial.config) for trial in trials.values()}
+        every = [own for point in space.grid() for own in repeated(point, experiment.repeats)]
+        return begun + [point for point in every if spaces.key(point) not in have]
+    sampler = optuna.samplers.RandomSampler(seed=experiment.search.seed)
+    study = optuna.create_study(sampler=sampler)
+    numbers = max(0, experiment.search.trials - len({ledger.number_of(own) for own in trials}))
+    drawn = [space.suggest(study.ask()) for _ in range(numbers)]
+    return begun + [own for point in drawn for own in repeated(point, experiment.repeats)]
+
+
+def _work(
+    point: Point, experiment: Experiment, requests: Requests, unmeasured: int, splits: Splits, measured: Any
+) -> tuple[Request, Estimate]:
+    if unmeasured:  # until it is measured, the most that it may come to
+        request = next(iter(at_least(experiment.resources, spaces.Points((), {}, (point,)))))
+    else:
+        request = requests.of(point)
+    return request, estimate(point, bool(request.gpu), splits, measured)
+
+
+def _nodes(cluster: bool) -> list[Mapping[str, Any]]:
+    """The cluster's nodes, or this machine as Ray would find it."""
+    if cluster:
+        import ray
+
+        connect()
+        found: list[Mapping[str, Any]] = ray.nodes()
+        return found
+    import psutil
+    import torch
+
+    have = {
+        "CPU": float(os.cpu_count() or 1),
+        "GPU": float(torch.cuda.device_count()),
+        "memory": float(psutil.virtual_memory().available),
+    }
+    return [{"Alive": True, "Resources": have}]
+
+
+def _words(node: Mapping[str, float]) -> str:
+    return f"cpu {node.get('CPU', 0):g}, gpu {node.get('GPU', 0):g}, memory {node.get('memory', 0) / MIB:.0f} MiB"
+
+
+_BASES: dict[Basis, str] = {
+    "measured": "rest on the same model and shape measured",
+    "scaled": "are scaled from another model or shape by multiply-accumulates",
+    "guess": "are guesses: nothing like them was measured",
+}
+
+
+def lines(found: Plan) -> list[str]:
+    """The plan in words."""
+    where = "the cluster" if found.cluster else "this machine (Ray is not running: no address is set)"
+    said = [f"{found.trials} trials, {found.finished} of them finished" if found.finished else f"{found.trials} trials"]
+    said += [f"node {index} of {where}: {node}" for index, node in enumerate(found.nodes)]
+    for asked in found.asked:
+        at_once = ", ".join(f"{count} at once on node {index}" for index, count in enumerate(asked.slots) if count)
+        said.append(f"{asked.trials} trials ask for {asked.request}: {at_once}")
+    if found.unmeasured:
+        said.append(f"{found.unmeasured} shapes are to be measured first (auto); until then a whole card is reckoned")
+    gpu = f", {found.gpu_hours:.2f} GPU-hours" if found.gpu_hours else ""
+    less = "; early stopping makes it shorter" if found.stopped_early else ""
+    said.append(f"expected: {duration(found.seconds)}, {found.core_hours:.2f} core-hours{gpu}{less}")
+    said += [f"  of the trials' times, {count} {_BASES[basis]}" for basis, count in found.basis.items()]
+    if found.sources:
+        said.append(f"  from {', '.join(found.sources)}")
+    if found.sampled:
+        said.append("  the configs are a random draw of the space: the sampler decides as it goes")
+    return said
+
+
+def duration(seconds: float) -> str:
+    """As a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
