@@ -54,7 +54,7 @@ class Checkpoints:
         self._free_at = now + (now - start) * (1 - SHARE) / SHARE
 
     def load(self) -> Iterator[dict[str, Any]]:
-        """The states that are whole, the newest first.  One that holds more than tensors and plain values is not read."""
+        """The states that are whole, the newest first.  One with more than tensors and plain values is left out."""
         for _, name, checksum in self._found():
             with self._files.open_input_stream(f"{self._path}/{name}") as stream:
                 data = stream.read()

@@ -50,7 +50,8 @@ def test_estimate_prefers_what_is_most_alike_and_says_so(splits: Splits) -> None
     assert estimate(point, False, splits, [svm, other, same, alike, cuda]) == Estimate(6.0, "measured", "run a")
     assert estimate(point, False, splits, [svm, other, same]) == Estimate(1.0, "scaled", "run b")
     found = estimate(point, False, splits, [svm, other])
-    assert (found.basis, found.source, found.seconds) == ("scaled", "run c", pytest.approx(0.1))
+    assert (found.basis, found.source) == ("scaled", "run c")
+    assert found.seconds == pytest.approx(0.1)
     assert estimate(point, True, splits, [alike, cuda]).source == "benchmark e"
     assert estimate(point, False, splits, [svm, cuda]).basis == "guess"
     assert estimate({"model": "svm"}, True, splits, [other, alike]).basis == "guess"
