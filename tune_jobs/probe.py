@@ -26,7 +26,7 @@ def measure(config: TrainConfig, shape: Shape, asked: Request) -> Probe:
     try:
         used, total, on = ray.get(ray.remote(_probe).options(**options).remote(config, shape, asked.threads, gpu))
     except ray.exceptions.RayTaskError as error:
-        cause = error.as_instanceof_cause()
+        cause = error.cause
         if not isinstance(cause, ProfilingError | UsageError):
             raise
         words = str(cause).strip().splitlines()[-1]

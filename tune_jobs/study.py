@@ -5,6 +5,7 @@ Kept as a journal file in the run directory, whose lock is safe on one machine a
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 import warnings
@@ -65,6 +66,8 @@ class Study:
         self.objectives = experiment.search.objectives
         self._first = experiment.search.enqueue
         shape = repr(space.axes)
+        if path.exists() and not _is_whole(path):
+            path.unlink()  # cut by a crash or a full disk: made anew, from the ledger, by `follow`
         self.storage = JournalStorage(JournalFileBackend(str(path)))
         names = optuna.study.get_all_study_names(self.storage)
         if names and self._stored(names[0]).user_attrs.get("space") != shape:
@@ -186,6 +189,15 @@ class Study:
             self.optuna.tell(number, state=TrialState.PRUNED)
         else:
             self.optuna.tell(number, state=TrialState.FAIL)
+
+
+def _is_whole(journal: Path) -> bool:
+    """Whether each line is JSON.  Optuna reads past a cut last line, but fails once another one follows it."""
+    try:
+        with journal.open(encoding="utf-8") as lines:
+            return all(isinstance(json.loads(line), dict) for line in lines)
+    except ValueError:  # JSONDecodeError and UnicodeDecodeError are ones
+        return False
 
 
 def by_number(trials: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:

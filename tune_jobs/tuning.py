@@ -46,7 +46,7 @@ def run_trials(
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")  # else a searcher's workers start one after another
 
     tuner = tune.Tuner(
-        tune.with_resources(_worker(experiment, run_dir, splits), _ask),
+        _worker(experiment, run_dir, splits),
         tune_config=tune.TuneConfig(
             search_alg=_Searcher(study, recorder, _at_once(experiment, requests)),
             scheduler=early_stopping,
@@ -69,10 +69,6 @@ def run_trials(
             recorder.end_workers()
 
 
-def _ask(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-    return tune.PlacementGroupFactory([Request(**config[REQUEST_KEY]).bundle()])
-
-
 def _worker(experiment: Experiment, run_dir: RunDir, splits: Sequence[Splits]) -> type[tune.Trainable]:
     """The class of the worker processes, which Ray's dashboard and logs call by run and slot."""
     run, folder = run_dir.name, str(run_dir.checkpoints)
@@ -83,6 +79,10 @@ def _worker(experiment: Experiment, run_dir: RunDir, splits: Sequence[Splits]) -
         def setup(self, config: dict[str, Any], **more: Any) -> None:
             self._slot = config[SLOT_KEY]
             super().setup(config, **more)
+
+        @classmethod
+        def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+            return tune.PlacementGroupFactory([Request(**config[REQUEST_KEY]).bundle()])
 
         def __repr__(self) -> str:
             return f"{run} slot {self._slot}"
