@@ -18,6 +18,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,17 +91,24 @@ class TrialRecord:
 def read(path: Path) -> dict[str, TrialRecord]:
     """All trials by id, in the order they were made.  A line that is not whole JSON is passed over."""
     trials: dict[str, TrialRecord] = {}
-    if not path.exists():
-        return trials
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            event = _parse(line)
-            if event is not None:
-                apply(trials.setdefault(event["trial"], TrialRecord(event["trial"])), event)
+    for event in events(path):
+        apply(trials.setdefault(event["trial"], TrialRecord(event["trial"])), event)
     return trials
 
 
-def _parse(line: str) -> dict[str, Any] | None:
+def events(path: Path) -> Iterator[dict[str, Any]]:
+    """Every line that is whole, in order; none where there is no file yet."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            event = parse(line)
+            if event is not None:
+                yield event
+
+
+def parse(line: str) -> dict[str, Any] | None:
+    """One line; None for one that is cut or of another version."""
     try:
         event = json.loads(line)
     except json.JSONDecodeError:
