@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from tune_jobs.results.rundir import RunDir
 
 
 class Exit(IntEnum):
@@ -96,8 +99,10 @@ def search(
             cause = "interrupted" if outcome.ended == "interrupted" else "the budget is used up"
             say(out, f"{cause}, {left} of {total} trials left; the same command takes it up again")
         if outcome.ended == "interrupted":
+            _write_report(run_dir)
             raise typer.Exit(Exit.INTERRUPTED)
         if not selection.candidates(rows):
+            _write_report(run_dir)
             say(out, "no usable trial: none is COMPLETE with an accuracy; no best.yaml is written")
             raise typer.Exit(Exit.NO_USABLE_TRIAL)
         row, reason = best.choose(rows, "best")
@@ -105,6 +110,7 @@ def search(
         say(out, f"best: trial {row.id}, {reason}; test accuracy {row.test_accuracy:.2%}")
         if front := best.write_front(run_dir, asked, rows):
             say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {front[0].parent}")
+        _write_report(run_dir)
         data = [] if data_dir is None else ["--data-dir", str(data_dir)]
         say(out, f"next: {shlex.join(['python', '-m', 'tune_jobs', 'train', str(run_dir.best), *data])}")
         say(out, f"      {shlex.join(['tensorboard', '--logdir', str(run_dir.path)])}")
@@ -209,6 +215,7 @@ def confirm(
         for line in confirmation_lines(found):
             say(out, line)
         say(out, f"written to {run_dir.confirmation}")
+        _write_report(run_dir)
 
 
 @app.command()
@@ -238,6 +245,64 @@ def train(
             train_one(best.load(config, overrides), _data_dir(data_dir), path, lambda line: say(out, line))
         except DivergedError as error:
             _fail(f"diverged: {error}; no model is written", Exit.NO_USABLE_TRIAL)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Run directories, or names of runs under the storage.")],
+    form: Annotated[
+        str,
+        typer.Option("--format", help="html: one page with figures.  md: tables and findings.  csv: the rows."),
+    ] = "html",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write.  By default html goes to report.html, in the run directory or, of several runs, in "
+            "this folder; md and csv are printed."
+        ),
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    data_dir: DataDir = None,
+) -> None:
+    """Write the report of a run, or of several side by side.  Nothing is trained: where `train` has written the best
+    config's weights, they are run on the test images once, to show what the model confuses."""
+    with _one_line_errors():
+        from tune_jobs.console import console, say
+        from tune_jobs.errors import UsageError
+        from tune_jobs.results import rundir
+        from tune_jobs.results.report import FORMATS
+
+        if form not in FORMATS:
+            raise UsageError(f"--format {form}: there is no such format; there are {', '.join(FORMATS)}")
+        found = [rundir.find(run, _storage(storage)) for run in runs]
+        if form == "html":
+            from tune_jobs.results.report import page
+
+            path = output or (found[0].report if len(found) == 1 else Path("report.html"))
+            page.write(found, path.absolute(), _data_dir(data_dir))
+        else:
+            from tune_jobs.results.report import text
+
+            written = text.markdown(found) if form == "md" else text.csv(found)
+            if output is None:
+                typer.echo(written, nl=False)
+                return
+            path = output
+            rundir.write_text(path.absolute(), written)
+        say(console(), f"report: {path}")
+
+
+def _write_report(run_dir: RunDir) -> None:
+    """report.html at the end of a command whose result is on disk already: a fault in it is told, and costs no more."""
+    from tune_jobs.console import console, say
+    from tune_jobs.results.report import page
+
+    try:
+        page.write([run_dir], run_dir.report, look=False)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the search's result and exit code stand
+        say(console(stderr=True), f"no report was written ({type(error).__name__}: {error})")
+    else:
+        say(console(), f"report: {run_dir.report}")
 
 
 def _storage(given: str) -> Path:

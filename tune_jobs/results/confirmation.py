@@ -110,7 +110,7 @@ def load(path: Path) -> Confirmation | None:
 
 
 def _summary(found: dict[str, Any]) -> Summary:
-    return Summary(**{key: _number(value) for key, value in found.items()})
+    return Summary(found["n"], *(_number(found[key]) for key in ("mean", "std", "low", "high")))
 
 
 def _number(value: float | None) -> float:

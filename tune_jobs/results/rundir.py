@@ -57,6 +57,10 @@ class RunDir:
     def best(self) -> Path:
         return self.path / "best.yaml"
 
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
     def read_environment(self) -> dict[str, Any]:
         """What environment.json says.  Raises UsageError where it is missing or damaged."""
         try:

@@ -1,1 +1,6 @@
-"""report.html: what a run has found, for a person to look at; the same as Markdown or CSV."""
+"""What a run has found, for a person to look at: report.html, Markdown or CSV."""
+
+from __future__ import annotations
+
+FORMATS = ("html", "md", "csv")
+"""Of `report --format`."""

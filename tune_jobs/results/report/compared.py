@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from tune_jobs.results.report.findings import points
 from tune_jobs.results.report.loaded import Loaded
 from tune_jobs.results.statistics import LEVEL, Summary
 
@@ -66,11 +67,11 @@ def _verdict(loaded: Loaded, first: Loaded) -> str:
     if loaded.choice is None or first.choice is None:
         return "nothing to compare"
     if one is None or other is None:
-        gap = 100 * (loaded.choice.candidate.accuracy - first.choice.candidate.accuracy)
-        return f"{gap:+.2f} points to the first run, by single scores: confirm both to know"
-    gap = 100 * (one.mean - other.mean)
+        gap = points(loaded.choice.candidate.accuracy - first.choice.candidate.accuracy, sign=True)
+        return f"{gap} points to the first run, by single scores: confirm both to know"
+    gap = points(one.mean - other.mean, sign=True)
     if not (one.std > 0 or other.std > 0):
-        return f"{gap:+.2f} points to the first run; neither has a spread over seeds"
+        return f"{gap} points to the first run; neither has a spread over seeds"
     p = stats.ttest_ind_from_stats(one.mean, one.std, one.n, other.mean, other.std, other.n, equal_var=False).pvalue
     told = "really apart" if p < 1 - LEVEL else "not distinguishable"
-    return f"{gap:+.2f} points to the first run, {told} (Welch's t-test over seeds, p = {p:.3f})"
+    return f"{gap} points to the first run, {told} (Welch's t-test over seeds, p = {p:.3f})"

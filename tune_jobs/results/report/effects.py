@@ -120,7 +120,7 @@ def outcomes(loaded: Loaded) -> Outcomes:
 
 
 def _best_up_to(trial: TrialRecord, epochs: int) -> float:
-    return max((math.nan if e["val_accuracy"] is None else e["val_accuracy"] for e in trial.epochs[:epochs]))
+    return max(math.nan if e["val_accuracy"] is None else e["val_accuracy"] for e in trial.epochs[:epochs])
 
 
 def effects(loaded: Loaded, found: Outcomes) -> list[Effect]:

@@ -61,17 +61,16 @@ def figures(loaded: Loaded, effects: Sequence[Effect]) -> list[Figure]:
     """Those that the run has something to show for, in the order of the page."""
     if not loaded.rows:
         return []
-    makers = (
-        lambda: _curves(loaded),
-        lambda: _history(loaded),
-        lambda: _importance(loaded, effects),
-        lambda: _heat(loaded),
-        lambda: _parallel(loaded),
-        lambda: _trade_offs(loaded),
-        lambda: _objectives(loaded),
-        lambda: _time_line(loaded),
-    )
-    return [figure for make in makers for figure in make()]
+    return [
+        *_curves(loaded),
+        *_history(loaded),
+        *_importance(loaded, effects),
+        *_heat(loaded),
+        *_parallel(loaded),
+        *_trade_offs(loaded),
+        *_objectives(loaded),
+        *_time_line(loaded),
+    ]
 
 
 def spec(figure: go.Figure, height: int = 380, **layout: Any) -> dict[str, Any]:
@@ -85,6 +84,11 @@ def spec(figure: go.Figure, height: int = 380, **layout: Any) -> dict[str, Any]:
 def axis(title: str, **more: Any) -> dict[str, Any]:
     """An axis under this title."""
     return {"title": {"text": title}} | more
+
+
+def models_of(loaded: Loaded) -> dict[str, dict[str, str]]:
+    """Model -> its colour and its symbol, the same in all figures of a run."""
+    return grouped([row.config["model"] for row in loaded.rows if "model" in row.config])
 
 
 def grouped(names: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -127,7 +131,7 @@ def _curves_of(loaded: Loaded, metric: str, scale: float, chosen: str | None) ->
     if not by_model:
         return None
     many = len(loaded.trials) > 60
-    looks = grouped(list(by_model))
+    looks = models_of(loaded)
     figure = go.Figure()
     for model, line in by_model.items():
         ids, x, y = zip(*line, strict=True)
@@ -244,14 +248,7 @@ def _importance(loaded: Loaded, effects: Sequence[Effect]) -> Iterator[Figure]:
     else:
         if len(loaded.candidates) < FEWEST_FOR_IMPORTANCE:
             return
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            figure = optuna.visualization.plot_param_importances(
-                study(loaded),
-                evaluator=PedAnovaImportanceEvaluator(),
-                target=lambda trial: trial.values[0],
-                target_name=_in_words(next(iter(loaded.experiment.search.objectives))),
-            )
+        figure = _ped_anova(loaded)
         figure.update_traces(marker_color="var(--c0)", hovertemplate="%{y}: %{x:.2f}<extra></extra>")
         first = next(iter(loaded.experiment.search.objectives))
         caption = (
@@ -262,6 +259,20 @@ def _importance(loaded: Loaded, effects: Sequence[Effect]) -> Iterator[Figure]:
         x = axis("relative importance")
     height = 120 + 34 * len(figure.data[0].y)
     yield Figure("importance", title, caption, spec(figure, height, xaxis=x, yaxis={"automargin": True}))
+
+
+def _ped_anova(loaded: Loaded) -> go.Figure:
+    """For the first objective."""
+    name, way = next(iter(loaded.experiment.search.objectives.items()))
+    target = None
+    if len(loaded.experiment.search.objectives) > 1:  # with a target of one's own, PED-ANOVA looks for its low end
+        sign = -1 if way == "max" else 1
+        target = lambda trial: sign * trial.values[0]  # noqa: E731
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says which fields have few trials; the caption says so of all
+        return optuna.visualization.plot_param_importances(
+            study(loaded), evaluator=PedAnovaImportanceEvaluator(), target=target, target_name=_in_words(name)
+        )
 
 
 def _objectives(loaded: Loaded) -> Iterator[Figure]:
@@ -291,7 +302,13 @@ def _parallel(loaded: Loaded) -> Iterator[Figure]:
     dimensions.append({"label": "accuracy, %", "values": accuracy})
     # A few very bad trials would take all the colours: the scale covers the upper three quarters.
     ends = float(np.quantile(accuracy, 0.25)), max(accuracy)
-    line = {"color": accuracy, "colorscale": SEQUENTIAL, "cmin": ends[0], "cmax": ends[1], "showscale": False}
+    line = {
+        "color": accuracy,
+        "colorscale": [[0, "var(--l0)"], [1, "var(--l1)"]],
+        "cmin": ends[0],
+        "cmax": ends[1],
+        "showscale": False,
+    }
     figure = go.Figure({"type": "parcoords", "dimensions": dimensions, "line": line}, skip_invalid=False)
     yield Figure(
         "parallel",
@@ -316,7 +333,7 @@ def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
         return {"label": name, "values": numbers}
     ordered = ([None] if None in values else []) + distinct
     # Of many values, those of numbers that only some models read, a tick for a few.
-    every = max(1, len(ordered) // MOST_LEVELS)
+    every = math.ceil(len(ordered) / MOST_LEVELS)
     places = {repr(value): place for place, value in enumerate(ordered)}
     return {
         "label": name,
@@ -379,7 +396,7 @@ def _trade_offs(loaded: Loaded) -> Iterator[Figure]:
             continue
         figure = _trade_off(loaded, found, metric)
         caption = f"Every complete config; the line joins those that none beats in both.{more}"
-        x = axis(_in_words(metric), type="log", dtick=1 if _decades(found, metric) > 1 else "D2")
+        x = axis(_in_words(metric), **({"type": "log", "dtick": 1} if _decades(found, metric) > 1 else {}))
         yield Figure(key, title, caption, spec(figure, xaxis=x, yaxis=axis(_in_words("val_accuracy"))))
 
 
@@ -389,10 +406,11 @@ def _decades(found: Sequence[Candidate], metric: str) -> float:
 
 
 def _trade_off(loaded: Loaded, found: Sequence[Candidate], metric: str) -> go.Figure:
-    looks = grouped([c.rows[0].config["model"] for c in found])
     figure = go.Figure()
-    for model, look in looks.items():
+    for model, look in models_of(loaded).items():
         own = [c for c in found if c.rows[0].config["model"] == model]
+        if not own:
+            continue
         figure.add_scatter(
             x=[c.value(metric) for c in own],
             y=[100 * c.accuracy for c in own],

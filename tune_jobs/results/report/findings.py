@@ -48,7 +48,7 @@ def findings(loaded: Loaded) -> list[Finding]:
 
 def points(difference: float, sign: bool = False) -> str:
     """A difference of accuracies, in percentage points."""
-    return f"{100 * difference:{'+' if sign else ''}.2f}"
+    return f"{100 * difference:{'+' if sign else ''}.2f}".replace("-", "−")
 
 
 def wilson(loaded: Loaded, accuracy: float) -> tuple[float, float]:
@@ -124,7 +124,7 @@ def _shares_differ(one: float, other: float, images: int) -> bool:
 def _field(effect: Effect) -> Finding:
     best, worst = effect.groups[0], effect.groups[-1]
     gap = points(effect.difference)
-    tested = "" if math.isnan(effect.p) else f"; p = {_p(effect.p)} after Holm's correction"
+    tested = "" if math.isnan(effect.p) else f"; {_p(effect.p)} after Holm's correction"
     if effect.matched:
         spread = "" if math.isnan(effect.low) else f", 95 % interval {points(effect.low)} to {points(effect.high)}"
         text = (
@@ -145,7 +145,7 @@ def _field(effect: Effect) -> Finding:
 
 
 def _p(p: float) -> str:
-    return "below 0.001" if p < 0.001 else f"{p:.3f}"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _not_compared(loaded: Loaded, found: list[Effect]) -> Iterator[Finding]:

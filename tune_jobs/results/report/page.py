@@ -18,6 +18,7 @@ from typing import Any
 import jinja2
 
 from tune_jobs.errors import UsageError
+from tune_jobs.results.confirmation import Confirmed
 from tune_jobs.results.report import figures as drawing
 from tune_jobs.results.report import predictions
 from tune_jobs.results.report.compared import Line, lines
@@ -108,9 +109,9 @@ def render(sections: Sequence[Section]) -> str:
     )
 
 
-def percent(value: float, digits: int = 2) -> str:
+def percent(value: float) -> str:
     """A share from 0 to 1; a dash where there is none."""
-    return "–" if math.isnan(value) else f"{100 * value:.{digits}f} %"
+    return "–" if math.isnan(value) else f"{100 * value:.2f}%"
 
 
 def duration(seconds: float | None) -> str:
@@ -179,11 +180,20 @@ def _headline(loaded: Loaded) -> dict[str, Any]:
         "choice": choice,
         "confirmed": confirmed,
         "first": confirmed is not None and confirmed.versus_first is None,
+        "higher": _higher(loaded, confirmed),
         "images": wilson(loaded, choice.candidate.accuracy),
         "config": [(f, label(row.config[f])) for f in loaded.fields if f in row.config],
         "command": shlex.join(again),
         "confirm": shlex.join([*name, "confirm", str(loaded.run.path)]),
     }
+
+
+def _higher(loaded: Loaded, confirmed: Confirmed | None) -> Confirmed | None:
+    """A confirmed config with a higher mean than this one."""
+    if loaded.confirmation is None or confirmed is None:
+        return None
+    first = loaded.confirmation.configs[0]
+    return first if first.val.mean > confirmed.val.mean else None
 
 
 def _constant(loaded: Loaded) -> dict[str, str]:
@@ -201,11 +211,11 @@ def _constant(loaded: Loaded) -> dict[str, str]:
 def _table(loaded: Loaded) -> tuple[list[Column], list[tuple[Row, list[Cell]]]]:
     """Best first; what is not COMPLETE at the end."""
     values = {name: [row.config.get(name) for row in loaded.rows] for name in loaded.fields}
-    columns = [Column("trial", False), Column("state", False)]
+    columns = [Column("trial", False), Column("state", False), Column("val %", True), Column("test %", True)]
     columns += [Column(name, all(v is None or type(v) in (int, float) for v in values[name])) for name in loaded.fields]
     if any(row.fold for row in loaded.rows):
         columns.append(Column("seed", True))
-    names = ("val %", "test %", "best epoch", "epochs", "train s", "params", "MACs")
+    names = ("best epoch", "epochs", "train s", "params", "MACs")
     columns += [Column(name, True) for name in names]
     if any(row.reason for row in loaded.rows):
         columns.append(Column("reason", False))
@@ -224,25 +234,22 @@ def _cell(row: Row, column: str) -> Cell:
         case "state":
             return Cell(row.state, row.state)
         case "val %" | "test %":
-            value = row.val_accuracy if column == "val %" else row.test_accuracy
-            return Cell("–", "") if math.isnan(value) else Cell(f"{100 * value:.2f}", repr(100 * value))
+            return _number(100 * (row.val_accuracy if column == "val %" else row.test_accuracy))
         case "train s":
-            return (
-                Cell("–", "")
-                if math.isnan(row.train_time_s)
-                else Cell(f"{row.train_time_s:.2f}", repr(row.train_time_s))
-            )
+            return _number(row.train_time_s)
         case "params" | "MACs":
-            value = row.params if column == "params" else row.macs
-            return Cell(count(value), "" if value is None else str(value))
-        case "best epoch" | "epochs" | "seed":
-            value = {"best epoch": row.best_epoch, "epochs": row.epochs, "seed": row.seed}[column]
-            return Cell("–", "") if value is None else Cell(str(value), str(value))
+            cost = row.params if column == "params" else row.macs
+            return Cell(count(cost), "" if cost is None else str(cost))
         case "reason":
             text = f"{row.failure}: {row.reason}" if row.failure else row.reason or ""
             return Cell(text, text)
-    value = row.config.get(column)
+    known = {"best epoch": row.best_epoch, "epochs": row.epochs, "seed": row.seed}
+    value = known[column] if column in known else row.config.get(column)
     return Cell("–", "") if value is None else Cell(label(value), str(value))
+
+
+def _number(value: float) -> Cell:
+    return Cell("–", "") if math.isnan(value) else Cell(f"{value:.2f}", repr(value))
 
 
 def _predictions(loaded: Loaded, data_dir: Path | None, look: bool) -> tuple[Predictions | None, str]:
@@ -250,10 +257,11 @@ def _predictions(loaded: Loaded, data_dir: Path | None, look: bool) -> tuple[Pre
     from models import ModelError
 
     weights = loaded.run.best.with_suffix(".safetensors")
-    how = (
-        f"Its weights are not here. To see what it confuses: {shlex.join(['python', '-m', 'tune_jobs', 'train', str(loaded.run.best)])}, "
-        f"then {shlex.join(['python', '-m', 'tune_jobs', 'report', str(loaded.run.path)])}."
+    train, report = (
+        shlex.join(["python", "-m", "tune_jobs", *words])
+        for words in (["train", str(loaded.run.best)], ["report", str(loaded.run.path)])
     )
+    how = f"Its weights are not here. To see what it confuses: {train}, then {report}."
     try:
         found = predictions.look(loaded.run, data_dir) if look else predictions.known(loaded.run)
     except (DataError, ModelError, UsageError) as error:

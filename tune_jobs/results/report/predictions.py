@@ -159,7 +159,8 @@ def _scores(path: Path, classes: int, images: Tensor) -> Tensor:
     assert isinstance(network, nn.Module)
     network.load_state_dict(tensors)
     with torch.no_grad():
-        return network.eval()(images).softmax(1)
+        logits: Tensor = network.eval()(images)
+    return logits.softmax(1)
 
 
 def _svm_votes(config: Any, tensors: dict[str, Tensor], x: Tensor, classes: int) -> Tensor:
