@@ -40,8 +40,8 @@ COLOURS = 6
 """Of --c0, --c1, …: more groups than these start again, with another symbol."""
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 SEQUENTIAL = [[i / 4, f"var(--s{i})"] for i in range(5)]
-FEWEST_FOR_IMPORTANCE = 10
-"""Complete configs: fewer have no top tenth to tell from the rest."""
+FEWEST_FOR_IMPORTANCE = 30
+"""Complete configs: fewer have no best tenth to tell from the rest."""
 MOST_LEVELS = 12
 """Of an axis of the heat map: numbers with more are shown in parts of equal counts."""
 
@@ -224,41 +224,42 @@ def _history(loaded: Loaded) -> Iterator[Figure]:
 
 
 def _importance(loaded: Loaded, effects: Sequence[Effect]) -> Iterator[Figure]:
-    """Of a grid, each field's share of the variance; of sampled configs, Optuna's PED-ANOVA."""
-    title = "What mattered"
-    if loaded.experiment.search.method == "grid":
-        ranked = sorted((effect for effect in effects if effect.matched), key=lambda effect: effect.share)
-        if not ranked:
-            return
-        bars = go.Bar(
-            x=[100 * effect.share for effect in ranked],
-            y=[effect.field for effect in ranked],
-            orientation="h",
-            marker_color="var(--c0)",
-            hovertemplate="%{y}: %{x:.1f} %<extra></extra>",
-        )
-        rest = 100 * (1 - sum(effect.share for effect in ranked))
+    """Each field's share of the variance; of many sampled configs, Optuna's PED-ANOVA."""
+    sampled = loaded.experiment.search.method != "grid"
+    figure = _ped_anova(loaded) if sampled and len(loaded.candidates) >= FEWEST_FOR_IMPORTANCE else _shares(effects)
+    if figure is None:
+        return
+    if not sampled:
+        x = axis("share of the variance, %")
+        caption = "The share of the variance between its matched cells that goes with each field alone."
+        rest = 100 * (1 - sum(effect.share for effect in effects))
+        if len({effect.n * len(effect.groups) for effect in effects}) == 1 and rest > 0:  # all of the same cells
+            caption = caption.replace("its matched", "matched").rstrip(".")
+            caption += f"; interactions and noise have what is left ({rest:.0f} %)."
+    elif len(loaded.candidates) < FEWEST_FOR_IMPORTANCE:
+        x = axis("share of the variance of ranks, %")
         caption = (
-            "The share of the variance between matched cells that goes with each field alone; interactions and noise "
-            f"have what is left ({max(rest, 0):.0f} %)."
+            "Epsilon squared of the Kruskal-Wallis tests above. A share that is not told from chance is 0 or small."
         )
-        if len({effect.n * len(effect.groups) for effect in ranked}) > 1:  # not one and the same set of cells
-            caption = "The share of the variance between its matched cells that goes with each field alone."
-        figure, x = go.Figure(bars), axis("share of the variance, %")
     else:
-        if len(loaded.candidates) < FEWEST_FOR_IMPORTANCE:
-            return
-        figure = _ped_anova(loaded)
-        figure.update_traces(marker_color="var(--c0)", hovertemplate="%{y}: %{x:.2f}<extra></extra>")
-        first = next(iter(loaded.experiment.search.objectives))
-        caption = (
-            f"PED-ANOVA (Optuna; Watanabe et al. 2023) of {len(loaded.candidates)} complete configs, for "
-            f"{_in_words(first).split(',')[0]}: what sets the best tenth apart from the rest. Relative, and unsure "
-            "with few trials."
-        )
         x = axis("relative importance")
+        name = _in_words(next(iter(loaded.experiment.search.objectives))).split(",")[0]
+        caption = (
+            f"PED-ANOVA (Optuna; Watanabe et al. 2023) of {len(loaded.candidates)} complete configs, for {name}: what "
+            "sets the best tenth apart from all that the sampler tried. Relative; whether a field is told from chance, "
+            "the findings say."
+        )
+    figure.update_traces(marker_color="var(--c0)", hovertemplate="%{y}: %{x:.3g}<extra></extra>")
     height = 120 + 34 * len(figure.data[0].y)
-    yield Figure("importance", title, caption, spec(figure, height, xaxis=x, yaxis={"automargin": True}))
+    yield Figure("importance", "What mattered", caption, spec(figure, height, xaxis=x))
+
+
+def _shares(effects: Sequence[Effect]) -> go.Figure | None:
+    ranked = sorted(effects, key=lambda effect: effect.share)
+    if not ranked:
+        return None
+    shares, names = [100 * effect.share for effect in ranked], [effect.field for effect in ranked]
+    return go.Figure(go.Bar(x=shares, y=names, orientation="h"))
 
 
 def _ped_anova(loaded: Loaded) -> go.Figure:
@@ -286,7 +287,7 @@ def _objectives(loaded: Loaded) -> Iterator[Figure]:
     scene = {f"{a}axis": axis(_in_words(name)) for name, a in zip(objectives, "xyz", strict=False)}
     layout = scene if len(objectives) == 2 else {"scene": scene}
     yield Figure("objectives", "The search's objectives", "Every complete config; the best trade-offs apart (Optuna).",
-                 spec(figure, **layout))  # fmt: skip
+                 spec(figure, showlegend=True, **layout))  # fmt: skip
 
 
 # --- from the rows ------------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@
       : Math[least ? "min" : "max"](...found);
     const z = cells.map((row) => row.map(sum));
     const text = z.map((row) => row.map((value) => value === null ? "" : least ? value.toPrecision(3) : value.toFixed(2)));
-    const axis = (name) => ({ title: { text: name }, type: "category", showgrid: false });
+    const axis = (name) => ({ title: { text: name, standoff: 16 }, type: "category", showgrid: false });
     return {
       data: [{
         type: "heatmap", z, x: across.labels, y: down.labels, text, texttemplate: across.labels.length > 8 ? "" : "%{text}",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tune_jobs.errors import UsageError
 from tune_jobs.results import best
 from tune_jobs.results.rundir import RunDir, replacing
 
@@ -65,7 +66,7 @@ def look(run: RunDir, data_dir: Path | None) -> Predictions | None:
     """As `known`; else the weights are run on the test part, and what they say is kept.
 
     None where there are no weights, or they are of another config than best.yaml's.  Raises DataError where the data
-    cannot be had.
+    cannot be had, UsageError where they are other data.
     """
     weights = run.best.with_suffix(".safetensors")
     if (found := known(run)) is not None:
@@ -121,7 +122,10 @@ def _run(run: RunDir, path: Path, data_dir: Path | None) -> Predictions:
     from datasets import load_splits
     from datasets.transforms import Transform
 
-    splits = load_splits(best.load(run.best).dataset, data_dir)
+    config = best.load(run.best)
+    splits = load_splits(config.dataset, data_dir)
+    if config.data_sha256 not in (None, splits.sha256):
+        raise UsageError("these are not the images that the config was chosen on")
     transform = Transform.of(splits, torch.device("cpu"))
     scores = torch.cat([_scores(path, len(splits.classes), transform(part)) for part in splits.test.images.split(500)])
     labels, predicted = splits.test.labels, scores.argmax(1)
