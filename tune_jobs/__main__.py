@@ -132,8 +132,15 @@ def presets() -> None:
 
 
 @app.command()
-def status(run: Run, storage: Storage = DEFAULT_STORAGE) -> None:
-    """Say how far a run is, from its ledger, also while it runs."""
+def status(
+    run: Run,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Stay and show each trial as it goes, until no process runs it; Ctrl-C leaves."),
+    ] = False,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Say how far a run is, from its ledger, also while it runs, and from any machine that sees its directory."""
     with _one_line_errors():
         from collections import Counter
 
@@ -141,9 +148,13 @@ def status(run: Run, storage: Storage = DEFAULT_STORAGE) -> None:
         from tune_jobs.results import ledger, rundir, table
 
         run_dir = rundir.find(run, _storage(storage))
+        out = console()
+        if follow:
+            from tune_jobs.follow import watch
+
+            watch(run_dir, out)
         rows = table.rows(ledger.read(run_dir.ledger).values())
         states = Counter(row.state for row in rows)
-        out = console()
         out.print(trials_table(rows))
         counts = ", ".join(f"{count} {state}" for state, count in states.items())
         finished = sum(row.finished for row in rows)

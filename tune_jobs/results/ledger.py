@@ -107,6 +107,26 @@ def events(path: Path) -> Iterator[dict[str, Any]]:
                 yield event
 
 
+class Tail:
+    """Reads a ledger that is being written, each time on from where it stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """The lines that are new and whole; one that is half written is left for the next time."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        lines = whole.decode("utf-8", errors="replace").split("\n")
+        return [event for line in lines if (event := parse(line)) is not None]
+
+
 def parse(line: str) -> dict[str, Any] | None:
     """One line; None for one that is cut or of another version."""
     try:
