@@ -238,9 +238,7 @@ def _importance(loaded: Loaded, effects: Sequence[Effect]) -> Iterator[Figure]:
             caption += f"; interactions and noise have what is left ({rest:.0f} %)."
     elif len(loaded.candidates) < FEWEST_FOR_IMPORTANCE:
         x = axis("share of the variance of ranks, %")
-        caption = (
-            "Epsilon squared of the Kruskal-Wallis tests above. A share that is not told from chance is 0 or small."
-        )
+        caption = "Epsilon squared of the Kruskal-Wallis tests; which of them are told from chance, the findings say."
     else:
         x = axis("relative importance")
         name = _in_words(next(iter(loaded.experiment.search.objectives))).split(",")[0]
