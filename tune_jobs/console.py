@@ -74,7 +74,7 @@ class Progress:
 
 def trial_line(trial: TrialRecord, finished: int, total: int, fields: Sequence[str]) -> str:
     """One line for a trial that has just finished, or failed and waits to be tried again."""
-    config = " ".join(f"{name}={text_of(trial.config[name])}" for name in fields if name in trial.config)
+    config = " ".join(f"{name}={_text(trial.config[name])}" for name in fields if name in trial.config)
     head = f"[{finished}/{total}] {trial.id} {trial.state}"
     if trial.state == "COMPLETE":
         accuracy, seconds = trial.result["val_accuracy"], trial.result["train_time_s"]
@@ -97,8 +97,8 @@ def trials_table(rows: Sequence[Row]) -> Table:
     if failed:
         table.add_column("failure", overflow="fold")
     for row in sorted(rows, key=_rank):
-        cells = [row.id, *([row.state] if stated else []), *(text_of(row.config.get(name)) for name in fields)]
-        cells += [_fixed(100 * row.val_accuracy, 2), _fixed(100 * row.test_accuracy, 2), text_of(row.best_epoch)]
+        cells = [row.id, *([row.state] if stated else []), *(_text(row.config.get(name)) for name in fields)]
+        cells += [_fixed(100 * row.val_accuracy, 2), _fixed(100 * row.test_accuracy, 2), _text(row.best_epoch)]
         cells += [str(row.epochs), _fixed(row.train_time_s, 1)]
         if failed:
             cells.append(f"{row.failure}: {row.reason}" if row.failure else "")
@@ -117,7 +117,7 @@ def confirmation_table(found: Confirmation) -> Table:
     table.add_column("verdict")
     for confirmed in found.configs:
         val, versus = confirmed.val, confirmed.versus_first
-        cells = [confirmed.trial, *(text_of(confirmed.config.get(name)) for name in fields)]
+        cells = [confirmed.trial, *(_text(confirmed.config.get(name)) for name in fields)]
         cells += [_fixed(100 * confirmed.search_val_accuracy, 2), _fixed(100 * val.mean, 2), _fixed(100 * val.std, 2)]
         cells += [f"{_fixed(100 * val.low, 2)} to {_fixed(100 * val.high, 2)}", _fixed(confirmed.train_time_s, 1)]
         if versus is None:
@@ -161,8 +161,7 @@ def _fixed(value: float, digits: int) -> str:
     return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def text_of(value: Any) -> str:
-    """A config value; a dash where there is none."""
+def _text(value: Any) -> str:
     if value is None:
         return "–"
     return f"{value:g}" if isinstance(value, float) else str(value)

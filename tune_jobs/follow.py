@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from tune_jobs import yaml
-from tune_jobs.console import percent, say, text_of, trial_line
+from tune_jobs.console import percent, say, trial_line
 from tune_jobs.experiment import Experiment, check
 from tune_jobs.results import ledger
 from tune_jobs.results.ledger import TrialRecord
@@ -91,9 +91,9 @@ class Board:
         for trial in self._trials.values():
             if trial.state == "RUNNING":
                 last: dict[str, Any] = trial.epochs[-1] if trial.epochs else {}
-                config = (text_of(trial.config.get(name)) for name in fields)
+                config = (_cell(trial.config.get(name)) for name in fields)
                 epochs = f"{last.get('epoch', 0)}/{trial.config.get('epochs', 1)}"
-                losses = (text_of(last.get(name)) for name in ("train_loss", "val_loss"))
+                losses = (_cell(last.get(name)) for name in ("train_loss", "val_loss"))
                 accuracy = last.get("val_accuracy")
                 score = percent(math.nan if accuracy is None else accuracy)
                 table.add_row(*map(escape, (trial.id, *config, epochs, *losses, score)))
@@ -119,6 +119,12 @@ def watch(run: RunDir, out: Console) -> None:
             if not running and not news:
                 return
             time.sleep(POLL_S)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _clock(seconds: float) -> str:
