@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from profiling import options
+
+if TYPE_CHECKING:
+    from tune_jobs.results.rundir import RunDir
 
 
 class Exit(IntEnum):
@@ -106,11 +109,10 @@ def search(
             raise typer.Exit(Exit.INTERRUPTED)
         usable = len(selection.candidates(rows))
         if usable < asked.min_usable:
+            _write_report(run_dir)
             wanted = f", of the {asked.min_usable} that min_usable asks for" if asked.min_usable > 1 else ""
-            say(
-                out,
-                f"{usable or 'no'} usable trial{'s' * (usable > 1)}{wanted}: COMPLETE with an accuracy; no best.yaml",
-            )
+            some = f"{usable} usable trial{'s' * (usable > 1)}" if usable else "no usable trial"
+            say(out, f"{some}{wanted}: COMPLETE with an accuracy; no best.yaml")
             raise typer.Exit(Exit.NO_USABLE_TRIAL)
         row, reason = best.choose(rows, "best")
         best.write(run_dir, asked, row, "best", reason, run_dir.best)
@@ -118,6 +120,7 @@ def search(
         say(out, f"best: trial {row.id}, {reason}; test accuracy {row.test_accuracy:.2%}")
         if front := best.write_front(run_dir, asked, rows):
             say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {front[0].parent}")
+        _write_report(run_dir)
         data = [] if data_dir is None else ["--data-dir", str(data_dir)]
         say(out, f"next: {shlex.join(['python', '-m', 'tune_jobs', 'train', str(run_dir.best), *data])}")
         say(out, f"      {shlex.join(['tensorboard', '--logdir', str(run_dir.path)])}")
@@ -162,8 +165,15 @@ def presets() -> None:
 
 
 @app.command()
-def status(run: Run, storage: Storage = DEFAULT_STORAGE) -> None:
-    """Say how far a run is, from its ledger, also while it runs."""
+def status(
+    run: Run,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Stay and show each trial as it goes, until no process runs it; Ctrl-C leaves."),
+    ] = False,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Say how far a run is, from its ledger, also while it runs, and from any machine that sees its directory."""
     with _one_line_errors():
         from collections import Counter
 
@@ -171,9 +181,13 @@ def status(run: Run, storage: Storage = DEFAULT_STORAGE) -> None:
         from tune_jobs.results import ledger, rundir, table
 
         run_dir = rundir.find(run, _storage(storage))
+        out = console()
+        if follow:
+            from tune_jobs.follow import watch
+
+            watch(run_dir, out)
         rows = table.rows(ledger.read(run_dir.ledger).values())
         states = Counter(row.state for row in rows)
-        out = console()
         out.print(trials_table(rows))
         counts = ", ".join(f"{count} {state}" for state, count in states.items())
         finished = sum(row.finished for row in rows)
@@ -256,6 +270,7 @@ def confirm(
         for line in confirmation_lines(found):
             say(out, line)
         say(out, f"written to {run_dir.confirmation}")
+        _write_report(run_dir)
 
 
 @app.command()
@@ -332,6 +347,64 @@ def benchmark(
             raise typer.Exit(Exit.INTERRUPTED)
         if not any(row.complete for row in outcome.rows):
             _fail("no row could be measured", Exit.NO_USABLE_TRIAL)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Run directories, or names of runs under the storage.")],
+    form: Annotated[
+        str,
+        typer.Option("--format", help="html: one page with figures.  md: tables and findings.  csv: the rows."),
+    ] = "html",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write.  By default html goes to report.html, in the run directory or, of several runs, in "
+            "this folder; md and csv are printed."
+        ),
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    data_dir: DataDir = None,
+) -> None:
+    """Write the report of a run, or of several side by side.  Nothing is trained: where `train` has written the best
+    config's weights, they are run on the test images once, to show what the model confuses."""
+    with _one_line_errors():
+        from tune_jobs.console import console, say
+        from tune_jobs.errors import UsageError
+        from tune_jobs.results import rundir
+        from tune_jobs.results.report import FORMATS
+
+        if form not in FORMATS:
+            raise UsageError(f"--format {form}: there is no such format; there are {', '.join(FORMATS)}")
+        found = [rundir.find(run, _storage(storage)) for run in runs]
+        if form == "html":
+            from tune_jobs.results.report import page
+
+            path = output or (found[0].report if len(found) == 1 else Path("report.html"))
+            page.write(found, path.absolute(), _data_dir(data_dir))
+        else:
+            from tune_jobs.results.report import text
+
+            written = text.markdown(found) if form == "md" else text.csv(found)
+            if output is None:
+                typer.echo(written, nl=False)
+                return
+            path = output
+            rundir.write_text(path.absolute(), written)
+        say(console(), f"report: {path}")
+
+
+def _write_report(run_dir: RunDir) -> None:
+    """report.html at the end of a command whose result is on disk already: a fault in it is told, and costs no more."""
+    from tune_jobs.console import console, say
+    from tune_jobs.results.report import page
+
+    try:
+        page.write([run_dir], run_dir.report, look=False)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the search's result and exit code stand
+        say(console(stderr=True), f"no report was written ({type(error).__name__}: {error})")
+    else:
+        say(console(), f"report: {run_dir.report}")
 
 
 def _storage(given: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,6 +88,33 @@ def conclude(
 def dump(confirmation: Confirmation) -> str:
     """As JSON; NaN is null."""
     return json.dumps(_plain(asdict(confirmation)), indent=2, allow_nan=False) + "\n"
+
+
+def load(path: Path) -> Confirmation | None:
+    """What `dump` wrote; None where there is no confirmation."""
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    configs = [
+        Confirmed(
+            **confirmed
+            | {
+                "val": _summary(confirmed["val"]),
+                "versus_first": versus and Comparison(**versus | {"p": _number(versus["p"])}),
+            }
+        )
+        for confirmed in found["configs"]
+        for versus in [confirmed["versus_first"]]
+    ]
+    return Confirmation(**found | {"configs": configs, "test": _summary(found["test"])})
+
+
+def _summary(found: dict[str, Any]) -> Summary:
+    return Summary(found["n"], *(_number(found[key]) for key in ("mean", "std", "low", "high")))
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def half_width(path: Path) -> float | None:

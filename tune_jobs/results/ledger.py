@@ -20,6 +20,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,17 +111,44 @@ class TrialRecord:
 def read(path: Path) -> dict[str, TrialRecord]:
     """All trials by id, in the order they were made.  A line that is not whole JSON is passed over."""
     trials: dict[str, TrialRecord] = {}
-    if not path.exists():
-        return trials
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            event = _parse(line)
-            if event is not None:
-                apply(trials.setdefault(event["trial"], TrialRecord(event["trial"])), event)
+    for event in events(path):
+        apply(trials.setdefault(event["trial"], TrialRecord(event["trial"])), event)
     return trials
 
 
-def _parse(line: str) -> dict[str, Any] | None:
+def events(path: Path) -> Iterator[dict[str, Any]]:
+    """Every line that is whole, in order; none where there is no file yet."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            event = parse(line)
+            if event is not None:
+                yield event
+
+
+class Tail:
+    """Reads a ledger that is being written, each time on from where it stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """The lines that are new and whole; one that is half written is left for the next time."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        lines = whole.decode("utf-8", errors="replace").split("\n")
+        return [event for line in lines if (event := parse(line)) is not None]
+
+
+def parse(line: str) -> dict[str, Any] | None:
+    """One line; None for one that is cut or of another version."""
     try:
         event = json.loads(line)
     except json.JSONDecodeError:

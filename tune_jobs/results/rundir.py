@@ -65,6 +65,10 @@ class RunDir:
     def best_model(self) -> Path:
         return self.path / "best.safetensors"
 
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
     def read_environment(self) -> dict[str, Any]:
         """What environment.json says.  Raises UsageError where it is missing or damaged."""
         try:

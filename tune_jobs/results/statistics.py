@@ -57,7 +57,7 @@ def compare(scores: Mapping[str, Mapping[int, float]], first: str, images: int) 
     """Every other config against `first`; `scores` are config -> seed -> accuracy over so many images."""
     others = [name for name in scores if name != first]
     differences = {name: _paired(scores[name], scores[first]) for name in others}
-    p_values = {name: _p_value(found, images) for name, found in differences.items()}
+    p_values = {name: p_value(found, images) for name, found in differences.items()}
     known = [name for name in others if not math.isnan(p_values[name])]
     if known:
         corrected = multipletests([p_values[name] for name in known], method="holm")[1]
@@ -76,8 +76,8 @@ def _paired(scores: Mapping[int, float], others: Mapping[int, float]) -> list[fl
     return [scores[seed] - others[seed] for seed in scores if seed in others]
 
 
-def _p_value(differences: list[float], images: int) -> float:
-    """Two-sided, of the paired t-test.
+def p_value(differences: list[float], images: int) -> float:
+    """Two-sided, of the paired t-test on the differences of two accuracies over so many images; NaN for fewer than two.
 
     The spread is taken to be at least that of rounding two accuracies to whole images: a difference of one image that
     happens to be the same over two seeds says nothing, while two svms, which have no spread, can still be told apart.

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from tests.tune_jobs.results.report.conftest import MakeRun, Trial
+from tune_jobs.results.report.effects import Effect, effects, outcomes
+from tune_jobs.results.report.loaded import load
+from tune_jobs.results.rundir import RunDir
+
+OPTIMIZERS, LRS, BATCHES = ("sgd", "adam"), (0.1, 0.01, 0.001), (16, 32)
+GRID = {
+    "space": {"optimizer": {"grid": list(OPTIMIZERS)}, "lr": {"grid": list(LRS)}, "batch_size": {"grid": list(BATCHES)}}
+}
+
+
+def grid(accuracy: Callable[[str, float, int], float]) -> list[Trial]:
+    return [
+        ({"model": "mlp", "optimizer": o, "lr": lr, "batch_size": b}, "COMPLETE", [accuracy(o, lr, b)], {})
+        for o, lr, b in itertools.product(OPTIMIZERS, LRS, BATCHES)
+    ]
+
+
+def found(run: RunDir) -> dict[str, Effect]:
+    loaded = load(run)
+    return {effect.field: effect for effect in effects(loaded, outcomes(loaded))}
+
+
+def test_grid_effect_is_the_mean_of_matched_differences(make_run: MakeRun) -> None:
+    jitter = random.Random(0)
+    scores = {
+        key: 0.8 + 0.1 * (key[0] == "adam") + jitter.gauss(0, 0.01)
+        for key in itertools.product(OPTIMIZERS, LRS, BATCHES)
+    }
+    run = make_run(grid(lambda o, lr, b: scores[o, lr, b]), GRID)
+    effect = found(run)["optimizer"]
+    differences = [scores["adam", lr, b] - scores["sgd", lr, b] for lr, b in itertools.product(LRS, BATCHES)]
+    test = stats.ttest_1samp(differences, 0)
+    assert effect.matched
+    assert effect.apart
+    assert [group.label for group in effect.groups] == ["adam", "sgd"]
+    assert (effect.n, effect.wins) == (6, 6)
+    assert effect.difference == pytest.approx(sum(differences) / 6)
+    assert (effect.low, effect.high) == pytest.approx(tuple(test.confidence_interval(0.95)))
+    assert effect.p == pytest.approx(3 * test.pvalue)  # Holm: the smallest of three
+    assert effect.share > 0.9
+    assert not found(run)["batch_size"].apart
+    assert not found(run)["lr"].apart
+
+
+def test_grid_effect_that_turns_round_says_with_what(make_run: MakeRun) -> None:
+    run = make_run(grid(lambda o, lr, _b: 0.9 - 0.2 * (o == "sgd" and lr == 0.001)), GRID)
+    effect = found(run)["optimizer"]
+    assert effect.by == "lr"
+    assert effect.splits[0].label == "0.001"
+    assert {(split.label, split.n) for split in effect.splits} == {("0.001", 2), ("0.1", 2), ("0.01", 2)}
+    assert effect.splits[0].difference == pytest.approx(0.2)
+
+
+def test_noise_alone_makes_nothing_apart(make_run: MakeRun) -> None:
+    told = 0
+    for seed in range(20):
+        jitter = random.Random(seed)
+        run = make_run(grid(lambda _o, _lr, _b: jitter.gauss(0.9, 0.01)), GRID, name=f"noise{seed}")  # noqa: B023
+        told += sum(effect.apart for effect in found(run).values())
+    assert told <= 2  # 5 % a run are to be expected
+
+
+def test_a_difference_below_the_noise_of_the_images_is_not_told_apart(make_run: MakeRun) -> None:
+    trials = grid(lambda o, lr, b: 0.9 + 0.004 * (o == "adam") + 0.00001 * BATCHES.index(b) * LRS.index(lr))
+    assert not found(make_run(trials, GRID, val=100, name="few"))["optimizer"].apart
+    assert found(make_run(trials, GRID, val=1_000_000, name="many"))["optimizer"].apart
+
+
+def test_cells_that_lack_a_value_are_left_out_of_its_pairs(make_run: MakeRun) -> None:
+    trials = grid(lambda _o, _lr, _b: 0.9)
+    trials[0] = (trials[0][0], "FAIL", [], {"failure": "error", "reason": "?"})
+    assert found(make_run(trials, GRID))["optimizer"].n == 5
+
+
+def test_sampled_range_is_compared_by_thirds_and_all_trials_by_the_epochs_that_they_share(
+    sampled: Callable[[int], RunDir],
+) -> None:
+    loaded = load(sampled(120))
+    basis = outcomes(loaded)
+    assert "2 epochs" in basis.basis
+    assert len(basis.scores) == sum(row.state in ("COMPLETE", "PRUNED") for row in loaded.rows)
+    by_field = {effect.field: effect for effect in effects(loaded, basis)}
+    lr = by_field["lr"]
+    assert not lr.matched
+    assert lr.apart
+    assert len(lr.groups) == 3
+    assert float(lr.groups[0].label.split(" to ")[0]) > 1e-4  # the middle third is best
+    assert math.isnan(lr.low)
+    assert not by_field["hidden_units"].apart
+
+
+def test_repeats_give_the_noise(make_run: MakeRun) -> None:
+    trials: list[Trial] = []
+    for number, lr in enumerate(LRS):
+        for fold, accuracy in enumerate((0.88, 0.90, 0.92)):
+            more: dict[str, Any] = {"fold": fold, "number": number}
+            trials.append(({"model": "mlp", "lr": lr}, "COMPLETE", [accuracy], more))
+    noise = load(make_run(trials, {"space": {"lr": {"grid": list(LRS)}}, "repeats": 3})).noise
+    assert noise.by == "seeds"
+    assert noise.sd == pytest.approx(0.02)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+from tests.tune_jobs.results.report.conftest import MakeRun, Trial
+from tune_jobs.results.report.findings import Finding, findings, points
+from tune_jobs.results.report.loaded import load
+from tune_jobs.results.rundir import RunDir
+
+GRID = {"space": {"optimizer": {"grid": ["sgd", "adam"]}, "lr": {"grid": [0.1, 0.01, 0.001]}}}
+
+
+def grid(gap: float) -> list[Trial]:
+    return [
+        ({"model": "mlp", "optimizer": o, "lr": lr}, "COMPLETE", [0.5, 0.8 + gap * (o == "adam") + 0.001 * i], {})
+        for i, (o, lr) in enumerate(itertools.product(("sgd", "adam"), (0.1, 0.01, 0.001)))
+    ]
+
+
+def by_lead(run: RunDir) -> dict[str, Finding]:
+    return {finding.lead: finding for finding in findings(load(run))}
+
+
+def test_points_have_a_sign_that_is_a_minus() -> None:
+    assert (points(-0.0123), points(0.0123, sign=True)) == ("−1.23", "+1.23")
+
+
+def test_sentences_follow_the_numbers(make_run: MakeRun) -> None:
+    large, none = (
+        by_lead(make_run(grid(0.1), GRID, name="large")),
+        by_lead(make_run(grid(0.0), GRID, val=50, name="none")),
+    )
+    assert large["optimizer matters"].kind == "clear"
+    assert (
+        "adam lies 10.30 points above sgd on average over 3 matched pairs, ahead in 3"
+        in large["optimizer matters"].text
+    )
+    assert none["optimizer: not distinguishable"].kind == "unclear"
+    assert not [finding for finding in none.values() if finding.kind == "clear"]
+    assert "More epochs may help" in large
+    assert "5 of the 5 other complete configs" in none["The best may not be the best"].text
+
+
+def test_best_at_the_end_of_its_axis_is_told(make_run: MakeRun) -> None:
+    text = by_lead(make_run(grid(0.1), GRID))["lr is at the edge"].text
+    assert "at the lowest end of what was searched (0.001 to 0.1)" in text
+
+
+def test_failures_are_counted_by_class(sampled: Callable[[int], RunDir]) -> None:
+    assert "3 of 120 trials FAILed (3 diverged)" in by_lead(sampled(120))["Failures"].text
+
+
+def test_one_trial_and_none_say_nothing_wrong(make_run: MakeRun) -> None:
+    config = {"model": "mlp", "lr": 0.1}
+    assert not [f for f in findings(load(make_run([(config, "COMPLETE", [0.5], {})], name="one"))) if f.kind == "clear"]
+    failed: Trial = (config, "FAIL", [], {"failure": "error", "reason": "no"})
+    assert [finding.lead for finding in findings(load(make_run([failed], name="failed")))] == ["Failures"]
+    assert findings(load(make_run([], name="empty"))) == []

@@ -1,0 +1,133 @@
+"""A run watched from its ledger, by a process that has no part in it, on this machine or another."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import statistics
+import time
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from tune_jobs import yaml
+from tune_jobs.console import percent, say, trial_line
+from tune_jobs.experiment import Experiment, check
+from tune_jobs.results import ledger
+from tune_jobs.results.ledger import TrialRecord
+from tune_jobs.results.rundir import RunDir
+from tune_jobs.results.table import varied
+
+POLL_S = 1.0
+
+
+class Board:
+    """What is known of a run now, brought up to date by `read`; rich shows it as a bar and a row a running trial."""
+
+    def __init__(self, run: RunDir, experiment: Experiment) -> None:
+        self._tail = ledger.Tail(run.ledger)
+        self._asked = (experiment.search.trials or 0) * experiment.repeats
+        self._trials: dict[str, TrialRecord] = {}
+
+    def read(self) -> list[tuple[TrialRecord, int]]:
+        """The trials that have finished, or failed and wait to be tried again, since the last call; with each, how many
+        were finished by then."""
+        news = []
+        for event in self._tail.read():
+            own = self._trials.setdefault(event["trial"], TrialRecord(event["trial"]))
+            ledger.apply(own, event)
+            if event["event"] == "state" and (own.finished or own.failure):
+                news.append((TrialRecord(**vars(own)), self.finished))
+        return news
+
+    @property
+    def finished(self) -> int:
+        return sum(trial.finished for trial in self._trials.values())
+
+    @property
+    def total(self) -> int:
+        """A grid's trials are all in the ledger from the start, a sampler's as they are asked for."""
+        return max(len(self._trials), self._asked)
+
+    @property
+    def fields(self) -> list[str]:
+        """Config fields in which the trials differ; `model` where none does."""
+        return varied([trial.config for trial in self._trials.values()]) or ["model"]
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the end, were all trials as long as those before and as many at once as now; NaN while nothing
+        is known."""
+        times = [t.wall_time_s for t in self._trials.values() if t.finished and t.wall_time_s is not None]
+        running = sum(trial.state == "RUNNING" for trial in self._trials.values())
+        if not times or not running:
+            return math.nan
+        return statistics.fmean(times) * (self.total - self.finished) / running
+
+    @property
+    def best(self) -> float:
+        """The highest validation accuracy of a COMPLETE trial; NaN for none."""
+        scores = [trial.result.get("val_accuracy") for trial in self._trials.values() if trial.state == "COMPLETE"]
+        return max((score for score in scores if score is not None), default=math.nan)
+
+    def __rich__(self) -> RenderableType:
+        head = Table.grid(padding=(0, 1))
+        left = "" if math.isnan(self.left_s) else f"about {_clock(self.left_s)} left"
+        bar = ProgressBar(total=self.total, completed=self.finished, width=40)
+        head.add_row(f"{self.finished}/{self.total} trials", bar, left, f"best val {percent(self.best)}")
+        return Group(head, self._running())
+
+    def _running(self) -> Table:
+        fields = self.fields
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("running", *fields):
+            table.add_column(name, overflow="fold")
+        for name in ("epoch", "train loss", "val loss", "val %"):
+            table.add_column(name, justify="right")
+        for trial in self._trials.values():
+            if trial.state == "RUNNING":
+                last: dict[str, Any] = trial.epochs[-1] if trial.epochs else {}
+                config = (_cell(trial.config.get(name)) for name in fields)
+                epochs = f"{last.get('epoch', 0)}/{trial.config.get('epochs', 1)}"
+                losses = (_cell(last.get(name)) for name in ("train_loss", "val_loss"))
+                accuracy = last.get("val_accuracy")
+                score = percent(math.nan if accuracy is None else accuracy)
+                table.add_row(*map(escape, (trial.id, *config, epochs, *losses, score)))
+        return table
+
+
+def watch(run: RunDir, out: Console) -> None:
+    """Show the run until no process runs it and no line is new, or the person interrupts.
+
+    In a terminal, what runs now stands below the lines; in a log there is a line for each trial that finishes, as the
+    search itself writes.
+    """
+    board = Board(run, check(yaml.read(run.experiment)))
+    board.read()
+    say(out, f"run {run.name}: {board.finished} of {board.total} trials finished")
+    shown = Live(board, console=out, transient=True) if out.is_terminal else contextlib.nullcontext()
+    with contextlib.suppress(KeyboardInterrupt), shown:
+        while True:
+            running = run.is_running()  # asked first: what it wrote before it ended is read below
+            news = board.read()
+            for trial, finished in news:
+                say(out, trial_line(trial, finished, board.total, board.fields))
+            if not running and not news:
+                return
+            time.sleep(POLL_S)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,143 @@
+"""All that a report reads of a run, read once."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tune_jobs import yaml
+from tune_jobs.errors import UsageError
+from tune_jobs.experiment import Experiment, check
+from tune_jobs.results import best, confirmation, ledger, selection, table
+from tune_jobs.results.confirmation import Confirmation
+from tune_jobs.results.ledger import TrialRecord
+from tune_jobs.results.report import timeline
+from tune_jobs.results.report.timeline import Attempt
+from tune_jobs.results.rundir import RunDir
+from tune_jobs.results.selection import Candidate
+from tune_jobs.results.table import Row
+
+LADDERS = {"seed"}
+"""Fields that name a repeat of a config, not a choice."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The config that the run names."""
+
+    candidate: Candidate
+    reason: str
+    exported: bool
+    """Whether best.yaml holds it."""
+
+    @property
+    def row(self) -> Row:
+        return self.candidate.rows[0]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How far two scores of one config lie apart by chance."""
+
+    sd: float
+    """0 to 1, of one score."""
+    by: str
+    """seeds: measured.  images: the binomial standard error of a share of the validation images."""
+    source: str
+    """In words."""
+
+    def of_difference(self, n: int) -> float:
+        """Of a mean difference over n pairs.  The images are the same in all pairs, so their error does not shrink."""
+        return self.sd * math.sqrt(2 / n) if self.by == "seeds" else self.sd
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run's files, in the forms that the report's parts share."""
+
+    run: RunDir
+    experiment: Experiment
+    environment: dict[str, Any]
+    trials: list[TrialRecord]
+    rows: list[Row]
+    attempts: list[Attempt]
+    confirmation: Confirmation | None
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        """Best first."""
+        return selection.candidates(self.rows)
+
+    @cached_property
+    def fields(self) -> list[str]:
+        """Config fields in which trials differ; `model` where none does."""
+        found = [name for name in table.varied([row.config for row in self.rows]) if name not in LADDERS]
+        return found or ["model"]
+
+    @property
+    def val_images(self) -> int:
+        return int(self.environment["images"]["val"])
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether trials ran at once, so that their times are of a shared machine."""
+        return timeline.overlap(self.attempts)
+
+    @cached_property
+    def choice(self) -> Choice | None:
+        """What best.yaml names; before there is one, what it would; None without a usable trial."""
+        if not self.candidates:
+            return None
+        by_trial = {row.id: candidate for candidate in self.candidates for row in candidate.rows}
+        if self.run.best.exists():
+            written = best.load(self.run.best)
+            if written.trial in by_trial:
+                return Choice(by_trial[written.trial], written.reason or "", exported=True)
+        row, reason = best.choose(self.rows, "best")
+        return Choice(by_trial[row.id], reason, exported=False)
+
+    @cached_property
+    def noise(self) -> Noise:
+        """From repeats where there are any, else from the confirmation, else from the number of validation images."""
+        repeated = [candidate.rows for candidate in self.candidates if len(candidate.rows) > 1]
+        if sd := _pooled([([row.val_accuracy for row in rows]) for rows in repeated]):
+            return Noise(sd, "seeds", f"the spread over the repeats of {len(repeated)} configs")
+        if self.confirmation is not None:
+            summaries = [confirmed.val for confirmed in self.confirmation.configs if confirmed.val.n > 1]
+            degrees = sum(summary.n - 1 for summary in summaries)
+            total = sum((summary.n - 1) * summary.std**2 for summary in summaries)
+            if total:
+                source = f"the spread over fresh seeds of {len(summaries)} confirmed configs"
+                return Noise(math.sqrt(total / degrees), "seeds", source)
+        accuracy = self.choice.candidate.accuracy if self.choice else 0.5
+        # A share of 0 or 1 has a standard error of 0 in the formula and not in life: half an image is kept from it.
+        share = min(max(accuracy, 0.5 / self.val_images), 1 - 0.5 / self.val_images)
+        se = math.sqrt(share * (1 - share) / self.val_images)
+        return Noise(se, "images", f"the binomial standard error of {self.val_images:,} validation images")
+
+
+def _pooled(groups: list[list[float]]) -> float:
+    degrees = sum(len(group) - 1 for group in groups)
+    squares = sum((len(group) - 1) * statistics.variance(group) for group in groups)
+    return math.sqrt(squares / degrees) if degrees else 0.0
+
+
+def load(run: RunDir) -> Loaded:
+    """Raises UsageError where a file is missing or damaged."""
+    trials = ledger.read(run.ledger)
+    experiment = check(yaml.read(run.experiment))
+    environment = run.read_environment()
+    if "val" not in environment.get("images", {}):
+        raise UsageError(f"{run.environment}: does not say how many images there were (images)")
+    return Loaded(
+        run=run,
+        experiment=experiment,
+        environment=environment,
+        trials=list(trials.values()),
+        rows=selection.with_front(table.rows(trials.values()), experiment.search.objectives),
+        attempts=timeline.attempts(run.ledger),
+        confirmation=confirmation.load(run.confirmation),
+    )

@@ -1,0 +1,302 @@
+"""The page: one file that needs nothing else, from a jinja2 template that escapes all it is given."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import math
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from tune_jobs.errors import UsageError
+from tune_jobs.results.confirmation import Confirmed
+from tune_jobs.results.report import figures as drawing
+from tune_jobs.results.report import predictions
+from tune_jobs.results.report.compared import Line, lines
+from tune_jobs.results.report.effects import effects, label, outcomes
+from tune_jobs.results.report.figures import Figure
+from tune_jobs.results.report.findings import Finding, findings, wilson
+from tune_jobs.results.report.loaded import Loaded, load
+from tune_jobs.results.report.predictions import Predictions
+from tune_jobs.results.rundir import RunDir, write_text
+from tune_jobs.results.table import Row
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the table of trials."""
+
+    text: str
+    sort: str
+    """What it is sorted and filtered by; numbers in full."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table of trials."""
+
+    name: str
+    number: bool
+
+
+@dataclass(frozen=True)
+class Section:
+    """All that the page shows of one run."""
+
+    key: str
+    name: str
+    loaded: Loaded
+    headline: dict[str, Any]
+    findings: list[Finding]
+    figures: list[Figure]
+    columns: list[Column]
+    table: list[tuple[Row, list[Cell]]]
+    constant: dict[str, str]
+    predictions: Predictions | None
+    no_predictions: str
+    """Why there are none, or how to get them."""
+
+
+def write(runs: Sequence[RunDir], path: Path, data_dir: Path | None = None, look: bool = True) -> None:
+    """Write the report of one run, or of several side by side.
+
+    `look`: whether weights that `train` wrote may be run on the test part, if that was not done before.
+    Raises UsageError where a run's files are missing or damaged.
+    """
+    sections = [_section(f"r{index}", load(run), data_dir, look) for index, run in enumerate(runs)]
+    write_text(path, render(sections))
+
+
+def render(sections: Sequence[Section]) -> str:
+    """The page as text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters |= {"percent": percent, "duration": duration, "count": count}
+    several = [(section.name, section.loaded) for section in sections]
+    comparison = drawing.comparison(several) if len(sections) > 1 else None
+    specs = {f"{section.key}-{figure.key}": figure.spec for section in sections for figure in section.figures}
+    for section in sections:
+        if section.predictions is not None:
+            specs[f"{section.key}-confusion"] = _confusion(section.predictions)
+    if comparison is not None:
+        specs[comparison.key] = comparison.spec
+    compared: list[Line] = lines(several) if comparison else []
+    return environment.get_template("page.html.j2").render(
+        title=" · ".join(section.name for section in sections),
+        sections=sections,
+        comparison=comparison,
+        compared=compared,
+        specs=specs,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        style=(HERE / "page.css").read_text(encoding="utf-8"),
+        script=(HERE / "page.js").read_text(encoding="utf-8"),
+        plotly=_plotly(),
+        png=predictions.png,
+        zip=zip,
+    )
+
+
+def percent(value: float) -> str:
+    """A share from 0 to 1; a dash where there is none."""
+    return "–" if math.isnan(value) else f"{100 * value:.2f}%"
+
+
+def duration(seconds: float | None) -> str:
+    """As a person says it."""
+    if seconds is None or math.isnan(seconds):
+        return "–"
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def count(value: float | None) -> str:
+    """A large number, to three digits; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:g}"
+
+
+def _section(key: str, loaded: Loaded, data_dir: Path | None, look: bool) -> Section:
+    found, none = _predictions(loaded, data_dir, look)
+    columns, table = _table(loaded)
+    return Section(
+        key=key,
+        name=loaded.run.name,
+        loaded=loaded,
+        headline=_headline(loaded),
+        findings=findings(loaded),
+        figures=drawing.figures(loaded, effects(loaded, outcomes(loaded))),
+        columns=columns,
+        table=table,
+        constant=_constant(loaded),
+        predictions=found,
+        no_predictions=none,
+    )
+
+
+def _headline(loaded: Loaded) -> dict[str, Any]:
+    """The best config's standing, its cost and its command."""
+    ends = [attempt.end for attempt in loaded.attempts]
+    total = sum(row.train_time_s for row in loaded.rows if not math.isnan(row.train_time_s))
+    states = Counter(row.state for row in loaded.rows)
+    run = {
+        "states": {state: states[state] for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")},
+        "train_time_s": total,
+        "wall_time_s": max(ends) - loaded.attempts[0].start if ends else math.nan,
+        "running": loaded.run.is_running(),
+    }
+    choice = loaded.choice
+    if choice is None:
+        return run | {"choice": None}
+    confirmed = None
+    if loaded.confirmation is not None:
+        configs = loaded.confirmation.configs
+        confirmed = next((c for c in configs if c.trial == choice.row.id), None)
+    row = choice.row
+    name = ["python", "-m", "tune_jobs"]
+    again = [*name, "train", str(loaded.run.best)]
+    if not choice.exported:
+        again = [*name, "export", str(loaded.run.path)]
+    return run | {
+        "choice": choice,
+        "confirmed": confirmed,
+        "first": confirmed is not None and confirmed.versus_first is None,
+        "higher": _higher(loaded, confirmed),
+        "images": wilson(loaded, choice.candidate.accuracy),
+        "config": [(f, label(row.config[f])) for f in loaded.fields if f in row.config],
+        "command": shlex.join(again),
+        "confirm": shlex.join([*name, "confirm", str(loaded.run.path)]),
+    }
+
+
+def _higher(loaded: Loaded, confirmed: Confirmed | None) -> Confirmed | None:
+    """A confirmed config with a higher mean than this one."""
+    if loaded.confirmation is None or confirmed is None:
+        return None
+    first = loaded.confirmation.configs[0]
+    return first if first.val.mean > confirmed.val.mean else None
+
+
+def _constant(loaded: Loaded) -> dict[str, str]:
+    """Fields that have one value in all trials which read them."""
+    found = {}
+    for row in loaded.rows:
+        for field, value in row.config.items():
+            if field not in loaded.fields and field != "seed":
+                found[field] = label(value)
+    if len(seeds := {row.seed for row in loaded.rows if row.seed is not None}) == 1:
+        found["seed"] = str(seeds.pop())
+    return found
+
+
+def _table(loaded: Loaded) -> tuple[list[Column], list[tuple[Row, list[Cell]]]]:
+    """Best first; what is not COMPLETE at the end."""
+    values = {name: [row.config.get(name) for row in loaded.rows] for name in loaded.fields}
+    columns = [Column("trial", False), Column("state", False), Column("val %", True), Column("test %", True)]
+    columns += [Column(name, all(v is None or type(v) in (int, float) for v in values[name])) for name in loaded.fields]
+    if any(row.fold for row in loaded.rows):
+        columns.append(Column("seed", True))
+    names = ("best epoch", "epochs", "train s", "params", "MACs")
+    columns += [Column(name, True) for name in names]
+    if any(row.reason for row in loaded.rows):
+        columns.append(Column("reason", False))
+    ordered = sorted(loaded.rows, key=lambda row: (row.state != "COMPLETE", -_or_less(row.val_accuracy), row.id))
+    return columns, [(row, [_cell(row, column.name) for column in columns]) for row in ordered]
+
+
+def _or_less(value: float) -> float:
+    return -1.0 if math.isnan(value) else value
+
+
+def _cell(row: Row, column: str) -> Cell:
+    match column:
+        case "trial":
+            return Cell(row.id + (" ★" if row.pareto else ""), row.id)
+        case "state":
+            return Cell(row.state, row.state)
+        case "val %" | "test %":
+            return _number(100 * (row.val_accuracy if column == "val %" else row.test_accuracy))
+        case "train s":
+            return _number(row.train_time_s)
+        case "params" | "MACs":
+            cost = row.params if column == "params" else row.macs
+            return Cell(count(cost), "" if cost is None else str(cost))
+        case "reason":
+            text = f"{row.failure}: {row.reason}" if row.failure else row.reason or ""
+            return Cell(text, text)
+    known = {"best epoch": row.best_epoch, "epochs": row.epochs, "seed": row.seed}
+    value = known[column] if column in known else row.config.get(column)
+    return Cell("–", "") if value is None else Cell(label(value), str(value))
+
+
+def _number(value: float) -> Cell:
+    return Cell("–", "") if math.isnan(value) else Cell(f"{value:.2f}", repr(value))
+
+
+def _predictions(loaded: Loaded, data_dir: Path | None, look: bool) -> tuple[Predictions | None, str]:
+    from datasets import DataError
+    from models import ModelError
+
+    weights = loaded.run.best.with_suffix(".safetensors")
+    train, report = (
+        shlex.join(["python", "-m", "tune_jobs", *words])
+        for words in (["train", str(loaded.run.best)], ["report", str(loaded.run.path)])
+    )
+    how = f"Its weights are not here. To see what it confuses: {train}, then {report}."
+    try:
+        found = predictions.look(loaded.run, data_dir) if look else predictions.known(loaded.run)
+    except (DataError, ModelError, UsageError) as error:
+        return None, f"{weights.name} is here, but: {error}"
+    if found is None and weights.exists():
+        how = how.replace(
+            "Its weights are not here.", f"{weights.name} is of another config, or was not looked at yet."
+        )
+    return found, how
+
+
+def _confusion(found: Predictions) -> dict[str, Any]:
+    import plotly.graph_objects as go
+
+    matrix = found.matrix()
+    shares = matrix / matrix.sum(axis=1, keepdims=True).clip(1)
+    names = [html.escape(name) for name in found.classes]
+    small = len(names) <= 20
+    figure = go.Figure(
+        go.Heatmap(
+            z=(100 * shares).tolist(), x=names, y=names, colorscale=drawing.SEQUENTIAL, zmin=0, zmax=100,
+            text=[[str(value) if value else "" for value in row] for row in matrix.tolist()],
+            texttemplate="%{text}" if small else None, xgap=1, ygap=1, customdata=matrix.tolist(),
+            hovertemplate="%{y}, called %{x}<br>%{customdata} images, %{z:.1f} % of the class<extra></extra>",
+            colorbar={"title": {"text": "% of class"}, "thickness": 12, "outlinewidth": 0},
+        )
+    )  # fmt: skip
+    kind = {"type": "category", "automargin": True}
+    height = max(360, 150 + 32 * len(names)) if small else 640
+    return drawing.spec(
+        figure, height, xaxis=drawing.axis("named", **kind), yaxis=drawing.axis("true", autorange="reversed", **kind)
+    ) | {"wide": 200 + 34 * len(names)}
+
+
+def _plotly() -> str:
+    """plotly.js from the installed package, packed: the page unpacks it when the first figure comes into view."""
+    source = resources.files("plotly").joinpath("package_data/plotly.min.js").read_bytes()
+    return base64.b64encode(gzip.compress(source, 6, mtime=0)).decode()

@@ -1,0 +1,194 @@
+"""What the best model says of each test image, from the weights that `train` wrote.
+
+The weights are run once; what they say is kept beside them, so that later reports need neither the data nor PyTorch's
+time.  Nothing is trained here.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tune_jobs.errors import UsageError
+from tune_jobs.results import best
+from tune_jobs.results.rundir import RunDir, replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST_CONFUSED = 24
+"""Images shown."""
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Of one model, on the test part."""
+
+    classes: list[str]
+    labels: Array
+    """int64, N."""
+    predicted: Array
+    """int64, N."""
+    shown: Array
+    """int64: numbers of wrongly named images, the surest mistakes first; at most MOST_CONFUSED."""
+    sureness: Array
+    """float64, of those: the probability of the wrong class less that of the right one (of an svm, votes)."""
+    images: Array
+    """uint8 M×C×H×W, those shown."""
+
+    def matrix(self) -> Array:
+        """Counts, true class × named class."""
+        k = len(self.classes)
+        return np.bincount(self.labels * k + self.predicted, minlength=k * k).reshape(k, k)
+
+
+def known(run: RunDir) -> Predictions | None:
+    """What is kept of an earlier look, if it is of the weights that are there now."""
+    path, weights = _kept(run), run.best.with_suffix(".safetensors")
+    if not path.exists() or not weights.exists() or not _is_of(run, weights):
+        return None
+    with np.load(path, allow_pickle=False) as kept:
+        if str(kept["weights"]) != _digest(weights):
+            return None
+        fields = {name: kept[name] for name in ("labels", "predicted", "shown", "sureness", "images")}
+        return Predictions(classes=[str(name) for name in kept["classes"]], **fields)
+
+
+def look(run: RunDir, data_dir: Path | None) -> Predictions | None:
+    """As `known`; else the weights are run on the test part, and what they say is kept.
+
+    None where there are no weights, or they are of another config than best.yaml's.  Raises DataError where the data
+    cannot be had, UsageError where they are other data.
+    """
+    weights = run.best.with_suffix(".safetensors")
+    if (found := known(run)) is not None:
+        return found
+    if not weights.exists() or not _is_of(run, weights):
+        return None
+    found = _run(run, weights, data_dir)
+    with replacing(_kept(run)) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file, weights=_digest(weights), classes=np.array(found.classes), labels=found.labels,
+            predicted=found.predicted, shown=found.shown, sureness=found.sureness, images=found.images,
+        )  # fmt: skip
+    return found
+
+
+def png(image: Array) -> str:
+    """A picture, uint8 C×H×W, as a data URI."""
+    from PIL import Image
+
+    picture = Image.fromarray(image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _kept(run: RunDir) -> Path:
+    return run.best.with_suffix(".predictions.npz")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_of(run: RunDir, path: Path) -> bool:
+    """Whether the weights are of best.yaml's config."""
+    from models import TrainConfig
+
+    return run.best.exists() and _header(path)["config"] == TrainConfig(**best.load(run.best).train).model_dump_json()
+
+
+def _header(path: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as opened:
+        metadata: dict[str, str] = opened.metadata()
+    return metadata
+
+
+def _run(run: RunDir, path: Path, data_dir: Path | None) -> Predictions:
+    import torch
+
+    from datasets import load_splits
+    from datasets.transforms import Transform
+
+    config = best.load(run.best)
+    splits = load_splits(config.dataset, data_dir)
+    if config.data_sha256 not in (None, splits.sha256):
+        raise UsageError("these are not the images that the config was chosen on")
+    transform = Transform.of(splits, torch.device("cpu"))
+    scores = torch.cat([_scores(path, len(splits.classes), transform(part)) for part in splits.test.images.split(500)])
+    labels, predicted = splits.test.labels, scores.argmax(1)
+    rows = torch.arange(len(labels))
+    sure = scores[rows, predicted] - scores[rows, labels]
+    wrong = (predicted != labels).nonzero().flatten()
+    shown = wrong[sure[wrong].argsort(descending=True, stable=True)][:MOST_CONFUSED]
+    return Predictions(
+        classes=list(splits.classes),
+        labels=labels.numpy(),
+        predicted=predicted.numpy(),
+        shown=shown.numpy(),
+        sureness=sure[shown].double().numpy(),
+        images=splits.test.images[shown].numpy(),
+    )
+
+
+def _scores(path: Path, classes: int, images: Tensor) -> Tensor:
+    """A score for each image and class, N×classes, the highest of which is the class that the model names.
+
+    `images` are float N×C×H×W as the model sees them.
+    """
+    import torch
+    from safetensors.torch import load_file
+    from torch import nn
+
+    import models
+    from models import TrainConfig
+
+    config = TrainConfig(**json.loads(_header(path)["config"]))
+    tensors = load_file(path)
+    if not models.is_network(config.model):
+        return _svm_votes(config, tensors, images.flatten(1), classes)
+    network = models.build(config, images.shape[1], classes, images.shape[2])
+    assert isinstance(network, nn.Module)
+    network.load_state_dict(tensors)
+    with torch.no_grad():
+        logits: Tensor = network.eval()(images)
+    return logits.softmax(1)
+
+
+def _svm_votes(config: Any, tensors: dict[str, Tensor], x: Tensor, classes: int) -> Tensor:
+    """Votes of the one-against-one classifiers, as libsvm counts them (Chang and Lin 2011, section 4.1 and 7)."""
+    import torch
+    from sklearn.metrics.pairwise import pairwise_kernels
+
+    vectors, gamma = tensors["support_vectors"].numpy(), float(tensors["gamma"])
+    own = {"rbf": {"gamma": gamma}, "poly": {"gamma": gamma, "degree": config.degree, "coef0": 0.0},
+           "sigmoid": {"gamma": gamma, "coef0": 0.0}, "linear": {}}[config.kernel]  # fmt: skip
+    kernel = torch.from_numpy(pairwise_kernels(x.double().numpy(), vectors.astype("float64"), config.kernel, **own))
+    dual, intercept = tensors["dual_coef"].double(), tensors["intercept"].double()
+    ends = [0, *tensors["n_support"].cumsum(0).tolist()]
+    names = tensors["classes"].tolist()
+    votes = torch.zeros(len(x), classes, dtype=torch.float64)
+    pair = 0
+    for i in range(len(names)):
+        for j in range(i + 1, len(names)):
+            of_i, of_j = slice(ends[i], ends[i + 1]), slice(ends[j], ends[j + 1])
+            decision = kernel[:, of_i] @ dual[j - 1, of_i] + kernel[:, of_j] @ dual[i, of_j] + intercept[pair]
+            if len(names) == 2:
+                decision = -decision  # scikit-learn turns the sign of two classes round
+            first = decision > 0
+            votes[first, names[i]] += 1
+            votes[~first, names[j]] += 1
+            pair += 1
+    return votes
