@@ -18,7 +18,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from tune_jobs.results.ledger import TrialRecord, number_of
-from tune_jobs.results.report.loaded import LADDERS, Loaded
+from tune_jobs.results.report.loaded import REPEATS, Loaded
 from tune_jobs.results.statistics import LEVEL, p_value, summarise
 
 FEWEST = 5
@@ -125,7 +125,7 @@ def _best_up_to(trial: TrialRecord, epochs: int) -> float:
 
 def effects(loaded: Loaded, found: Outcomes) -> list[Effect]:
     """One for each varied field that can be compared; what is told apart first, then by size."""
-    fields = [name for name in loaded.fields if name not in LADDERS]
+    fields = [name for name in loaded.fields if name not in REPEATS]
     results = []
     for name in fields:
         effect = _matched(loaded, found.scores, name, fields)
@@ -166,7 +166,7 @@ def _matched(loaded: Loaded, scores: Sequence[Score], name: str, fields: Sequenc
     cells: dict[Hashable, dict[str, Score]] = {}
     for score in scores:
         if name in score.config:
-            key = tuple(repr(score.config.get(other)) for other in others)
+            key = tuple(repr(score.config.get(other)) for other in (*others, *REPEATS))
             cells.setdefault(key, {})[repr(score.config[name])] = score
     blocks = [cell for cell in cells.values() if len(cell) == len(values)]
     if len(values) < 2 or len(blocks) < 2:

@@ -20,8 +20,8 @@ from tune_jobs.results.rundir import RunDir
 from tune_jobs.results.selection import Candidate
 from tune_jobs.results.table import Row
 
-LADDERS = {"seed"}
-"""Fields that name a repeat of a config, not a choice."""
+REPEATS = {"seed"}
+"""Fields that name a repeat of a config, and are no choice."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Loaded:
     @cached_property
     def fields(self) -> list[str]:
         """Config fields in which trials differ; `model` where none does."""
-        found = [name for name in table.varied([row.config for row in self.rows]) if name not in LADDERS]
+        found = [name for name in table.varied([row.config for row in self.rows]) if name not in REPEATS]
         return found or ["model"]
 
     @property

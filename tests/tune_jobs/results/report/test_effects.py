@@ -84,6 +84,18 @@ def test_cells_that_lack_a_value_are_left_out_of_its_pairs(make_run: MakeRun) ->
     assert found(make_run(trials, GRID))["optimizer"].n == 5
 
 
+def test_seeds_that_are_an_axis_are_paired_too(make_run: MakeRun) -> None:
+    trials: list[Trial] = [
+        ({"model": "mlp", "optimizer": o, "seed": seed}, "COMPLETE", [0.8 + 0.01 * seed + 0.05 * (o == "adam")], {})
+        for o, seed in itertools.product(OPTIMIZERS, (1, 2, 3))
+    ]
+    document = {"space": {"optimizer": {"grid": list(OPTIMIZERS)}, "seed": {"grid": [1, 2, 3]}}}
+    effects_ = found(make_run(trials, document))
+    assert list(effects_) == ["optimizer"]
+    assert effects_["optimizer"].n == 3
+    assert effects_["optimizer"].difference == pytest.approx(0.05)
+
+
 def test_sampled_range_is_compared_by_thirds_and_all_trials_by_the_epochs_that_they_share(
     sampled: Callable[[int], RunDir],
 ) -> None:
