@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import torch
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
 from datasets import Splits
@@ -17,13 +18,15 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 STEPS = 10
 TOP = 4
+KERNEL_NAME = 60
+"""Characters of a CUDA kernel's name; all of its template arguments would fill pages."""
 
 
 def top(config: TrainConfig, splits: Splits, device: torch.device) -> str:
-    """The operators that take most of a training step, with their shares, as a line of text.
+    """What takes most of a training step, with shares, as a line of text.
 
-    Of the CPU's time on a CPU; of the GPU's on CUDA, after the share of the time in which the GPU had work at all: a
-    small one says that the host cannot issue the kernels fast enough.
+    On a CPU operators, of the CPU's time.  On CUDA kernels, of the GPU's time, after the share of the time in which the
+    GPU had work at all: a small one says that the host cannot issue the kernels fast enough.
     """
     on_cuda = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
@@ -41,8 +44,13 @@ def top(config: TrainConfig, splits: Splits, device: torch.device) -> str:
     steps.run(config, steps.few(splits, STEPS, config.batch_size), device, 2, report)
     times_us: dict[str, float] = {}
     for event in profiler.key_averages():
-        spent = event.self_device_time_total if on_cuda else event.self_cpu_time_total
-        times_us[event.key] = times_us.get(event.key, 0.0) + spent
+        if on_cuda and event.device_type == DeviceType.CUDA and not event.is_user_annotation:
+            # Kernels, not the operators that launched them: a CUDA graph has none, and both would count twice.
+            times_us[event.key[:KERNEL_NAME]] = (
+                times_us.get(event.key[:KERNEL_NAME], 0.0) + event.self_device_time_total
+            )
+        elif not on_cuda:
+            times_us[event.key] = times_us.get(event.key, 0.0) + event.self_cpu_time_total
     total_us = sum(times_us.values())
     if not total_us:
         return ""

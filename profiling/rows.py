@@ -29,6 +29,10 @@ class Row:
     image_size: int
     batch_size: int | None
     """None for an svm."""
+    lr: float
+    """NaN for an svm."""
+    seed: int | None
+    """None for an svm."""
     asked_precision: str
     """auto, fp32, bf16 or fp16."""
     dataset: str
