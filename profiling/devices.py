@@ -151,12 +151,12 @@ def _measure_network(row: Row, case: Case, splits: Splits, device: torch.device)
     config = case.config
     precision = choose_precision(config, device)
     shape = memory.Shape(splits.channels, len(splits.classes), splits.image_size)
+    # What can go wrong without much loss comes first: an epoch may take hours.
+    needed = memory.measure(config, shape, device, row.threads)
+    top_operators = operators.top(config, splits, device)
     peak_flop_per_s = peak.flop_per_s(device, precision)
     timing, result = _time(case, config, splits, device)
     clock_mhz = machine.clock_mhz(device)
-    if device.type == "cuda":
-        torch.cuda.empty_cache()  # the card is to be the child's
-    needed = memory.measure(config, shape, device, row.threads)
     step_images = config.batch_size if case.steps else len(splits.train) / _batches(len(splits.train), config)
     images_per_s = step_images / timing.median_s
     operations = training_flops(config, shape.channels, shape.classes, shape.image_size)
@@ -174,7 +174,7 @@ def _measure_network(row: Row, case: Case, splits: Splits, device: torch.device)
         achieved_flop_per_s=achieved,
         peak_flop_per_s=peak_flop_per_s,
         peak_share=achieved / peak_flop_per_s,
-        top_operators=operators.top(config, splits, device),
+        top_operators=top_operators,
         peak_memory_mib=needed.peak_memory_mib,
         card_memory_mib=needed.card_memory_mib,
         precision=result.precision,

@@ -16,7 +16,7 @@ from profiling import steps
 # Kineto otherwise writes notes on every start and stop, and on a missing GPU, to stderr.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
-STEPS = 10
+STEPS = 5
 TOP = 4
 KERNEL_NAME = 60
 """Characters of a CUDA kernel's name; all of its template arguments would fill pages."""
