@@ -31,24 +31,27 @@ def top(config: TrainConfig, splits: Splits, device: torch.device) -> str:
     on_cuda = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
     profiler = profile(activities=activities)
-    epoch_time_s = 0.0
+    epochs: list[EpochMetrics] = []
 
     def report(metrics: EpochMetrics) -> None:
-        nonlocal epoch_time_s
+        epochs.append(metrics)
         if metrics.epoch == 1:
             profiler.start()  # the first epoch warms up
         else:
             profiler.stop()
-            epoch_time_s = metrics.epoch_time_s
 
-    steps.run(config, steps.few(splits, STEPS, config.batch_size), device, 2, report)
+    try:
+        steps.run(config, steps.few(splits, STEPS, config.batch_size), device, 2, report)
+    except (RuntimeError, KeyboardInterrupt):
+        if len(epochs) == 1:
+            profiler.stop()  # left on, it would refuse the next one
+        raise
     times_us: dict[str, float] = {}
     for event in profiler.key_averages():
         if on_cuda and event.device_type == DeviceType.CUDA and not event.is_user_annotation:
             # Kernels, not the operators that launched them: a CUDA graph has none, and both would count twice.
-            times_us[event.key[:KERNEL_NAME]] = (
-                times_us.get(event.key[:KERNEL_NAME], 0.0) + event.self_device_time_total
-            )
+            name = event.key[:KERNEL_NAME]
+            times_us[name] = times_us.get(name, 0.0) + event.self_device_time_total
         elif not on_cuda:
             times_us[event.key] = times_us.get(event.key, 0.0) + event.self_cpu_time_total
     total_us = sum(times_us.values())
@@ -56,5 +59,5 @@ def top(config: TrainConfig, splits: Splits, device: torch.device) -> str:
         return ""
     largest = sorted(times_us.items(), key=lambda item: -item[1])[:TOP]
     shares = ", ".join(f"{name.removeprefix('aten::')} {spent / total_us:.0%}" for name, spent in largest)
-    busy = f"GPU busy {min(1.0, total_us / 1e6 / epoch_time_s):.0%}: " if on_cuda else ""
+    busy = f"GPU busy {min(1.0, total_us / 1e6 / epochs[-1].epoch_time_s):.0%}: " if on_cuda else ""
     return busy + shares
