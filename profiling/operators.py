@@ -44,7 +44,7 @@ def top(config: TrainConfig, splits: Splits, device: torch.device) -> str:
         steps.run(config, steps.few(splits, STEPS, config.batch_size), device, 2, report)
     except (RuntimeError, KeyboardInterrupt):
         if len(epochs) == 1:
-            profiler.stop()  # left on, it would refuse the next one
+            profiler.stop()  # left on, it would record the next row's timed work, and slow it
         raise
     times_us: dict[str, float] = {}
     for event in profiler.key_averages():

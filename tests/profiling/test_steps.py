@@ -74,6 +74,7 @@ def test_operators_of_a_training_that_fails_leave_the_profiler_off(
         patched.setattr(steps, "fit", fit)
         with pytest.raises(DivergedError):
             operators.top(config, splits, CPU)
+    assert not torch.autograd.profiler._is_profiler_enabled
     assert operators.top(config, splits, CPU)
 
 
