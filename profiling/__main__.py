@@ -114,12 +114,12 @@ def devices(
         from profiling import rows as tables
         from profiling.asked import benchmark, rows_file
         from profiling.console import console, say
-        from profiling.devices import choose, measure, runs_on
+        from profiling.devices import choose, measure, plan
         from profiling.tables import print_report, row_line
 
         asked = benchmark(models, optimizers, image_size, batch_size, precision, steps, repeats, dataset, limit)
         others = [] if compare is None else tables.read(compare)
-        work = [(case, where) for where in choose(device) for case in asked.cases if runs_on(case, where)]
+        work = plan(asked.cases, choose(device))
         splits = asked.load(data_dir)
         path = rows_file(output)
         out = console()
@@ -157,12 +157,12 @@ def memory(
     with _one_line_errors():
         from profiling.asked import benchmark
         from profiling.console import console
-        from profiling.devices import choose, runs_on
+        from profiling.devices import choose, plan
         from profiling.memory import peaks
         from profiling.tables import memory_table
 
         asked = benchmark(models, optimizers, image_size, batch_size, precision, 1, 1, "digits", None)
-        work = [(case, where) for where in choose(device) for case in asked.cases if runs_on(case, where)]
+        work = plan(asked.cases, choose(device))
         configs = [(case.config, case.image_size, where) for case, where in work]
         console().print(memory_table(peaks(configs, channels)))
 

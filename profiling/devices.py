@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import itertools
 import math
@@ -113,6 +114,14 @@ def runs_on(case: Case, device: torch.device) -> bool:
     return models.is_network(case.model)
 
 
+def plan(cases_: Sequence[Case], chosen: Sequence[torch.device]) -> list[tuple[Case, torch.device]]:
+    """The rows, device by device.  Raises ProfilingError where there is none."""
+    found = [(case, device) for device in chosen for case in cases_ if runs_on(case, device)]
+    if not found:
+        raise ProfilingError("nothing to measure: an svm runs on the CPU alone, fp16 on accelerators alone")
+    return found
+
+
 def measure(
     case: Case, splits: Splits, dataset: str, device: torch.device, threads: int, host: str | None = None
 ) -> Row:
@@ -125,9 +134,10 @@ def measure(
     splits = replace(splits, image_size=case.image_size)
     row = unmeasured(case, splits, dataset, device, threads, host or platform.node())
     try:
-        if models.is_network(case.model):
-            return _measure_network(row, case, splits, device)
-        return _measure_svm(row, case, splits, device)
+        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+            if models.is_network(case.model):
+                return _measure_network(row, case, splits, device)
+            return _measure_svm(row, case, splits, device)
     except (RuntimeError, ValueError, MemoryError, OSError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return replace(row, reason=reason, time_utc=_now())
@@ -141,12 +151,12 @@ def _measure_network(row: Row, case: Case, splits: Splits, device: torch.device)
     config = case.config
     precision = choose_precision(config, device)
     shape = memory.Shape(splits.channels, len(splits.classes), splits.image_size)
+    # What can go wrong without much loss comes first: an epoch may take hours.
+    needed = memory.measure(config, shape, device, row.threads)
+    top_operators = operators.top(config, splits, device)
     peak_flop_per_s = peak.flop_per_s(device, precision)
     timing, result = _time(case, config, splits, device)
     clock_mhz = machine.clock_mhz(device)
-    if device.type == "cuda":
-        torch.cuda.empty_cache()  # the card is to be the child's
-    needed = memory.measure(config, shape, device, row.threads)
     step_images = config.batch_size if case.steps else len(splits.train) / _batches(len(splits.train), config)
     images_per_s = step_images / timing.median_s
     operations = training_flops(config, shape.channels, shape.classes, shape.image_size)
@@ -164,7 +174,7 @@ def _measure_network(row: Row, case: Case, splits: Splits, device: torch.device)
         achieved_flop_per_s=achieved,
         peak_flop_per_s=peak_flop_per_s,
         peak_share=achieved / peak_flop_per_s,
-        top_operators=operators.top(config, splits, device),
+        top_operators=top_operators,
         peak_memory_mib=needed.peak_memory_mib,
         card_memory_mib=needed.card_memory_mib,
         precision=result.precision,
@@ -219,6 +229,8 @@ def unmeasured(case: Case, splits: Splits, dataset: str, device: torch.device, t
         optimizer=case.optimizer,
         image_size=case.image_size,
         batch_size=case.batch_size,
+        lr=math.nan if case.optimizer is None else LR,
+        seed=None if case.optimizer is None else SEED,
         asked_precision=case.precision,
         dataset=dataset,
         images=len(splits.train),

@@ -101,6 +101,8 @@ def _child() -> None:
     config, shape = TrainConfig(**asked["config"]), Shape(**asked["shape"])
     device = torch.device(asked["device"])
     torch.set_num_threads(asked["threads"])
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     _train(TrainConfig(model="mlp", batch_size=2, amp=config.amp), Shape(1, 2, 4), device)  # libraries load here
     gc.collect()
     if device.type == "cuda":

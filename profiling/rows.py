@@ -29,6 +29,10 @@ class Row:
     image_size: int
     batch_size: int | None
     """None for an svm."""
+    lr: float
+    """NaN for an svm."""
+    seed: int | None
+    """None for an svm."""
     asked_precision: str
     """auto, fp32, bf16 or fp16."""
     dataset: str
@@ -108,6 +112,10 @@ class Row:
         return self.state == "COMPLETE"
 
 
+COLUMNS = tuple(field.name for field in fields(Row))
+"""Of the table, in their order."""
+
+
 def with_speedups(rows: Sequence[Row]) -> list[Row]:
     """Each row with its rate over that of the CPU's row for the same work on the same machine."""
     cpu = {(row.machine, row.work): row.images_per_s for row in rows if row.kind == "cpu" and row.complete}
@@ -140,10 +148,9 @@ def write(rows: Sequence[Row], path: Path) -> None:
 def read(path: Path) -> list[Row]:
     """Rows that `write` wrote, from either file.  Raises ProfilingError for any other table."""
     table = read_table(path)
-    wanted = [field.name for field in fields(Row)]
-    if missing := [name for name in wanted if name not in table.columns]:
+    if missing := [name for name in COLUMNS if name not in table.columns]:
         raise ProfilingError(f"{path}: is no table of `devices`; it has no column {', '.join(missing)}")
-    return [from_record(record) for record in table[wanted].to_dict("records")]
+    return [from_record(record) for record in table[list(COLUMNS)].to_dict("records")]
 
 
 def from_record(record: dict[Any, Any]) -> Row:

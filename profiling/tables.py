@@ -35,7 +35,8 @@ def flops_lines(counts: Sequence[Count]) -> list[str]:
     """What the columns mean, and whether the two counters agree."""
     lines = [
         "macs: convolutions and linear layers; fvcore: all it counts; thop: batch norm counted twice as often as by "
-        "fvcore; torch: half of torch.utils.flop_counter's"
+        "fvcore; torch: half of torch.utils.flop_counter's",
+        "not counted: what fvcore lists as such; ReLU and dropout it passes over without listing them",
     ]
     checked = [one for one in counts if one.macs_torch is not None]
     apart = [f"{one.model} at {one.image_size}" for one in checked if one.macs_torch != one.macs]
@@ -127,13 +128,14 @@ def comparison_table(ours: Sequence[Row], theirs: Sequence[Row]) -> Table:
 def pairs(ours: Sequence[Row], theirs: Sequence[Row]) -> list[tuple[Row, Row]]:
     """Complete rows of the same model, optimizer, size, batch, precision and data on the same kind of device.
 
-    How many images an epoch had does not matter: rates are compared.
+    How many images an epoch had does not matter, since rates are compared; but an svm's time is not proportional to it.
     """
     return [
         (mine, other)
         for mine in ours
         for other in theirs
         if mine.complete and other.complete and mine.kind == other.kind and mine.work[:-1] == other.work[:-1]
+        if mine.images == other.images or mine.batch_size is not None
     ]
 
 

@@ -222,6 +222,8 @@ def _complete(run_dir: RunDir) -> dict[str, Row]:
             said = json.loads(line)
         except json.JSONDecodeError:
             continue  # cut by a crash
+        if not set(rows.COLUMNS) <= said["row"].keys():
+            continue  # of an earlier version, which knew less: it is measured again
         row = rows.from_record(said["row"])
         if row.complete:
             found[said["task"]] = row

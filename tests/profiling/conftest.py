@@ -12,6 +12,7 @@ from profiling.rows import Row
 
 MADE_UP: dict[str, Any] = {
     "machine": "made-up", "compute": "cpu", "model": "mlp", "optimizer": "sgd", "image_size": 28, "batch_size": 16,
+    "lr": 1e-3, "seed": 42,
     "asked_precision": "auto", "dataset": "fashion_mnist", "images": 49_000, "state": "COMPLETE", "reason": None,
     "test_accuracy": math.nan, "train_time_ms": 49_000.0, "estimated": True, "steps": 10, "repeats": 3,
     "step_time_ms": 16.0, "spread": 0.1, "images_per_s": 1000.0, "macs": 79_400, "training_flops": 319_600,

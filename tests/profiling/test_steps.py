@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from datasets import DatasetConfig, Splits, load_splits
 from datasets.config import SplitSizes
 from models import TrainConfig
+from models.training import DivergedError, EpochMetrics
 from profiling import ProfilingError, memory, operators, steps
 
 CPU = torch.device("cpu")
@@ -56,6 +60,22 @@ def test_operators_name_what_a_step_does(splits: Splits) -> None:
     assert shares == sorted(shares, reverse=True)
     assert 0 < sum(shares) <= 102  # rounded
     assert "convolution" in told
+
+
+def test_operators_of_a_training_that_fails_leave_the_profiler_off(
+    splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(config: TrainConfig, data: Splits, device: torch.device, report: Callable[[EpochMetrics], None]) -> None:
+        report(EpochMetrics(1, 1.0, 1.0, 0.5, 0.1))
+        raise DivergedError(2, "training", math.nan)
+
+    config = TrainConfig(model="mlp", batch_size=16, amp=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(steps, "fit", fit)
+        with pytest.raises(DivergedError):
+            operators.top(config, splits, CPU)
+    assert not torch.autograd.profiler._is_profiler_enabled
+    assert operators.top(config, splits, CPU)
 
 
 def test_memory_grows_with_the_weights_and_the_optimizers_state() -> None:
