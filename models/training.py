@@ -93,7 +93,7 @@ def _fit_network(
     assert config.seed is not None
     precision = choose_precision(config, device)
     params = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    live = LiveNetwork(network, config, splits.channels, splits.image_size)
+    live = LiveNetwork(network, config, splits.channels, splits.image_size, device)
     network = network.to(device)
     if precision != "fp32":
         network = network.to(memory_format=torch.channels_last)  # what the reduced-precision convolutions work in
