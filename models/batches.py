@@ -20,16 +20,20 @@ def placed(part: Split, device: torch.device, where: str) -> Split:
     return replace(part, images=part.images.to(device), labels=part.labels.to(device))
 
 
+def index_batches(part: Split, config: TrainConfig, order: torch.Generator) -> list[Tensor]:
+    """Which images each batch of an epoch holds: int64, where the part is."""
+    shuffled = torch.randperm(len(part), generator=order).to(part.labels.device)  # once: a copy waits for the device
+    return list(shuffled.split(config.batch_size))[: steps_of(len(part), config.batch_size)]
+
+
 def batches(
     part: Split, config: TrainConfig, device: torch.device, order: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The part once, in an order drawn from `order` on the CPU: the same on every device, resident or streamed."""
-    steps = steps_of(len(part), config.batch_size)
-    indices = list(torch.randperm(len(part), generator=order).split(config.batch_size))[:steps]
+    indices = index_batches(part, config, order)
     if config.input == "resident":
         for batch in indices:
-            on_device = batch.to(part.labels.device)
-            yield part.images[on_device], part.labels[on_device]
+            yield part.images[batch], part.labels[batch]
         return
     loader = DataLoader(
         _Streamed(part),

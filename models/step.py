@@ -33,15 +33,24 @@ class Step:
         self.loss = LOSSES[config.loss]
         self.precision: Precision = precision
         self.device = device
-        self.optimizer = _optimizer(network, config)
+        self.optimizer = _optimizer(network, config, device)
         self.kept = {"momentum_buffer"} if config.momentum else set()
         """What the optimizer keeps for each weight once it has moved."""
         if config.optimizer != "sgd":
             self.kept = {"step", "exp_avg", "exp_avg_sq"}
-        self.schedule = _schedule(self.optimizer, config, steps)
+        # A schedule reads the rate that it set, and would wait for a GPU to say it: it has an optimizer of its own.
+        self.rates = torch.optim.SGD([torch.zeros(())], config.lr)
+        self.schedule = _schedule(self.rates, config, steps)
+        self._set_rate()
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        loss = self.move(images, labels)
+        self.turn()
+        return loss
+
+    def move(self, images: Tensor, labels: Tensor) -> Tensor:
+        """What the device does in a step; without a scaler it needs no answer from it."""
         with autocast(self.precision, self.device):
             logits = self.network(in_memory_format(images, self.precision))
         loss = self.loss(logits if self.precision == "fp32" else logits.float(), labels)
@@ -51,21 +60,38 @@ class Step:
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.schedule is not None:
-            self.schedule.step()
         return loss.detach()
+
+    def turn(self) -> None:
+        """What is done on the host behind each step: the next learning rate."""
+        if self.schedule is not None:
+            self.rates.step()  # moves nothing; PyTorch warns of a schedule whose optimizer stands still
+            self.schedule.step()
+            self._set_rate()
+
+    def _set_rate(self) -> None:
+        rate = self.rates.param_groups[0]["lr"]
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)  # in place: a CUDA graph reads it there
+            else:
+                group["lr"] = rate
 
     def state_dict(self) -> dict[str, Any]:
         """What a step changes beside the network: live tensors and plain values."""
         return {
             "optimizer": self.optimizer.state_dict(),
+            "rates": self.rates.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over such a state.  Raises one of PyTorch's errors, KeyError or ValueError where it does not fit."""
+        rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
         parameters = list(self.network.parameters())
         for parameter in parameters:
             found = self.optimizer.state.get(parameter, {})
@@ -74,20 +100,23 @@ class Step:
             for name, value in found.items():  # the fused kernels would read beyond a smaller one
                 if isinstance(value, Tensor) and name != "step" and value.shape != parameter.shape:
                     raise ValueError(f"an optimizer's {name} of shape {tuple(value.shape)}")
+        self.rates.load_state_dict(copy.deepcopy(state["rates"]))
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
+        self._set_rate()
         self.scaler.load_state_dict(state["scaler"])
 
 
-def _optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
     parameters = network.parameters()
+    # A CUDA graph sees a rate change only where it is a tensor.
+    lr = torch.tensor(config.lr, device=device) if device.type == "cuda" else config.lr
     if config.optimizer == "sgd":
         return torch.optim.SGD(
-            parameters, config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov,
-            fused=True,
-        )  # fmt: skip
+            parameters, lr, config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov, fused=True
+        )
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, config.lr, weight_decay=config.weight_decay, fused=True)
+    return kind(parameters, lr, weight_decay=config.weight_decay, fused=True)
 
 
 def _schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int) -> LRScheduler | None:

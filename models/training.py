@@ -16,10 +16,11 @@ from torch import nn
 from datasets.splits import Splits
 from datasets.transforms import AUGMENTATIONS, Transform
 from models import build
-from models.batches import batches, placed, steps_of
+from models.batches import batches, index_batches, placed, steps_of
 from models.checkpoint import CheckpointError, Progress, origin, restore, seed_of, state_of
 from models.config import TrainConfig
 from models.evaluation import LOSSES, evaluate
+from models.graph import RecordedStep, can_be_recorded
 from models.precision import Precision, choose_precision
 from models.result import DivergedError, EpochMetrics, Fitted, TrainResult
 from models.step import Step
@@ -93,7 +94,7 @@ def _fit_network(
     assert config.seed is not None
     precision = choose_precision(config, device)
     params = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    live = LiveNetwork(network, config, splits.channels, splits.image_size)
+    live = LiveNetwork(network, config, splits.channels, splits.image_size, device)
     network = network.to(device)
     if precision != "fp32":
         network = network.to(memory_format=torch.channels_last)  # what the reduced-precision convolutions work in
@@ -108,15 +109,24 @@ def _fit_network(
     if start is not None:
         restore(progress, own_origin, device, start)
 
+    augment = AUGMENTATIONS[config.augment]
+    recorded = None
+    if can_be_recorded(config, precision, device, len(train)):
+        recorded = RecordedStep(step, train, transform, augment, randomness, config.batch_size)
+
     for epoch in range(len(progress.epochs) + 1, config.epochs + 1):
         network.train()
         began = _clock(device)
         loss_sum = torch.zeros((), device=device)
         seen = 0
-        for images, labels in batches(train, config, device, order):
-            loss = step(transform(images, AUGMENTATIONS[config.augment], randomness), labels)
-            loss_sum += loss * len(labels)
-            seen += len(labels)
+        if recorded is not None:
+            for indices in index_batches(train, config, order):
+                loss_sum += recorded(indices) * len(indices)
+                seen += len(indices)
+        else:
+            for images, labels in batches(train, config, device, order):
+                loss_sum += step(transform(images, augment, randomness), labels) * len(labels)
+                seen += len(labels)
         epoch_time_s = _clock(device) - began
 
         train_loss = float(loss_sum) / seen

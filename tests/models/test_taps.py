@@ -41,15 +41,18 @@ def built(config: TrainConfig, image_size: int, device: str = "cpu") -> nn.Modul
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5, 7])
-def test_live_taps_give_the_outputs_and_gradients_of_all(kernel: int, stride: int, dilation: int) -> None:
+@pytest.mark.parametrize(("groups", "product_pixels"), [(2, 1), (1, 1), (1, 4), (1, 100)])
+def test_live_taps_give_the_outputs_and_gradients_of_all(
+    groups: int, product_pixels: int, kernel: int, stride: int, dilation: int
+) -> None:
     removed = 0
     for height, padding in itertools.product(range(1, 8), range(kernel + 1)):
         width = 4
         if min(height, width) + 2 * padding < dilation * (kernel - 1) + 1:
             continue
-        whole = nn.Conv2d(2, 4, kernel, stride, padding, dilation, groups=2).double()
-        live = LiveConvolution(whole, height, width)
-        images = torch.randn(3, 2, height, width, dtype=torch.float64, requires_grad=True)
+        whole = nn.Conv2d(2, 4, kernel, stride, padding, dilation, groups).double()
+        live = LiveConvolution(whole, height, width, product_pixels)
+        images = torch.randn(3, 2, height, width, dtype=torch.float64).requires_grad_()
         theirs = whole(images)
         mine = live(images)
         torch.testing.assert_close(mine, theirs)
@@ -57,7 +60,7 @@ def test_live_taps_give_the_outputs_and_gradients_of_all(kernel: int, stride: in
         their_images, their_weight = torch.autograd.grad(theirs, (images, whole.weight), direction)
         my_images, my_weight = torch.autograd.grad(mine, (images, live.weight), direction)
         torch.testing.assert_close(my_images, their_images)
-        torch.testing.assert_close(my_weight, their_weight[:, :, live.rows, live.columns])
+        torch.testing.assert_close(live.as_kernel(my_weight), their_weight[:, :, live.rows, live.columns])
         dead = their_weight.clone()
         dead[:, :, live.rows, live.columns] = 0
         assert not dead.any()
@@ -78,7 +81,7 @@ def test_live_taps_that_cover_the_image_are_a_matrix_product(
     torch.testing.assert_close(live(images), whole(images))
     live.weight.data *= 2
     doubled = copy.deepcopy(whole)
-    doubled.weight.data[:, :, live.rows, live.columns] = live.live()
+    doubled.weight.data[:, :, live.rows, live.columns] = live.as_kernel(live.weight.detach())
     assert doubled.bias is not None
     torch.testing.assert_close(live(images), 2 * whole(images) - doubled.bias[:, None, None])
 
@@ -90,7 +93,7 @@ def test_live_taps_that_cover_the_image_are_a_matrix_product(
 def test_no_network_keeps_a_dead_tap_at_any_size(model: str) -> None:
     for size in (8, 12, 16, 20, 24, 28, 32, 33, 48, 64) if "resnet" in model else range(8, 65):
         network = built(TrainConfig(model=model), size, "meta")
-        LiveNetwork(network, TrainConfig(model=model), 1, size)
+        LiveNetwork(network, TrainConfig(model=model), 1, size, CPU)
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
                 module.register_forward_pre_hook(assert_all_live)
@@ -112,7 +115,7 @@ def test_resnet18_loses_62_percent_at_28_pixels_and_nothing_at_64() -> None:
     for size, share in ((28, 0.62), (64, 0.0)):
         network = built(config, size, "meta")
         before = sum(p.numel() for p in network.parameters())
-        LiveNetwork(network, config, 1, size)
+        LiveNetwork(network, config, 1, size, CPU)
         assert 1 - sum(p.numel() for p in network.parameters()) / before == pytest.approx(share, abs=0.005)
 
 
@@ -124,7 +127,7 @@ def test_restore_gives_back_the_network_as_it_was_built(model: str, size: int) -
         network = built(config, size)
         before = copy.deepcopy(network.state_dict())
         structure = str(network)
-        restored = LiveNetwork(network, config, 1, size).restore()
+        restored = LiveNetwork(network, config, 1, size, CPU).restore()
         assert restored is network
         assert str(restored) == structure
         after = restored.state_dict()
@@ -138,7 +141,7 @@ def trained(config: TrainConfig, size: int, steps: int, without: bool) -> tuple[
     With them, by PyTorch alone.
     """
     network = built(config, size).double()
-    live = LiveNetwork(network, config, 1, size) if without else None
+    live = LiveNetwork(network, config, 1, size, CPU) if without else None
     generator = torch.Generator().manual_seed(1)
     torch.manual_seed(2)  # dropout
     own = Step(network, live.idle, config, "fp32", CPU, steps) if live is not None else None
@@ -244,7 +247,7 @@ def test_dead_taps_leave_as_of_the_best_epoch(
 def test_every_gradient_is_written_in_bf16(model: str, size: int) -> None:
     """oneDNN's leaves those of dead taps unwritten on some maps (seen with PyTorch 2.15); no such tap is left."""
     network = built(TrainConfig(model=model), size)
-    LiveNetwork(network, TrainConfig(model=model), 1, size)
+    LiveNetwork(network, TrainConfig(model=model), 1, size, CPU)
     network.to(memory_format=torch.channels_last)
     images = torch.randn(4, 1, size, size).contiguous(memory_format=torch.channels_last)
     found: list[list[Tensor]] = []
