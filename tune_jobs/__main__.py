@@ -76,11 +76,15 @@ def search(
         bool,
         typer.Option("--wait-for-nodes", help="Wait for nodes that can serve the trials, on a cluster that grows."),
     ] = False,
+    extend: Annotated[
+        bool,
+        typer.Option("--extend", help="Add the grid values given here to those that the run has, and run what is new."),
+    ] = False,
 ) -> None:
     """Run an experiment.  The same name again takes it up where it stopped."""
     with _one_line_errors():
         from tune_jobs import experiment as experiments
-        from tune_jobs import recorder, space
+        from tune_jobs import recorder, space, yaml
         from tune_jobs import search as searches
         from tune_jobs.console import console, say, trials_table
         from tune_jobs.progress import Progress
@@ -88,9 +92,11 @@ def search(
         from tune_jobs.results.rundir import RunDir
 
         asked = experiments.load(experiment, overrides)
+        run_dir = RunDir(_storage(storage) / experiments.check_name(name or asked.name))
+        if extend and run_dir.experiment.exists():
+            asked = experiments.extended(experiments.check(yaml.read(run_dir.experiment)), asked)
         checked = space.parse(asked.space, asked.train, asked.search.method)
         total = recorder.total(asked, checked)
-        run_dir = RunDir(_storage(storage) / experiments.check_name(name or asked.name))
         out = console()
         for field in space.unread(checked):
             say(out, f"note: {field} is read by none of the trials")

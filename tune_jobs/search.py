@@ -245,7 +245,8 @@ def _check_same(
         different.append("the images or labels themselves")
     if different:
         raise UsageError(
-            f"run {run_dir.name} exists with another experiment ({'; '.join(different)}); give this one another --name"
+            f"run {run_dir.name} exists with another experiment ({'; '.join(different)}); give this one another "
+            "--name, or, where it is to add grid values to the run, --extend"
         )
 
 

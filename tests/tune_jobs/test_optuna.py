@@ -162,6 +162,10 @@ def test_grid_is_a_study_and_added_values_run_only_what_is_new(app: App) -> None
     fewer = app("search", "digits-demo", "--name", "grown", *sets(*base, "lr=1e-4"))
     assert fewer.returncode == 2
     assert "exists with another experiment" in fewer.stderr
+    joined = app("search", "digits-demo", "--name", "grown", "--extend", *sets(*base, "lr=1e-4,5e-4"))
+    assert joined.returncode == 0, joined.stderr
+    assert "taken up: 3 of 4 trials are finished already" in joined.stdout
+    assert [trial.config["lr"] for trial in records(run)] == [1e-3, 1e-2, 1e-4, 5e-4]
 
 
 def test_trial_that_runs_too_long_is_ended_and_the_search_goes_on(app: App) -> None:
