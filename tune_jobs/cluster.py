@@ -74,9 +74,9 @@ WANTS_TOKEN = "RAY_AUTH_MODE=token, and the cluster's in RAY_AUTH_TOKEN_PATH, RA
 @contextlib.contextmanager
 def _code() -> Iterator[dict[str, Any] | None]:
     """The runtime environment with which Ray is joined; None where the code is there already."""
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # a job's driver: Ray refuses a second working_dir
-        yield None
-    elif canonicalize_bootstrap_address(None) is None:  # type: ignore[arg-type]  # ray.init will find none either
+    is_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # Ray refuses a second working_dir
+    joined = canonicalize_bootstrap_address(None)  # type: ignore[arg-type]  # as ray.init calls it; None: a new one
+    if is_job or joined is None:
         yield None
     else:
         with shipping.runtime_env() as runtime_env:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import requests
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from tune_jobs import experiment as experiments
@@ -176,7 +176,7 @@ class Cluster:
             raise UsageError(
                 f"{self._called}: the cluster asks for a token, and has not got the right one: {WANTS_TOKEN}"
             ) from error
-        except (RuntimeError, ValueError, requests.RequestException) as error:
+        except (RayError, RuntimeError, ValueError, requests.RequestException) as error:
             if isinstance(error, UsageError):
                 raise
             raise UsageError(f"{self._called}: {str(error).splitlines()[0]}") from error

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +25,10 @@ import pytest
 
 from tests.conftest import ROOT, App
 from tune_jobs import shipping, submit
-from tune_jobs.errors import UsageError
 from tune_jobs.results import ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    pass
 
 BIN = Path(sys.executable).parent
 RAY = str(BIN / "ray")
@@ -36,13 +36,9 @@ RAY = str(BIN / "ray")
 
 def free_ports(count: int) -> list[int]:
     """Ports at which nobody listens now."""
-    listeners = [closing(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-    ports = []
-    for listener in listeners:
-        ports.append(listener.thing.getsockname()[1])
-    for listener in listeners:
-        listener.thing.close()
-    return ports
+    with ExitStack() as stack:  # all open at once: no port twice
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in listeners]
 
 
 @dataclass
@@ -82,7 +78,9 @@ def head(app: App) -> Iterator[Head]:
     port, dashboard, client, agent, agent_grpc, runtime_env, metrics = free_ports(7)
     token = secrets.token_hex(32)
     (app.home / "token").write_text(token)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_", "PYTHON"))}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_", "PYTHON"))
+    }
     environment |= {
         "HOME": str(app.home),
         "PATH": f"{BIN}:{environment['PATH']}",
@@ -134,7 +132,6 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[Any] | None =
         assert process is None or process.poll() is None, "the process has ended"
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.2)
-
 
 
 SMALL = """
@@ -192,7 +189,7 @@ def ended(head: Head) -> dict[str, Ended]:
 @pytest.fixture(scope="module")
 def plain(head: Head) -> subprocess.CompletedProcess[str]:
     """Ray's own `job submit`, which knows nothing of us."""
-    command = "python -m tune_jobs search digits-demo --set model=mlp --set epochs=1 --name plain".split()
+    command = shlex.split("python -m tune_jobs search digits-demo --set model=mlp --set epochs=1 --name plain")
     environment = json.dumps({"env_vars": {"TUNE_JOBS_STORAGE": str(head.app.storage)}})
     return head.ray("job", "submit", "--working-dir", ".", "--runtime-env-json", environment, "--", *command)
 
@@ -280,7 +277,7 @@ def test_submit_stopped_search_is_taken_up_by_the_same_submit(head: Head) -> Non
     run = head.app.storage / "long"
     following = head.app.start("submit", str(file))
     try:
-        until(lambda: (run / "trials.jsonl").exists() and "epoch_time_s" in (run / "trials.jsonl").read_text(), following)
+        until(lambda: any(trial.epochs for trial in ledger.read(run / "trials.jsonl").values()), following)
         until(lambda: {"long slot 0", "long slot 1"} <= actor_names(head), following)
         following.send_signal(signal.SIGINT)
         left = end(following)
@@ -352,3 +349,46 @@ def test_no_token_in_what_jobs_show_or_write(
     files = [path for path in written if path.is_file()]
     assert len(files) > 50
     assert not [path for path in files if head.token.encode() in path.read_bytes()]
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus here (Debian: prometheus)")
+def test_prometheus_scrapes_a_gauge_a_trial(head: Head, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    (tmp_path / "prometheus.yml").write_text(
+        "global: {scrape_interval: 1s}\n"
+        "scrape_configs:\n"
+        "- job_name: ray\n"
+        f"  authorization: {{credentials_file: {head.environment['RAY_AUTH_TOKEN_PATH']}}}\n"
+        f"  file_sd_configs: [{{files: [{head.temp_dir / 'prom_metrics_service_discovery.json'}]}}]\n"
+    )
+    options = ["--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address=127.0.0.1:{port}"]
+    with (tmp_path / "log").open("w") as log:
+        prometheus = subprocess.Popen(["prometheus", *options], cwd=tmp_path, stdout=log, stderr=log)
+    file = head.app.home / "long.yaml"
+    file.write_text(LONG)
+
+    def series(metric: str) -> list[dict[str, Any]]:
+        query = urllib.parse.urlencode({"query": f'ray_tune_jobs_{metric}{{run="metrics"}}'})
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?{query}", timeout=60) as answer:
+                found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+                return found
+        except OSError:
+            return []  # it has not come up yet
+
+    try:
+        sent = head.app("submit", str(file), "--name", "metrics", "--no-wait")
+        assert sent.returncode == 0, sent.stderr
+        until(lambda: len(series("val_accuracy")) > 1, prometheus)
+        until(lambda: any(state["metric"]["state"] == "COMPLETE" for state in series("trials")), prometheus)
+        for metric in ("val_accuracy", "epoch_time_s", "images_per_s"):
+            found = series(metric)
+            assert {one["metric"]["trial"] for one in found} <= {"00000", "00001", "00002"}
+            assert all(float(one["value"][1]) > 0 for one in found)
+        assert sum(float(one["value"][1]) for one in series("trials")) == 3
+        until(lambda: head.job("metrics")["status"] == "SUCCEEDED")
+    finally:
+        prometheus.terminate()
+        prometheus.wait(60)
