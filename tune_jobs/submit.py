@@ -35,6 +35,9 @@ STOP_WAIT_S = 30
 """How long Ray waits between asking a job to stop and killing it."""
 
 
+_NOWHERE = "no Ray cluster runs here: give --address, or set RAY_ADDRESS"
+
+
 @dataclass(frozen=True)
 class Plan:
     """A search as it is to run on a cluster."""
@@ -126,14 +129,14 @@ class Cluster:
             os.environ["RAY_API_SERVER_ADDRESS"] = address  # else Ray lets RAY_ADDRESS overrule it
         name = next((name for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS") if os.environ.get(name)), "")
         where = os.environ.get(name, "")
-        self._called = "--address" if address is not None else name
+        self._called = "--address" if address is not None else name or "the cluster that runs here"
         check_reachable(where, self._called)
         with self._one_line():
             try:
                 self._client = JobSubmissionClient()
             except ConnectionError as error:
-                place = f"{self._called}={where}: no" if where else "no --address or RAY_ADDRESS is given, and no"
-                raise UsageError(f"{place} Ray cluster answers there or runs here") from error
+                place = f"{self._called}={where}: no Ray cluster answers there" if where else _NOWHERE
+                raise UsageError(place) from error
         self.address = self._client.get_address()
 
     def submit(self, plan: Plan) -> str:

@@ -143,8 +143,8 @@ train: {model: mlp, hidden_units: 20, epochs: 1}
 LONG = """
 name: long
 dataset: {name: digits, image_size: 28, limit: 400}
-space: {lr: {grid: [1e-2, 1e-3, 1e-4]}}
-train: {model: baseline, epochs: 60}
+space: {lr: {grid: [1e-2, 1e-3]}}
+train: {model: baseline, epochs: 2000}
 """
 
 
@@ -170,13 +170,12 @@ def end(process: subprocess.Popen[str]) -> Ended:
 
 @pytest.fixture(scope="module")
 def ended(head: Head) -> dict[str, Ended]:
-    """Submits that end in each way, at the same time."""
+    """Submits that end well and not, at the same time."""
     file = head.app.home / "small.yaml"  # outside the root: it is carried along
     file.write_text(SMALL)
     asked = {
         "done": ["--set", "epochs=2"],
         "diverged": ["--set", "optimizer=sgd", "--set", "lr=1e10", "--name", "diverged"],
-        "no-data": ["--set", "dataset.name=npz", "--set", "dataset.path=gone.npz", "--name", "no-data"],
     }
     processes = {name: head.app.start("submit", str(file), *arguments) for name, arguments in asked.items()}
     try:
@@ -239,9 +238,8 @@ def test_submit_follows_the_log_and_ends_as_the_search_did(head: Head, ended: di
     assert lines[-1] == f"job {done.job}: SUCCEEDED"
     rows = ledger.read(head.app.storage / "small" / "trials.jsonl")
     assert [(trial.state, trial.config["epochs"]) for trial in rows.values()] == [("COMPLETE", 2)] * 2
-    assert {name: ended[name].code for name in ended} == {"done": 0, "diverged": 3, "no-data": 2}
+    assert {name: ended[name].code for name in ended} == {"done": 0, "diverged": 3}
     assert f"job {ended['diverged'].job}: FAILED" in ended["diverged"].out
-    assert "error: dataset.path" in ended["no-data"].out
 
 
 @pytest.mark.cluster
@@ -258,7 +256,7 @@ def test_submit_job_says_what_runs_and_from_which_commit(head: Head, ended: dict
 @pytest.mark.cluster
 def test_submit_sends_the_packages_and_the_experiment_alone(head: Head, ended: dict[str, Ended]) -> None:
     sent = [folder for folder in package_folders(head) if (folder / submit.EXPERIMENT_FILE).is_file()]
-    assert len(sent) == 3
+    assert len(sent) == 2
     for folder in sent:
         assert {path.name for path in folder.iterdir()} == {*shipping.PACKAGES, submit.EXPERIMENT_FILE}
         assert not (folder / "tune_jobs" / "deploy").exists()
@@ -275,34 +273,37 @@ def test_submit_stopped_search_is_taken_up_by_the_same_submit(head: Head) -> Non
     file = head.app.home / "long.yaml"
     file.write_text(LONG)
     run = head.app.storage / "long"
+
+    def epochs() -> list[int]:
+        trials = ledger.read(run / "trials.jsonl").values()
+        for trial in trials:
+            assert [epoch["epoch"] for epoch in trial.epochs] == list(range(1, len(trial.epochs) + 1))
+        return [len(trial.epochs) for trial in trials] or [0]
+
+    first = head.app("submit", str(file), "--no-wait")
+    assert (first.returncode, first.stderr) == (0, "")
+    job = Ended(0, first.stdout, "").job
+    until(lambda: min(epochs()) > 0)
+    assert {"long slot 0", "long slot 1"} <= actor_names(head)
+    assert head.ray("job", "stop", job).returncode == 0
+    assert head.job("long")["status"] == "STOPPED"
+    assert "interrupted, 2 of 2 trials left; the same command takes it up again" in head.log(job)
+    assert [trial.state for trial in ledger.read(run / "trials.jsonl").values()] == ["WAITING", "WAITING"]
+    before = epochs()
+
     following = head.app.start("submit", str(file))
     try:
-        until(lambda: any(trial.epochs for trial in ledger.read(run / "trials.jsonl").values()), following)
-        until(lambda: {"long slot 0", "long slot 1"} <= actor_names(head), following)
+        until(lambda: min(now - then for now, then in zip(epochs(), before, strict=True)) > 0, following)
         following.send_signal(signal.SIGINT)
         left = end(following)
     finally:
         following.kill()
     assert left.code == 4
     assert left.err == f"error: job {left.job} is no longer followed; it goes on until it is stopped\n"
+    assert "taken up: 0 of 2 trials are finished already, 2 go on from their last checkpoint" in left.out
     assert head.job("long")["status"] == "RUNNING"
-
     assert head.ray("job", "stop", left.job).returncode == 0
     assert head.job("long")["status"] == "STOPPED"
-    assert "interrupted, 3 of 3 trials left; the same command takes it up again" in head.log(left.job)
-    stopped = ledger.read(run / "trials.jsonl")
-    assert {trial.state for trial in stopped.values()} == {"WAITING"}
-    assert sum(bool(trial.epochs) for trial in stopped.values()) > 0
-
-    again = head.app("submit", str(file), "--no-wait")
-    assert (again.returncode, again.stderr) == (0, "")
-    until(lambda: head.job("long")["status"] not in ("PENDING", "RUNNING"))
-    job = head.job("long")
-    assert (job["status"], job["submission_id"]) == ("SUCCEEDED", Ended(0, again.stdout, "").job)
-    assert re.search(r"taken up: 0 of 3 trials are finished already, \d go on from", head.log(job["submission_id"]))
-    for trial in ledger.read(run / "trials.jsonl").values():
-        assert trial.state == "COMPLETE"
-        assert [epoch["epoch"] for epoch in trial.epochs] == list(range(1, 61))
 
 
 @pytest.mark.cluster
@@ -342,7 +343,7 @@ def test_no_token_in_what_jobs_show_or_write(
     head: Head, plain: subprocess.CompletedProcess[str], ended: dict[str, Ended]
 ) -> None:
     jobs = head.get("/api/jobs/")
-    assert len(jobs) >= 4
+    assert len(jobs) >= 3
     shown = json.dumps(jobs) + "".join(head.log(job["submission_id"]) for job in jobs if job["submission_id"])
     assert head.token not in shown
     written = [*head.app.storage.rglob("*"), *(head.temp_dir / "session_latest" / "logs").rglob("*")]
@@ -379,15 +380,15 @@ def test_prometheus_scrapes_a_gauge_a_trial(head: Head, tmp_path: Path) -> None:
             return []  # it has not come up yet
 
     try:
-        sent = head.app("submit", str(file), "--name", "metrics", "--no-wait")
+        sent = head.app("submit", str(file), "--set", "epochs=40", "--name", "metrics", "--no-wait")
         assert sent.returncode == 0, sent.stderr
         until(lambda: len(series("val_accuracy")) > 1, prometheus)
         until(lambda: any(state["metric"]["state"] == "COMPLETE" for state in series("trials")), prometheus)
         for metric in ("val_accuracy", "epoch_time_s", "images_per_s"):
             found = series(metric)
-            assert {one["metric"]["trial"] for one in found} <= {"00000", "00001", "00002"}
+            assert {one["metric"]["trial"] for one in found} == {"00000", "00001"}
             assert all(float(one["value"][1]) > 0 for one in found)
-        assert sum(float(one["value"][1]) for one in series("trials")) == 3
+        assert sum(float(one["value"][1]) for one in series("trials")) == 2
         until(lambda: head.job("metrics")["status"] == "SUCCEEDED")
     finally:
         prometheus.terminate()
