@@ -86,8 +86,7 @@ def test_rayjob_trials_run_on_workers_that_share_a_volume_and_behind_a_token(ray
         assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
         (mount,) = container["volumeMounts"]
         assert mount["name"] == volume["name"]
-        for variable in ("TUNE_JOBS_STORAGE", "TUNE_JOBS_DATA"):
-            assert environment[variable].startswith(mount["mountPath"] + "/")
+        assert environment["TUNE_JOBS_STORAGE"].startswith(mount["mountPath"] + "/")
     gpus = {
         name: pod["containers"][0]["resources"]["limits"].get("nvidia.com/gpu") for name, pod in pods(rayjob).items()
     }
