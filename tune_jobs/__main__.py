@@ -156,6 +156,72 @@ def plan(
 
 
 @app.command()
+def submit(
+    experiment: Annotated[str, typer.Argument(help="An experiment file, or the name of one that ships (`presets`).")],
+    overrides: Set = [],  # noqa: B006 - Typer reads it and never changes it
+    name: Annotated[str | None, typer.Option(help="Name of the run; the experiment's own by default.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage",
+            envvar="TUNE_JOBS_STORAGE",
+            help="Where the run directories are, as the cluster's nodes see it.",
+        ),
+    ] = None,
+    data_dir: Annotated[
+        str | None,
+        typer.Option("--data-dir", envvar="TUNE_JOBS_DATA", help="Folder of data, as the cluster's nodes see it."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="http://HOST:PORT of the dashboard, or HOST:PORT of the cluster; else RAY_API_SERVER_ADDRESS, "
+            "RAY_ADDRESS, or the cluster that runs on this machine."
+        ),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Follow the log to the job's end, or only print the job's id.")
+    ] = True,
+    wait_for_nodes: Annotated[
+        bool,
+        typer.Option("--wait-for-nodes", help="The job waits for nodes that can serve the trials."),
+    ] = False,
+) -> None:
+    """Run an experiment as a job on a Ray cluster, follow it, and end with its exit code.
+
+    The same again takes the run up where it stopped.
+    """
+    with _one_line_errors():
+        from tune_jobs import submit as submits
+        from tune_jobs.console import console, say
+
+        plan = submits.plan(experiment, overrides, name, storage, data_dir, wait_for_nodes)
+        cluster = submits.Cluster(address)
+        job = cluster.submit(plan)
+        out = console()
+        out_of = ["--address", cluster.address]
+        say(out, f"job {job}: run {plan.run}")
+        say(out, f"follow it: {shlex.join(['ray', 'job', 'logs', '-f', job, *out_of])}")
+        say(out, f"stop it:   {shlex.join(['ray', 'job', 'stop', job, *out_of])}")
+        if not wait:
+            return
+        try:
+            ended = cluster.follow(job, lambda text: typer.echo(text, nl=False))
+        except KeyboardInterrupt:
+            _fail(f"job {job} is no longer followed; it goes on until it is stopped", Exit.INTERRUPTED)
+        except ConnectionError as error:
+            _fail(
+                f"job {job} is no longer followed: {error}; if it died, the same command takes the run up",
+                Exit.INTERRUPTED,
+            )
+        say(out, f"job {job}: {ended.status.value}")
+        code = submits.exit_code(ended)
+        if code is None:
+            _fail(f"job {job} did not run its command: {ended.message or ended.error_type}", Exit.WRONG)
+        raise typer.Exit(code)
+
+
+@app.command()
 def presets() -> None:
     """List the experiments that ship."""
     with _one_line_errors():
