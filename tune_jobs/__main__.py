@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from tune_jobs.storage import Store
 
 
 class Exit(IntEnum):
@@ -45,9 +48,14 @@ Set = Annotated[
     ),
 ]
 Storage = Annotated[
-    str, typer.Option("--storage", envvar="TUNE_JOBS_STORAGE", help="Directory that holds the run directories.")
+    str,
+    typer.Option(
+        "--storage",
+        envvar="TUNE_JOBS_STORAGE",
+        help="Directory that holds the run directories, or s3://bucket/folder or gs://bucket/folder.",
+    ),
 ]
-Run = Annotated[str, typer.Argument(help="A run directory, or the name of a run under the storage.")]
+Run = Annotated[str, typer.Argument(help="A run directory or its URI, or the name of a run under the storage.")]
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -79,28 +87,27 @@ def search(
         from tune_jobs import search as searches
         from tune_jobs.console import console, say, trials_table
         from tune_jobs.progress import Progress
-        from tune_jobs.results import best, selection
-        from tune_jobs.results.rundir import RunDir
+        from tune_jobs.results import best, rundir, selection
 
         asked = experiments.load(experiment, overrides)
         checked = space.parse(asked.space, asked.train, asked.search.method)
         total = recorder.total(asked, checked)
-        run_dir = RunDir(_storage(storage) / experiments.check_name(name or asked.name))
+        run_dir = rundir.at(_storage(storage), experiments.check_name(name or asked.name))
         out = console()
         for field in space.unread(checked):
             say(out, f"note: {field} is read by none of the trials")
         fields = ["model", *(axis.field for axis in checked.axes if axis.kind != "value" and axis.field != "model")]
-        say(out, f"run {run_dir.name}: {total} trials, into {run_dir.path}")
+        say(out, f"run {run_dir.name}: {total} trials, into {run_dir}")
         with Progress(out, fields, total) as progress:
             outcome = searches.run(asked, run_dir, _data_dir(data_dir), progress, wait_for_nodes)
         rows = outcome.rows
         out.print(trials_table(rows))
-        say(out, f"run directory: {run_dir.path}")
+        say(out, f"run directory: {run_dir}")
         if outcome.ended != "done":
             left = total - sum(row.finished for row in rows)
-            causes = {"interrupted": "interrupted", "budget": "the budget is used up", "disk": outcome.detail}
-            say(out, f"{causes[outcome.ended]}, {left} of {total} trials left; the same command takes it up again")
-        if outcome.ended in ("interrupted", "disk"):
+            cause = {"interrupted": "interrupted", "budget": "the budget is used up"}.get(outcome.ended, outcome.detail)
+            say(out, f"{cause}, {left} of {total} trials left; the same command takes it up again")
+        if outcome.ended in ("interrupted", "disk", "store"):
             raise typer.Exit(Exit.INTERRUPTED)
         usable = len(selection.candidates(rows))
         if usable < asked.min_usable:
@@ -115,7 +122,8 @@ def search(
         best.write_model(run_dir, row)
         say(out, f"best: trial {row.id}, {reason}; test accuracy {row.test_accuracy:.2%}")
         if front := best.write_front(run_dir, asked, rows):
-            say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {front[0].parent}")
+            where = run_dir.shown(front[0].parent)
+            say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {where}")
         data = [] if data_dir is None else ["--data-dir", str(data_dir)]
         say(out, f"next: {shlex.join(['python', '-m', 'tune_jobs', 'train', str(run_dir.best), *data])}")
         say(out, f"      {shlex.join(['tensorboard', '--logdir', str(run_dir.path)])}")
@@ -152,7 +160,7 @@ def status(run: Run, storage: Storage = DEFAULT_STORAGE) -> None:
         out.print(trials_table(rows))
         counts = ", ".join(f"{count} {state}" for state, count in states.items())
         finished = sum(row.finished for row in rows)
-        say(out, f"run {run_dir.name}: {finished} of {len(rows)} trials finished ({counts}); {run_dir.path}")
+        say(out, f"run {run_dir.name}: {finished} of {len(rows)} trials finished ({counts}); {run_dir}")
         if finished < len(rows) and not run_dir.is_running():
             say(out, "no process runs it now; the search command that began it takes it up again")
 
@@ -195,9 +203,10 @@ def export(
         path = output or run_dir.best
         best.write(run_dir, experiment, row, rule, reason, path)
         out = console()
-        say(out, f"trial {row.id} ({reason}) written to {path}")
+        say(out, f"trial {row.id} ({reason}) written to {run_dir.shown(path)}")
         if front := best.write_front(run_dir, experiment, rows):
-            say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {front[0].parent}")
+            where = run_dir.shown(front[0].parent)
+            say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {where}")
 
 
 @app.command()
@@ -220,14 +229,14 @@ def confirm(
         out = console()
         with Progress(out, ["model", "seed"], top * seeds) as progress:
             outcome, found = confirms.confirm(run_dir, top, seeds, splits, _data_dir(data_dir), progress)
-        if outcome.ended == "interrupted":
-            _fail("interrupted; the same command takes it up again", Exit.INTERRUPTED)
+        if outcome.ended != "done":
+            _fail(f"{outcome.detail or 'interrupted'}; the same command takes it up again", Exit.INTERRUPTED)
         if found is None:
             _fail("no usable trial: no config is COMPLETE under every seed", Exit.NO_USABLE_TRIAL)
         out.print(confirmation_table(found))
         for line in confirmation_lines(found):
             say(out, line)
-        say(out, f"written to {run_dir.confirmation}")
+        say(out, f"written to {run_dir.shown(run_dir.confirmation)}")
 
 
 @app.command()
@@ -259,12 +268,10 @@ def train(
             _fail(f"diverged: {error}; no model is written", Exit.NO_USABLE_TRIAL)
 
 
-def _storage(given: str) -> Path:
-    from tune_jobs.errors import UsageError
+def _storage(given: str) -> Path | Store:
+    from tune_jobs.storage import parse
 
-    if "://" in given:
-        raise UsageError(f"--storage {given}: only a directory is supported")
-    return Path(given).expanduser().absolute()
+    return parse(given)
 
 
 def _data_dir(given: Path | None) -> Path | None:

@@ -70,7 +70,7 @@ class Leave(KeyboardInterrupt):
     """Leaves Tune's loop at once; Tune, which handles every Exception in its own way, does not catch it."""
 
 
-Cause = Literal["interrupted", "budget", "disk"]
+Cause = Literal["interrupted", "budget", "disk", "store"]
 
 
 class Stop:

@@ -27,7 +27,8 @@ RULES = {
     "worker_crashed": Rule(retry=True),
     "error": Rule(retry=True),
 }
-"""Class of a failure -> its rule.  `disk_full` is none: it stops the search, and its trial is taken up with it."""
+"""Class of a failure -> its rule.  `disk_full` and `store_lost` are none: they stop the search, and the trial is
+taken up with it."""
 
 MOST_NODES_LOST = 10
 """A trial under which so many nodes died FAILs, whatever `retries` says: it may be what kills them."""

@@ -25,6 +25,7 @@ from tune_jobs.results.ledger import number_of, trial_id
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.sharing import Sharing
 from tune_jobs.space import Point, Space
+from tune_jobs.storage import StoreError
 from tune_jobs.study import Study, by_number
 from tune_jobs.trial import KNOWN_KEY, REQUEST_KEY, SLOT_KEY, TRIAL_KEY
 
@@ -93,7 +94,7 @@ class Recorder(tune.Callback):
         self._groups = by_number(trials.values())
         self._finished = sum(trial.finished for trial in trials.values())
         self._kept = [trial for trial in trials.values() if trial.state == "COMPLETE"]
-        self._folder = str(run_dir.checkpoints)
+        self._run_dir = run_dir
         self.waiting: list[ledger.TrialRecord] = []
         """Trials that are to be run, or run again, the next one first."""
         self.handed_out: dict[str, int] = {}
@@ -239,8 +240,8 @@ class Recorder(tune.Callback):
 
     def _fail(self, own: ledger.TrialRecord, failure: str, reason: str) -> None:
         """What follows from a failure: the trial waits to be started again, or FAILs; or the whole search stops."""
-        if failure == "disk_full":
-            self._stop.ask("disk", reason)
+        if failure in ("disk_full", "store_lost"):
+            self._stop.ask("disk" if failure == "disk_full" else "store", reason)
             return
         if failures.may_retry([*own.failures, failure], self._experiment.retries):
             more = None
@@ -270,10 +271,11 @@ class Recorder(tune.Callback):
         self._write(own, "state", wall_time_s=wall_time_s, shared_with=shared_with, **fields)
         self._finished += 1
         if own.state != "COMPLETE":
-            Checkpoints(self._folder, own.id).drop()
+            self._drop_checkpoints(own)
         group = self._group(own)
         if all(trial.finished for trial in group):
             self._study.tell(group)
+        self._run_dir.push_soon()
         self._tell(own)
 
     def _keep_best(self, own: ledger.TrialRecord) -> None:
@@ -281,7 +283,13 @@ class Recorder(tune.Callback):
         self._kept.append(own)
         self._kept.sort(key=lambda trial: -trial.result["val_accuracy"])
         while len(self._kept) > self._experiment.keep_models:
-            Checkpoints(self._folder, self._kept.pop().id).drop()
+            self._drop_checkpoints(self._kept.pop())
+
+    def _drop_checkpoints(self, own: ledger.TrialRecord) -> None:
+        try:
+            Checkpoints(self._run_dir.checkpoints, own.id).drop()
+        except StoreError as error:
+            self._stop.ask("store", str(error))
 
     def _group(self, own: ledger.TrialRecord) -> list[ledger.TrialRecord]:
         return self._groups[number_of(own.id)]
