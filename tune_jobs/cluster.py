@@ -55,6 +55,23 @@ def wait_until_servable(requests: Sequence[Request], say: Callable[[str], None])
         say("the nodes are there")
 
 
+def is_lost(node_id: str) -> bool:
+    """Whether a node is dead.
+
+    Ray takes some 15 s to say so, while the workers on it are gone at once; so its raylet is asked for an answer.
+    """
+    node = next((node for node in ray.nodes() if node["NodeID"] == node_id), None)
+    if node is None or not node["Alive"]:
+        return True
+    if ray.util.client.ray.is_connected():
+        return False  # through Ray Client nodes cannot be reached from here
+    try:
+        socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=2).close()
+    except OSError:
+        return True
+    return False
+
+
 def _check_reachable(address: str) -> None:
     """Raise UsageError where RAY_ADDRESS names a host and port at which nobody listens: Ray would try for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")

@@ -16,7 +16,7 @@ from models import TrainConfig
 from profiling.flops import macs
 from tune_jobs import failures
 from tune_jobs.checkpoints import Checkpoints
-from tune_jobs.cluster import Leave, Stop
+from tune_jobs.cluster import Leave, Stop, is_lost
 from tune_jobs.experiment import Experiment
 from tune_jobs.metrics import Metrics
 from tune_jobs.resources import Request, grown
@@ -91,6 +91,7 @@ class Recorder(tune.Callback):
         self._requests: dict[str, Request] = {}
         self._actors: dict[str, ActorHandle[Any]] = {}
         self._slots: dict[ActorHandle[Any], int] = {}
+        self._nodes: dict[str, str] = {}
         self._groups = by_number(trials.values())
         self._finished = sum(trial.finished for trial in trials.values())
         self._kept = [trial for trial in trials.values() if trial.state == "COMPLETE"]
@@ -145,6 +146,7 @@ class Recorder(tune.Callback):
         self._actors[own.id] = actor
         self._slots.setdefault(actor, self.handed_out[own.id])
         self._started[own.id] = time.monotonic()
+        self._nodes.pop(own.id, None)
         self._write(own, "state", state="RUNNING", attempt=own.attempts + 1, request=self._request(own).model_dump())
         self._listener.follow(own)
 
@@ -184,7 +186,11 @@ class Recorder(tune.Callback):
             self._fail(own, "timeout", f"still running after {self._experiment.budget.trial_minutes:g} minutes")
         else:
             text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
-            self._fail(own, *failures.classify(text))
+            failure, reason = failures.classify(text)
+            node = self._nodes.get(own.id)
+            if failure == "worker_crashed" and node is not None and is_lost(node):
+                failure, reason = "node_lost", failures.NODE_LOST
+            self._fail(own, failure, reason)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Leave Tune's loop where the search is to stop; end trials that have run too long, by killing their process:
@@ -226,7 +232,9 @@ class Recorder(tune.Callback):
 
     def _arrive(self, own: ledger.TrialRecord, where: dict[str, Any]) -> None:
         """The first word of an attempt says where it runs."""
-        self._write(own, "place", attempt=own.attempts, slot=self._slots[self._actors[own.id]], **where)
+        self._nodes[own.id] = where["node_id"]
+        named = {key: where[key] for key in ("node", "cards")}
+        self._write(own, "place", attempt=own.attempts, slot=self._slots[self._actors[own.id]], **named)
         place: Hashable = (where["node"], *where["cards"])
         self._sharing.enter(own.id, place)
 

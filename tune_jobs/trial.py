@@ -101,10 +101,10 @@ def _model_writer(fitted: Fitted, config: TrainConfig, splits: Splits) -> Any:
 
 
 def _where() -> dict[str, Any]:
-    """The node, by its address, and the cards of it that Ray gave this worker."""
+    """The node, by its address and by Ray's id, and the cards of it that Ray gave this worker."""
     context = ray.get_runtime_context()
     cards = context.get_accelerator_ids().get("GPU", [])
-    return {"where": {"node": ray.util.get_node_ip_address(), "cards": cards}}
+    return {"where": {"node": ray.util.get_node_ip_address(), "node_id": context.get_node_id(), "cards": cards}}
 
 
 def _classify(error: Exception, place: Place) -> tuple[str | None, str]:
