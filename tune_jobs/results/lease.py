@@ -8,6 +8,7 @@ anew; its age is told by the store's own clock, so that the machines' clocks do 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -60,13 +61,19 @@ class Lease:
             self._claims.delete(before)
         self._memory.write_text(self._mine, encoding="utf-8")
         said = False
-        while living := self._living():
-            self._claims.delete(self._mine)
-            if not said:
-                say(f"run {self._run}: {self._owner(living)} had it last; waiting to see whether that one still lives")
-                said = True
-            self._watch(living)
-            time.sleep(random.random())
+        try:
+            while living := self._living():
+                self._claims.delete(self._mine)
+                if not said:
+                    owner = self._owner(living)
+                    say(f"run {self._run}: {owner} had it last; waiting to see whether that one still lives")
+                    said = True
+                self._watch(living)
+                time.sleep(random.random())  # of two that wait for the same, one is first
+        except BaseException:  # an impatient Ctrl-C, too
+            with contextlib.suppress(StoreError):
+                self._claims.delete(self._mine)
+            raise
         self._trouble = trouble
         self._last = time.monotonic()
         self._beats.start()

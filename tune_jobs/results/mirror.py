@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tune_jobs.errors import UsageError
 from tune_jobs.results.atomic import write_bytes
@@ -28,8 +28,12 @@ PUSH_S = 5
 SOON_S = 1
 """After a trial's end it is pushed at once, but not more often than this."""
 STUDY, LEDGER = "optuna.journal", "trials.jsonl"
-_ONLY_HERE = (".*", "*.pkl", "experiment_state-*.json", "search_gen_state-*.json", "checkpoints")
-"""Names of files and folders that are not mirrored: Ray's own, and the checkpoints, which workers write themselves."""
+_ONLY_HERE = (
+    *(".*", "*.lock", "*.rename"),  # locks, Optuna's too: elsewhere they would look held
+    *("*.pkl", "experiment_state-*.json", "search_gen_state-*.json"),  # Ray's own
+    "checkpoints",  # workers write those themselves
+)
+"""Names of files and folders that are not mirrored."""
 _ONLY_THERE = ("*.tfevents.*", "*.safetensors")
 """Pushed, but not fetched: no command reads them."""
 
@@ -148,10 +152,8 @@ class Mirror:
             try:
                 if lease.held():
                     self._push()
-            except StoreError:
-                continue  # the lease gives up where it lasts
-            except FileNotFoundError:
-                continue  # a file was replaced while it was read: next time
+            except (StoreError, OSError):
+                continue  # next time; the lease gives up where the store stays away
 
     def _push(self) -> None:
         changed = {name: path for name, path in self._here().items() if self._known.get(name) != _stamp(path)}
@@ -171,7 +173,7 @@ class Mirror:
         found: dict[str, Path] = {}
         for folder, folders, files in os.walk(self._local):
             here = Path(folder)
-            if here != self._local and LEDGER in files:  # a run within the run mirrors itself
+            if here != self._local and (LEDGER in files or ".lock" in files):  # a run within the run mirrors itself
                 folders.clear()
                 continue
             folders[:] = [name for name in folders if not _is_one_of(_ONLY_HERE, name)]
@@ -216,7 +218,11 @@ def working_copy(store: Store) -> Path:
 
 def _mirrored(there: dict[str, Found]) -> dict[str, Found]:
     """Of a run's objects those that belong to the working copy: no runs within the run, no name that climbs out."""
-    inner = tuple(f"{PurePosixPath(name).parent}/" for name in there if name.endswith(f"/{LEDGER}"))
+    inner = tuple(
+        name.removesuffix(LEDGER) if name.endswith(LEDGER) else name.partition(".lock/")[0]
+        for name in there
+        if name.endswith(f"/{LEDGER}") or "/.lock/" in name
+    )
     return {
         name: found
         for name, found in there.items()
