@@ -208,7 +208,7 @@ def _connect(scheme: str, options: dict[str, str]) -> fs.FileSystem:
 
 _DENIED = "access is denied; credentials come from the environment, ~/.aws or ~/.config/gcloud, or the machine's role"
 _CAUSES = (
-    (r"NO_SUCH_BUCKET|bucket does not exist", "there is no such bucket"),
+    (r"NO_SUCH_BUCKET|bucket does not exist|Bucket '.*' not found", "there is no such bucket"),
     (
         r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|MISSING_AUTHENTICATION_TOKEN|INVALID_CLIENT_TOKEN"
         r"|EXPIRED_TOKEN|UNRECOGNIZED_CLIENT|HTTP status 40[13]|PERMISSION_DENIED|UNAUTHENTICATED|ermission denied",

@@ -481,7 +481,7 @@ def test_search_on_a_store_is_interrupted_taken_up_on_another_machine_exported_a
         )
         for cache in (app.home / "one", app.home / "two")
     )
-    sets = ["model=baseline", "lr=1e-3", "optimizer=sgd", "epochs=1,2,40", "resources.cpu=1"]
+    sets = ["model=baseline", "lr=1e-3", "optimizer=sgd", "epochs=1,2,24", "resources.cpu=1"]
     command = ["search", "digits-demo", "--name", "a", *(word for value in sets for word in ("--set", value))]
 
     def names() -> set[str]:
@@ -514,7 +514,7 @@ def test_search_on_a_store_is_interrupted_taken_up_on_another_machine_exported_a
     assert after[: len(before)] == before
     assert sorted(complete()) == ["00000", "00001", "00002"]
     epochs = [event["epoch"] for event in after if event["event"] == "epoch" and event["trial"] == "00002"]
-    assert epochs == list(range(1, 41))  # from its checkpoint: no epoch is lost or told twice
+    assert epochs == list(range(1, 25))  # from its checkpoint: no epoch is lost or told twice
     path = tmp_path / "trials.jsonl"
     path.write_bytes(s3.read("bucket/cli/a/trials.jsonl"))
     trial = ledger.read(path)["00002"]
@@ -522,7 +522,9 @@ def test_search_on_a_store_is_interrupted_taken_up_on_another_machine_exported_a
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        fresh = fit(TrainConfig(**trial.config), load_splits(DatasetConfig(name="digits")), torch.device("cpu"), print)
+        fresh = fit(
+            TrainConfig(**trial.config), load_splits(DatasetConfig(name="digits")), torch.device("cpu"), lambda _: None
+        )
     finally:
         torch.set_num_threads(threads)
     assert trial.result["val_loss"] == fresh.result.val_loss
@@ -537,7 +539,8 @@ def test_search_on_a_store_is_interrupted_taken_up_on_another_machine_exported_a
         "experiment.yaml", "environment.json", "trials.jsonl", "trials.parquet", "trials.csv", "optuna.journal",
         "best.yaml", "best.safetensors", "confirm.json", "confirm-top1-seeds2/trials.parquet",
     }  # fmt: skip
-    assert sum("tfevents" in name for name in names()) >= 5
+    assert any(name.startswith("00002-baseline/events.out.tfevents") for name in names())
+    assert sum(name.startswith("confirm-top1-seeds2/") and "tfevents" in name for name in names()) == 2
     assert not [name for name in names() if name.endswith((".pkl", ".pt", ".tmp")) or ".lock" in name]
     assert not [name for name in s3.names("bucket/cli") if name.startswith(".seen")]
     outputs = [out, again.stdout, exported.stdout, confirmed.stdout]

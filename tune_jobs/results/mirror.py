@@ -103,6 +103,7 @@ class Mirror:
         self.store.delete(self._name(path))
 
     def _fetch(self) -> None:
+        self._known.clear()
         there = _mirrored(self.store.list())
         if LEDGER not in there:
             self._put_aside()
@@ -135,7 +136,7 @@ class Mirror:
         return len(here) > len(there) and here.startswith(there)
 
     def _put_aside(self) -> None:
-        """The store has no such run: what an earlier one left here is kept under another name, once."""
+        """The store has no such run: what one that was removed there left here is kept under another name, once."""
         if not (self._local / LEDGER).exists():
             return
         aside = self._local.with_name(f".{self._local.name}.old")
