@@ -72,6 +72,23 @@ def wait_until_servable(requests: Sequence[Request], say: Callable[[str], None])
         say("the nodes are there")
 
 
+def is_lost(node_id: str) -> bool:
+    """Whether a node is dead.
+
+    Ray takes some 15 s to say so, while the workers on it are gone at once; so its raylet is asked for an answer.
+    """
+    node = next((node for node in ray.nodes() if node["NodeID"] == node_id), None)
+    if node is None or not node["Alive"]:
+        return True
+    if ray.util.client.ray.is_connected():
+        return False  # through Ray Client nodes cannot be reached from here
+    try:
+        socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=2).close()
+    except OSError:
+        return True
+    return False
+
+
 WANTS_TOKEN = "RAY_AUTH_MODE=token, and the cluster's in RAY_AUTH_TOKEN_PATH, RAY_AUTH_TOKEN or ~/.ray/auth_token"
 """What a client of a cluster with tokens needs in its environment."""
 
@@ -108,7 +125,7 @@ class Leave(KeyboardInterrupt):
     """Leaves Tune's loop at once; Tune, which handles every Exception in its own way, does not catch it."""
 
 
-Cause = Literal["interrupted", "budget", "disk"]
+Cause = Literal["interrupted", "budget", "disk", "store"]
 
 
 class Stop:

@@ -16,7 +16,7 @@ from models import TrainConfig
 from profiling.flops import macs
 from tune_jobs import failures
 from tune_jobs.checkpoints import Checkpoints
-from tune_jobs.cluster import Leave, Stop
+from tune_jobs.cluster import Leave, Stop, is_lost
 from tune_jobs.experiment import Experiment
 from tune_jobs.metrics import Metrics
 from tune_jobs.resources import Request, grown
@@ -25,6 +25,7 @@ from tune_jobs.results.ledger import number_of, trial_id
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.sharing import Sharing
 from tune_jobs.space import Point, Space
+from tune_jobs.storage import StoreError
 from tune_jobs.study import Study, by_number
 from tune_jobs.trial import KNOWN_KEY, REQUEST_KEY, SLOT_KEY, TRIAL_KEY
 
@@ -90,10 +91,11 @@ class Recorder(tune.Callback):
         self._requests: dict[str, Request] = {}
         self._actors: dict[str, ActorHandle[Any]] = {}
         self._slots: dict[ActorHandle[Any], int] = {}
+        self._nodes: dict[str, str] = {}
         self._groups = by_number(trials.values())
         self._finished = sum(trial.finished for trial in trials.values())
         self._kept = [trial for trial in trials.values() if trial.state == "COMPLETE"]
-        self._folder = str(run_dir.checkpoints)
+        self._run_dir = run_dir
         self.waiting: list[ledger.TrialRecord] = []
         """Trials that are to be run, or run again, the next one first."""
         self.handed_out: dict[str, int] = {}
@@ -144,6 +146,7 @@ class Recorder(tune.Callback):
         self._actors[own.id] = actor
         self._slots.setdefault(actor, self.handed_out[own.id])
         self._started[own.id] = time.monotonic()
+        self._nodes.pop(own.id, None)
         self._write(own, "state", state="RUNNING", attempt=own.attempts + 1, request=self._request(own).model_dump())
         self._listener.follow(own)
 
@@ -183,7 +186,11 @@ class Recorder(tune.Callback):
             self._fail(own, "timeout", f"still running after {self._experiment.budget.trial_minutes:g} minutes")
         else:
             text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
-            self._fail(own, *failures.classify(text))
+            failure, reason = failures.classify(text)
+            node = self._nodes.get(own.id)
+            if failure == "worker_crashed" and node is not None and is_lost(node):
+                failure, reason = "node_lost", failures.NODE_LOST
+            self._fail(own, failure, reason)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Leave Tune's loop where the search is to stop; end trials that have run too long, by killing their process:
@@ -225,7 +232,9 @@ class Recorder(tune.Callback):
 
     def _arrive(self, own: ledger.TrialRecord, where: dict[str, Any]) -> None:
         """The first word of an attempt says where it runs."""
-        self._write(own, "place", attempt=own.attempts, slot=self._slots[self._actors[own.id]], **where)
+        self._nodes[own.id] = where["node_id"]
+        named = {key: where[key] for key in ("node", "cards")}
+        self._write(own, "place", attempt=own.attempts, slot=self._slots[self._actors[own.id]], **named)
         place: Hashable = (where["node"], *where["cards"])
         self._sharing.enter(own.id, place)
 
@@ -239,8 +248,8 @@ class Recorder(tune.Callback):
 
     def _fail(self, own: ledger.TrialRecord, failure: str, reason: str) -> None:
         """What follows from a failure: the trial waits to be started again, or FAILs; or the whole search stops."""
-        if failure == "disk_full":
-            self._stop.ask("disk", reason)
+        if failure in ("disk_full", "store_lost"):
+            self._stop.ask("disk" if failure == "disk_full" else "store", reason)
             return
         if failures.may_retry([*own.failures, failure], self._experiment.retries):
             more = None
@@ -270,10 +279,11 @@ class Recorder(tune.Callback):
         self._write(own, "state", wall_time_s=wall_time_s, shared_with=shared_with, **fields)
         self._finished += 1
         if own.state != "COMPLETE":
-            Checkpoints(self._folder, own.id).drop()
+            self._drop_checkpoints(own)
         group = self._group(own)
         if all(trial.finished for trial in group):
             self._study.tell(group)
+        self._run_dir.push_soon()
         self._tell(own)
 
     def _keep_best(self, own: ledger.TrialRecord) -> None:
@@ -281,7 +291,13 @@ class Recorder(tune.Callback):
         self._kept.append(own)
         self._kept.sort(key=lambda trial: -trial.result["val_accuracy"])
         while len(self._kept) > self._experiment.keep_models:
-            Checkpoints(self._folder, self._kept.pop().id).drop()
+            self._drop_checkpoints(self._kept.pop())
+
+    def _drop_checkpoints(self, own: ledger.TrialRecord) -> None:
+        try:
+            Checkpoints(self._run_dir.checkpoints, own.id).drop()
+        except StoreError as error:
+            self._stop.ask("store", str(error))
 
     def _group(self, own: ledger.TrialRecord) -> list[ledger.TrialRecord]:
         return self._groups[number_of(own.id)]

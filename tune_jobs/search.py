@@ -30,6 +30,7 @@ from tune_jobs.resources import check_servable
 from tune_jobs.results import ledger, selection, table
 from tune_jobs.results.ledger import fold_of, number_of
 from tune_jobs.results.rundir import RunDir, write_text
+from tune_jobs.shared_storage import check_storage_seen
 from tune_jobs.space import Point, Space
 from tune_jobs.stopping import EarlyStopping
 from tune_jobs.study import Study, by_number
@@ -42,7 +43,7 @@ class Outcome:
 
     rows: list[table.Row]
     """One a trial."""
-    ended: Literal["done", "interrupted", "budget", "disk"]
+    ended: Literal["done", "interrupted", "budget", "disk", "store"]
     """done: nothing is left to run.  Else the same call takes it up again."""
     detail: str = ""
     """More on how it ended, for a person."""
@@ -82,11 +83,12 @@ def run_space(
         "data_sha256": splits[0].sha256,
         "images": {"train": len(splits[0].train), "val": len(splits[0].val), "test": len(splits[0].test)},
     }
+    run_dir.fetch()
     known = ledger.read(run_dir.ledger)
     _check_same(experiment, space, run_dir, facts, known)
     earlier: list[warm_start.Known] = []
     if experiment.search.warm_start is not None and not run_dir.study.exists():
-        earlier, line = warm_start.read(experiment, space, run_dir.path.parent, facts["data_sha256"])
+        earlier, line = warm_start.read(experiment, space, run_dir.storage, facts["data_sha256"])
         listener.say(line)
     _say_taken_up(experiment, space, run_dir, facts, known, listener)
     shape = Shape(splits[0].channels, len(splits[0].classes), splits[0].image_size)
@@ -99,8 +101,9 @@ def run_space(
             wait_until_servable(at_least(experiment.resources, space), listener.say)
         requests.measure(probe.measure, listener.say)
         check_servable(requests.distinct(), ray.nodes())
+        check_storage_seen(run_dir.storage, requests.distinct())
     stop = Stop(experiment.budget.minutes)
-    with run_dir.locked():
+    with run_dir.locked(listener.say, lambda line: stop.ask("store", line)):
         trials = ledger.read(run_dir.ledger)
         _check_same(experiment, space, run_dir, facts, trials)
         if not run_dir.environment.exists():
@@ -137,9 +140,9 @@ def run_space(
     return Outcome(rows, _ended(stop, _is_left(experiment, space, trials)), stop.detail)
 
 
-def _ended(stop: Stop, is_left: bool) -> Literal["done", "interrupted", "budget", "disk"]:
+def _ended(stop: Stop, is_left: bool) -> Literal["done", "interrupted", "budget", "disk", "store"]:
     """A search that was left with nothing to do is done; one with something to do and no cause was interrupted."""
-    if stop.cause == "disk" or is_left:
+    if stop.cause in ("disk", "store") or is_left:
         return stop.cause or "interrupted"
     return "done"
 

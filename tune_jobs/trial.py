@@ -27,6 +27,7 @@ from tune_jobs.checkpoints import Checkpoints
 from tune_jobs.device import Place, is_out_of_memory
 from tune_jobs.resources import Request
 from tune_jobs.results.ledger import fold_of
+from tune_jobs.storage import StoreError
 
 # Read by Ray in this process when a reused worker takes its next trial: how long the last one may take to end.
 os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
@@ -100,10 +101,10 @@ def _model_writer(fitted: Fitted, config: TrainConfig, splits: Splits) -> Any:
 
 
 def _where() -> dict[str, Any]:
-    """The node, by its address, and the cards of it that Ray gave this worker."""
+    """The node, by its address and by Ray's id, and the cards of it that Ray gave this worker."""
     context = ray.get_runtime_context()
     cards = context.get_accelerator_ids().get("GPU", [])
-    return {"where": {"node": ray.util.get_node_ip_address(), "cards": cards}}
+    return {"where": {"node": ray.util.get_node_ip_address(), "node_id": context.get_node_id(), "cards": cards}}
 
 
 def _classify(error: Exception, place: Place) -> tuple[str | None, str]:
@@ -114,6 +115,8 @@ def _classify(error: Exception, place: Place) -> tuple[str | None, str]:
         return "out_of_memory", place.out_of_memory(error)
     if isinstance(error, ModelError):
         return "user_error", str(error)
+    if isinstance(error, StoreError):
+        return "store_lost", str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk_full", f"no room for its checkpoint: {error.strerror or error}"
     return None, ""

@@ -71,7 +71,7 @@ def run_trials(
 
 def _worker(experiment: Experiment, run_dir: RunDir, splits: Sequence[Splits]) -> type[tune.Trainable]:
     """The class of the worker processes, which Ray's dashboard and logs call by run and slot."""
-    run, folder = run_dir.name, str(run_dir.checkpoints)
+    run, folder = run_dir.name, run_dir.checkpoints
     keep_model = experiment.keep_models > 0
     base = wrap_function(tune.with_parameters(run_trial, splits=splits, folder=folder, keep_model=keep_model))
 
