@@ -67,6 +67,10 @@ def run_trials(
             tuner.fit()
         except Leave:
             recorder.end_workers()
+        finally:
+            for pattern in ("tuner.pkl", "experiment_state-*.json", "search_gen_state-*.json"):
+                for path in run_dir.path.glob(pattern):
+                    path.unlink(missing_ok=True)  # Tune's own state, pickled; ours is the ledger
 
 
 def _worker(experiment: Experiment, run_dir: RunDir, splits: Sequence[Splits]) -> type[tune.Trainable]:
