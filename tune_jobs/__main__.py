@@ -98,6 +98,7 @@ def search(
 
         asked = experiments.load(experiment, overrides)
         run_dir = rundir.at(_storage(storage), experiments.check_name(name or asked.name))
+        run_dir.fetch()
         if extend and run_dir.experiment.exists():
             asked = experiments.extended(experiments.check(yaml.read(run_dir.experiment)), asked)
         checked = space.parse(asked.space, asked.train, asked.search.method)
@@ -116,7 +117,7 @@ def search(
             left = total - sum(row.finished for row in rows)
             cause = {"interrupted": "interrupted", "budget": "the budget is used up"}.get(outcome.ended, outcome.detail)
             say(out, f"{cause}, {left} of {total} trials left; the same command takes it up again")
-        if outcome.ended in ("interrupted", "disk", "store"):
+        if outcome.ended in ("interrupted", "disk", "store", "nodes"):
             raise typer.Exit(Exit.INTERRUPTED)
         usable = len(selection.candidates(rows))
         if usable < asked.min_usable:

@@ -125,7 +125,7 @@ class Leave(KeyboardInterrupt):
     """Leaves Tune's loop at once; Tune, which handles every Exception in its own way, does not catch it."""
 
 
-Cause = Literal["interrupted", "budget", "disk", "store"]
+Cause = Literal["interrupted", "budget", "disk", "store", "nodes"]
 
 
 class Stop:

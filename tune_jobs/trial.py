@@ -1,8 +1,9 @@
 """What runs in a Ray worker: one config is trained, and every epoch reported.
 
-Messages to the driver are EpochMetrics as dicts; the last one has the TrainResult under `result` besides.  A trial that
-failed in a way that it knows says so with `failure` (a class of `tune_jobs.failures`) and `reason`, and a
-`val_accuracy` that is NaN, without which Tune refuses a message.  Each message says `where`: node and cards.
+The first message to the driver says where it runs.  Those that follow are EpochMetrics as dicts; the last one has the
+TrainResult under `result` besides.  A trial that failed in a way that it knows says so with `failure` (a class of
+`tune_jobs.failures`) and `reason`.  A message without an epoch has a `val_accuracy` that is NaN, without which Tune
+refuses it.  Each says `where`: node and cards.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ def run_trial(config: dict[str, Any], splits: Sequence[Splits], folder: str, kee
 def _train(
     config: TrainConfig, splits: Splits, place: Place, asked: dict[str, Any], folder: str, keep_model: bool
 ) -> None:
+    tune.report({"val_accuracy": math.nan} | _where())  # before its first epoch, so that it is known who shares what
     last = config.epochs if is_network(config.model) else 1
     checkpoints = Checkpoints(folder, asked[TRIAL_KEY])
     held: list[EpochMetrics] = []
@@ -85,15 +87,20 @@ def _train(
     with tempfile.TemporaryDirectory() as scratch:
         checkpoints.finish(_model_writer(fitted, config, splits) if keep_model else None, Path(scratch))
     result = dataclasses.asdict(fitted.result) | {"peak_memory_mib": place.peak_mib()}
-    tune.report(dataclasses.asdict(held[-1]) | {"result": result, "done": True} | _where())
+    tune.report(_message(held[-1]) | {"result": result, "done": True})
 
 
 def _report(metrics: EpochMetrics, last: int, held: list[EpochMetrics]) -> None:
     """Report an epoch; the last one waits for the result, so that no scheduler stops a trial that has done its work."""
     if metrics.epoch < last:
-        tune.report(dataclasses.asdict(metrics) | _where())
+        tune.report(_message(metrics))
     else:
         held.append(metrics)
+
+
+def _message(metrics: EpochMetrics) -> dict[str, Any]:
+    """`timesteps_total` is what TensorBoard counts by: epochs, not messages."""
+    return dataclasses.asdict(metrics) | {"timesteps_total": metrics.epoch} | _where()
 
 
 def _model_writer(fitted: Fitted, config: TrainConfig, splits: Splits) -> Any:

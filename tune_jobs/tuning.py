@@ -6,9 +6,8 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import ray
 from ray import tune
 from ray.tune.logger import TBXLoggerCallback
 from ray.tune.search import Searcher
@@ -19,11 +18,14 @@ from datasets import Splits
 from tune_jobs.cluster import Leave, Stop
 from tune_jobs.experiment import Experiment
 from tune_jobs.recorder import Recorder
-from tune_jobs.resources import Request, slots
+from tune_jobs.resources import Request
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.stopping import EarlyStopping
 from tune_jobs.study import Study
 from tune_jobs.trial import REQUEST_KEY, SLOT_KEY, TRIAL_KEY, run_trial
+
+if TYPE_CHECKING:
+    from ray.tune.experiment import Trial
 
 
 def run_trials(
@@ -43,12 +45,12 @@ def run_trials(
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # an epoch's message has not every objective
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # its way of stopping takes ten seconds; `stop` hears the signals
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # Tune's own snapshots, of which we use none
-    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")  # else a searcher's workers start one after another
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1024")  # the recorder hands out as many as there is room for
 
     tuner = tune.Tuner(
         _worker(experiment, run_dir, splits),
         tune_config=tune.TuneConfig(
-            search_alg=_Searcher(study, recorder, _at_once(experiment, requests)),
+            search_alg=_Searcher(study, recorder, experiment, requests, stop),
             scheduler=early_stopping,
             num_samples=-1,  # the searcher says when it has no more
             reuse_actors=True,
@@ -59,7 +61,7 @@ def run_trials(
             storage_path=str(run_dir.path.parent),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),  # the recorder hands a trial out again
-            callbacks=[recorder, TBXLoggerCallback()],
+            callbacks=[recorder, _TensorBoard(run_dir)],
         ),
     )
     with stop.on_signals():
@@ -94,13 +96,19 @@ def _worker(experiment: Experiment, run_dir: RunDir, splits: Sequence[Splits]) -
     return TrialWorker
 
 
-def _at_once(experiment: Experiment, requests: Sequence[Request]) -> float:
-    """How many trials may be handed out and unfinished.  A grid's are all known, and Ray queues them as it likes."""
-    if experiment.search.max_concurrent is not None:
-        return experiment.search.max_concurrent
-    if experiment.search.method == "grid":
-        return math.inf
-    return max(slots(request, ray.nodes()) for request in requests)
+class _TensorBoard(TBXLoggerCallback):
+    """Ray's, but it writes into the run directory at once: Tune would copy its files there at the end alone."""
+
+    def __init__(self, run_dir: RunDir) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._run_dir = run_dir
+
+    def log_trial_start(self, trial: Trial) -> None:
+        if trial in self._trial_writer:
+            self._trial_writer[trial].close()
+        folder = self._run_dir.path / f"{trial.config[TRIAL_KEY]}-{trial.config['model']}"
+        self._trial_writer[trial] = self._summary_writer_cls(str(folder), flush_secs=30)
+        self._trial_result[trial] = {}
 
 
 class _Searcher(OptunaSearch):
@@ -109,7 +117,9 @@ class _Searcher(OptunaSearch):
     OptunaSearch itself would tell a stopped trial as COMPLETE and leave one without a finite value RUNNING for ever.
     """
 
-    def __init__(self, study: Study, recorder: Recorder, most: float) -> None:
+    def __init__(
+        self, study: Study, recorder: Recorder, experiment: Experiment, requests: Sequence[Request], stop: Stop
+    ) -> None:
         names, ways = list(study.objectives), [str(way) for way in study.objectives.values()]
         super().__init__(
             space=study.space.suggest,
@@ -121,20 +131,30 @@ class _Searcher(OptunaSearch):
         )
         self._recorder = recorder
         self._to_ask = recorder.to_ask()
-        self._most = most
+        self._experiment = experiment
+        self._requests = requests
+        self._stop = stop
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        recorder = self._recorder
-        if recorder.running() >= self._most:
+        self._stop.leave_if_asked()  # Tune may ask for minutes without taking any other step
+        recorder, waiting = self._recorder, self._recorder.waiting
+        if len(waiting.out) >= self._most():
             return None  # a sampler learns from what has finished: it is asked when there is room, not before
-        if not recorder.waiting and self._to_ask:
+        if not waiting.trials and self._to_ask:
             self._to_ask -= 1
             point = super().suggest(trial_id) or {}
-            recorder.waiting += recorder.add(self._ot_trials[trial_id].number, point)
-        if recorder.waiting:
-            return recorder.hand_out()
+            waiting.trials += recorder.add(self._ot_trials[trial_id].number, point)
+        if waiting.trials:
+            return recorder.hand_out(trial_id)
         # A trial that runs may fail and have to be handed out again.
-        return None if recorder.running() else Searcher.FINISHED  # type: ignore[return-value]  # Ray's own way
+        return None if waiting.out else Searcher.FINISHED  # type: ignore[return-value]  # Ray's own way
+
+    def _most(self) -> float:
+        """How many trials may be with Ray.  Of a grid any number: what is to be run is known."""
+        search = self._experiment.search
+        if search.max_concurrent is not None:
+            return search.max_concurrent
+        return math.inf if search.method == "grid" else self._recorder.waiting.room(self._requests)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """The recorder reports epochs."""

@@ -206,7 +206,8 @@ def test_repeats_tell_the_mean_and_confirmation_compares_over_fresh_seeds(app: A
     confirmed = app("confirm", "repeated", "--top", "3", "--seeds", "3", "--splits")
     assert confirmed.returncode == 0, confirmed.stderr
     found = json.loads((run / "confirm.json").read_text())
-    again = records(run / "confirm-top3-seeds3-splits")
+    (folder,) = run.glob("confirm-top3-seeds3-splits-*")
+    again = records(folder)
     assert len(again) == 9
     fresh = {trial.config["seed"] for trial in again if "seed" in trial.config}
     assert len(fresh) == 3
@@ -222,4 +223,5 @@ def test_repeats_tell_the_mean_and_confirmation_compares_over_fresh_seeds(app: A
     assert exported.returncode == 0, exported.stderr
     assert "least training time" in (run / "best.yaml").read_text()
     assert app("confirm", "repeated", "--top", "3", "--seeds", "3", "--splits").returncode == 0
-    assert len(records(run / "confirm-top3-seeds3-splits")) == 9
+    assert len(records(folder)) == 9
+    assert list(run.glob("confirm-top3-seeds3-splits-*")) == [folder]
