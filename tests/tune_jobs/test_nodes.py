@@ -16,12 +16,12 @@ import pandas as pd
 import psutil
 import pytest
 
+from tune_jobs import failures
+from tune_jobs.cluster import is_lost
 from tune_jobs.results import ledger, table
 
 if TYPE_CHECKING:
     from tests.conftest import App
-
-pytestmark = pytest.mark.cluster
 
 HEAD, OTHER = "127.0.0.1", "127.0.0.2"
 UNTIMED = [
@@ -85,6 +85,34 @@ def events(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "trials.jsonl").read_text().splitlines()]
 
 
+def test_is_lost_of_a_node_that_ray_still_believes_in_its_raylet_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.util.client.ray.is_connected", lambda: False)
+    with socket.socket() as raylet:
+        raylet.bind((HEAD, 0))
+        node = {"NodeID": "a", "Alive": True, "NodeManagerAddress": HEAD, "NodeManagerPort": raylet.getsockname()[1]}
+        monkeypatch.setattr("ray.nodes", lambda: [node])
+        raylet.listen()
+        assert not is_lost("a")
+        assert is_lost("b")
+    assert is_lost("a")
+
+
+def test_classify_what_ray_says_of_a_dead_node_once_it_knows() -> None:
+    """The first is what the driver gets within Ray's first seconds, as this file's search meets it."""
+    unavailable = (
+        "The actor 2b77 is unavailable: The actor is temporarily unavailable: RpcError: RPC error: Socket closed"
+    )
+    died = (
+        "The actor died unexpectedly before finishing this task.\n\tclass_name: TrialWorker\n"
+        "The actor died because its node has died. Node Id: d6ae\n"
+        "\tthe actor's node was terminated unexpectedly: health check failed"
+    )
+    head = "Failure # 1 (occurred at 2026-11-21_08-41-21)\n"
+    assert failures.classify(head + unavailable) == ("worker_crashed", "its worker process died")
+    assert failures.classify(head + died) == ("node_lost", failures.NODE_LOST)
+
+
+@pytest.mark.cluster
 def test_search_node_killed_its_trials_go_on_elsewhere_from_their_checkpoints(app: App) -> None:
     sets = ["model=baseline", "lr=1e-3", "epochs=20", "retries=0"]
     command = ["search", "digits-demo", *(word for value in sets for word in ("--set", value))]

@@ -75,7 +75,6 @@ class Lease:
                 self._claims.delete(self._mine)
             raise
         self._trouble = trouble
-        self._last = time.monotonic()
         self._beats.start()
 
     def held(self) -> bool:
@@ -124,7 +123,9 @@ class Lease:
 
     def _write(self) -> None:
         owner = {"host": socket.gethostname(), "pid": os.getpid()}
+        before = time.monotonic()
         self._claims.write(self._mine, json.dumps(owner).encode())
+        self._last = before
 
     def _beat(self) -> None:
         reason = f"run {self._run}: this driver was held up for more than {GIVE_UP_S} s"
@@ -137,7 +138,6 @@ class Lease:
                     self._lose(f"run {self._run}: its lock in the store was removed")
                     return
                 self._write()
-                self._last = time.monotonic()
             except StoreError as error:
                 reason = str(error)
 

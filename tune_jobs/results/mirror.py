@@ -107,8 +107,7 @@ class Mirror:
         there = _mirrored(self.store.list())
         if LEDGER not in there:
             self._put_aside()
-            return
-        if self._is_ahead():
+        elif self._is_ahead():
             return
         for name in (STUDY, LEDGER, *(name for name in there if name not in (STUDY, LEDGER))):
             path = self._local / name
