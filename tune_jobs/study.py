@@ -192,7 +192,7 @@ class Study:
 
 
 def is_whole(journal: Path) -> bool:
-    """Whether it is there and each line is JSON.  Optuna reads past a cut last line, but fails once another one follows it."""
+    """Whether it is there and each line is JSON.  Optuna reads past a cut last line, and fails once another follows."""
     try:
         with journal.open(encoding="utf-8") as lines:
             return all(isinstance(json.loads(line), dict) for line in lines)
