@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
@@ -66,7 +66,12 @@ def test_bench_contenders_train_the_same_cells_and_the_floor_is_our_training(tmp
 
 def test_bench_cells_stand_the_longest_first() -> None:
     splits = load_splits(DatasetConfig(name="digits", limit=60))
-    axes = {"model": ["mlp", "baseline"], "batch_size": [32, 16], "optimizer": ["sgd", "adam"], "lr": [1e-3]}
+    axes: dict[str, list[Any]] = {
+        "model": ["mlp", "baseline"],
+        "batch_size": [32, 16],
+        "optimizer": ["sgd", "adam"],
+        "lr": [1e-3],
+    }
     cells = harness.grid(splits, {"name": "digits"}, axes, 1, "").cells
     assert [(cell["model"], cell["batch_size"], cell["optimizer"]) for cell in cells] == [
         (model, batch, optimizer)
@@ -111,8 +116,8 @@ def test_markdown_has_medians_ratios_and_spread() -> None:
 
 
 def test_markdown_idle_runs_have_no_accuracy() -> None:
-    (line,) = (line for line in markdown([replace(made_up("ours", 1, 9.0, 0.0), val_accuracy=math.nan)], []).splitlines()
-               if line.startswith("| ours"))  # fmt: skip
+    idle = replace(made_up("ours", 1, 9.0, 0.0), val_accuracy=math.nan)
+    (line,) = (line for line in markdown([idle], []).splitlines() if line.startswith("| ours"))
     assert " – " in line
 
 
