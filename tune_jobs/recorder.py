@@ -168,12 +168,14 @@ class Recorder(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial that ends without a result was stopped by the scheduler."""
+        _forget_metrics(trial)
         own = self.own(trial)
         if not own.finished and trial.trial_id in self.stopped:
             name = self._experiment.scheduler.name
             self._finish(own, state="PRUNED", reason=f"stopped by {name} after epoch {own.epochs[-1]['epoch']}")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        _forget_metrics(trial)
         own = self.own(trial)
         if own.id in self._actors:
             self._slots.pop(self._actors[own.id], None)  # its worker is gone
@@ -300,6 +302,12 @@ class Recorder(tune.Callback):
             self._stop.ask("disk", f"the run directory is on a full disk ({error.strerror})")
             raise Leave from error
         ledger.apply(own, line)
+
+
+def _forget_metrics(trial: Trial) -> None:
+    """Tune keeps running means of every number of every trial for ever, which nobody reads: tens of KiB a trial."""
+    trial.run_metadata.metric_analysis.clear()
+    trial.run_metadata.metric_n_steps.clear()
 
 
 _EPOCH_FIELDS = ("epoch", "train_loss", "val_loss", "val_accuracy", "epoch_time_s")
