@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as V
 
 from datasets.splits import Splits
 
@@ -50,8 +49,7 @@ def resize(images: Tensor, size: int) -> Tensor:
     """Float images N×C×H×W brought to size×size, bilinear, antialiased where they shrink."""
     if images.shape[-2:] == (size, size):
         return images
-    resized: Tensor = V.resize(images, [size, size], antialias=True)
-    return resized
+    return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def rotate_shift(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import torchvision
 from torch import nn
 
 
 def resnet18(channels: int, classes: int, image_size: int) -> nn.Module:  # noqa: ARG001 - takes every size
     """11,175,370 parameters for one channel and ten classes."""
+    import torchvision  # slow to import: by those alone that build one
+
     return _for_channels(torchvision.models.resnet18(weights=None, num_classes=classes), channels)
 
 
 def resnet50(channels: int, classes: int, image_size: int) -> nn.Module:  # noqa: ARG001 - takes every size
     """23,522,250 parameters for one channel and ten classes."""
+    import torchvision
+
     return _for_channels(torchvision.models.resnet50(weights=None, num_classes=classes), channels)
 
 

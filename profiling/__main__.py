@@ -167,6 +167,65 @@ def memory(
         console().print(memory_table(peaks(configs, channels)))
 
 
+@app.command()
+def bench(
+    models: Models = "resnet18",
+    optimizers: Optimizers = "sgd,adam",
+    batch_size: Batches = "16,32",
+    lr: Annotated[str, typer.Option(metavar="X,Y", help="Learning rates, by commas.")] = "1e-3,1e-4",
+    epochs: Annotated[int, typer.Option(min=1, help="Of each training.")] = 1,
+    dataset: DatasetName = "fashion_mnist",
+    limit: Annotated[int, typer.Option(min=20, help="So many images, split 70/10/20.")] = 4000,
+    idle: Annotated[
+        str, typer.Option(metavar="N,M", help="Instead of the grid, so many trials with next to nothing to train.")
+    ] = "",
+    contenders: Annotated[
+        str, typer.Option(metavar="A,B", help="sequential, stock, optuna, ours, floor, by commas; all by default.")
+    ] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="Each contender so often, in turns, each with another seed.")] = 3,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="The .parquet file for the runs; the cells' goes beside it, and .csv of both.  By default one under "
+            "runs/ that bears the time."
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """How long the same trainings take here and elsewhere: cold, from process start to the last result.
+
+    A course's sequential loop, Ray Tune as in its own example, Optuna in a process a core, `tune_jobs search`, and
+    bare processes without a search.  The machine must have nothing else to do.
+    """
+    with _one_line_errors():
+        import tempfile
+
+        from profiling import harness
+        from profiling.asked import contest, rows_file
+        from profiling.console import console, say
+        from profiling.harness_report import markdown
+
+        works, names = contest(models, optimizers, batch_size, lr, epochs, dataset, limit, idle, contenders, data_dir)
+        path = rows_file(output, "bench")
+        out = console()
+        say(out, f"{rounds} rounds of {', '.join(names)}, into {path}")
+        runs: list[harness.Run] = []
+        cells: list[harness.Cell] = []
+
+        def tell(run: harness.Run, own: list[harness.Cell]) -> None:
+            runs.append(run)
+            cells.extend(own)
+            harness.write(runs, cells, path)
+            say(out, f"round {run.round}, {run.work}, {run.contender}: {run.wall_s:.1f} s")
+
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                harness.rounds(works, names, rounds, Path(folder), tell)
+        except KeyboardInterrupt:
+            _fail(f"interrupted; {len(runs)} runs are finished, in {path}", Exit.INTERRUPTED)
+        say(out, markdown(runs, cells))
+
+
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
     """A person's mistake becomes one line on stderr and exit code 2; a fault of ours keeps its traceback."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import models
 from datasets import DatasetConfig, Splits, load_splits
 from models import TrainConfig
-from profiling import ProfilingError
+from profiling import ProfilingError, harness
 from profiling.devices import PRECISIONS, Case, cases, check
 from profiling.files import check_output
 
@@ -107,12 +109,57 @@ def benchmark(
     )
 
 
-def rows_file(asked: Path | None) -> Path:
+def contest(
+    models_: str,
+    optimizers: str,
+    batch_sizes: str,
+    lrs: str,
+    epochs: int,
+    dataset: str,
+    limit: int,
+    idle: str,
+    contenders: str,
+    data_dir: Path | None,
+) -> tuple[list[harness.Work], list[str]]:
+    """What the speed benchmark is to do, and who takes part.  Raises ProfilingError, DataError and ModelError."""
+    allowed = harness.IDLE_CONTENDERS if idle else harness.CONTENDERS
+    names = comma_choices("--contenders", contenders, allowed) if contenders else list(allowed)
+    if idle:
+        return [harness.idle(trials) for trials in comma_ints("--idle", idle, most=100_000)], names
+    if dataset not in DATASETS:
+        raise ProfilingError(f"--dataset {dataset!r}: there are {', '.join(DATASETS)}")
+    config = DatasetConfig(name=dataset, limit=limit)
+    axes: dict[str, list[Any]] = {
+        "model": comma_choices("--models", models_, tuple(models.names())),
+        "batch_size": comma_ints("--batch-size", batch_sizes),
+        "optimizer": comma_choices("--optimizers", optimizers, ("sgd", "adam")),
+        "lr": comma_rates("--lr", lrs),
+    }
+    words = f"{', '.join(axes['model'])} on {limit:,} images of {dataset}, {epochs} epoch{'s' * (epochs > 1)}"
+    asked = {"name": dataset, "limit": limit}
+    return [harness.grid(load_splits(config, data_dir), asked, axes, epochs, words)], names
+
+
+def comma_rates(option: str, text: str) -> list[float]:
+    """Numbers above 0."""
+    values = []
+    for word in comma_words(option, text):
+        try:
+            value = float(word)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise ProfilingError(f"{option} {word!r}: is not a number above 0")
+        values.append(value)
+    return values
+
+
+def rows_file(asked: Path | None, what: str = "devices") -> Path:
     """Where the rows go: as asked, or a new file under runs/.  Raises ProfilingError where they cannot."""
     if asked is None:
         folder = Path("runs")
         folder.mkdir(exist_ok=True)
-        return folder / f"devices-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}.parquet"
+        return folder / f"{what}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}.parquet"
     if asked.suffix != ".parquet":
         raise ProfilingError(f"--output {asked}: the rows' file ends in .parquet; the same goes into a .csv beside it")
     check_output(asked)

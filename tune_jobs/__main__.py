@@ -92,6 +92,7 @@ def search(
         from tune_jobs import experiment as experiments
         from tune_jobs import recorder, space, yaml
         from tune_jobs import search as searches
+        from tune_jobs.cluster import leave
         from tune_jobs.console import console, say, trials_table
         from tune_jobs.progress import Progress
         from tune_jobs.results import best, rundir, selection
@@ -110,6 +111,7 @@ def search(
         say(out, f"run {run_dir.name}: {total} trials, into {run_dir}")
         with Progress(out, fields, total) as progress:
             outcome = searches.run(asked, run_dir, _data_dir(data_dir), progress, wait_for_nodes)
+        leave()
         rows = outcome.rows
         out.print(trials_table(rows))
         say(out, f"run directory: {run_dir}")
@@ -335,6 +337,7 @@ def confirm(
     """Train the top configs again over fresh seeds; say which are really apart."""
     with _one_line_errors():
         from tune_jobs import confirm as confirms
+        from tune_jobs.cluster import leave
         from tune_jobs.console import confirmation_lines, confirmation_table, console, say
         from tune_jobs.progress import Progress
         from tune_jobs.results import rundir
@@ -343,6 +346,7 @@ def confirm(
         out = console()
         with Progress(out, ["model", "seed"], top * seeds) as progress:
             outcome, found = confirms.confirm(run_dir, top, seeds, splits, together, _data_dir(data_dir), progress)
+        leave()
         if outcome.ended != "done":
             _fail(f"{outcome.detail or 'interrupted'}; the same command takes it up again", Exit.INTERRUPTED)
         if found is None:

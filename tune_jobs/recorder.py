@@ -190,11 +190,13 @@ class Recorder(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial that ends without a result was stopped by the scheduler."""
+        _forget_metrics(trial)
         own = self.own(trial)
         if not own.finished and trial.trial_id in self.stopped:
             self._finish(own, state="PRUNED", reason=self._why_pruned(own))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        _forget_metrics(trial)
         own = self.own(trial)
         if self.waiting.out.get(own.id) != trial.trial_id:
             return
@@ -344,5 +346,12 @@ class Recorder(tune.Callback):
 
 NODES_GONE_MINUTES = 5
 """So long a search waits for nodes that were there when it began."""
+
+
+def _forget_metrics(trial: Trial) -> None:
+    """Tune keeps running means of every number of every trial for ever, which nobody reads: tens of KiB a trial."""
+    trial.run_metadata.metric_analysis.clear()
+    trial.run_metadata.metric_n_steps.clear()
+
 
 _EPOCH_FIELDS = ("epoch", "train_loss", "val_loss", "val_accuracy", "epoch_time_s")

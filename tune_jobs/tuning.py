@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
+from ray.air._internal import usage
 from ray.tune.logger import TBXLoggerCallback
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
@@ -46,6 +47,9 @@ def run_trials(
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # its way of stopping takes ten seconds; `stop` hears the signals
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # Tune's own snapshots, of which we use none
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1024")  # the recorder hands out as many as there is room for
+
+    # For a tag in usage reports, which are off, Ray would import wandb, mlflow and comet where they are installed.
+    usage.tag_callbacks = lambda callbacks: False  # noqa: ARG005 - called by name
 
     tuner = tune.Tuner(
         _worker(experiment, run_dir, splits),

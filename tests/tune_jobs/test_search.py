@@ -206,7 +206,8 @@ def test_search_changed_experiment_under_the_same_name_is_refused_with_the_diffe
     refused = app("search", str(app.home / "mixed.yaml"), "--set", "epochs=1")
     assert refused.returncode == 2
     assert refused.stderr == (
-        "error: run mixed exists with another experiment (train.epochs: 3 -> 1); give this one another --name\n"
+        "error: run mixed exists with another experiment (train.epochs: 3 -> 1); give this one another --name, "
+        "or, where it is to add grid values to the run, --extend\n"
     )
 
 

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from datasets import DatasetConfig, load_splits
+from models import TrainConfig
+from models.training import EpochMetrics, fit
+from profiling import harness
+from profiling.__main__ import app as profiling
+from profiling.harness_report import markdown
+
+if TYPE_CHECKING:
+    from tests.conftest import App
+
+TINY = ["bench", "--dataset", "digits", "--limit", "60", "--models", "mlp", "--batch-size", "16", "--lr", "1e-2"]
+
+
+def made_up(contender: str, round_: int, wall_s: float, train_time_s: float, slots: int = 2) -> harness.Run:
+    """A run that nobody made, of four trials."""
+    return harness.Run(
+        contender, round_, "made up", 4, slots, 41 + round_, wall_s, train_time_s,
+        (wall_s * slots - train_time_s) / 4, 0.5 + round_ / 100, 0.5, math.nan, 300.0, "no real CPU", 2, 1.0, 0.1,
+        "3.11.0", "2.11.0", "2.60.0", "5.0.0", None,
+    )  # fmt: skip
+
+
+def test_bench_contenders_train_the_same_cells_and_the_floor_is_our_training(tmp_path: Path) -> None:
+    path = tmp_path / "b.parquet"
+    asked = [*TINY, "--rounds", "1", "--contenders", "sequential,optuna,floor", "--output", str(path)]
+    ran = CliRunner().invoke(profiling, asked)
+    assert ran.exit_code == 0, ran.output
+    runs, cells = pd.read_parquet(path), pd.read_parquet(tmp_path / "b-cells.parquet")
+    assert runs["contender"].tolist() == ["sequential", "optuna", "floor"]
+    assert runs["trials"].tolist() == [2, 2, 2]
+    assert runs["slots"].tolist()[0] == 1
+    assert (runs["wall_s"] * runs["slots"] - runs["train_time_s"]).tolist() == pytest.approx(
+        (runs["overhead_s"] * runs["trials"]).tolist()
+    )
+    for _, own in cells.groupby("contender"):
+        assert sorted(own["optimizer"]) == ["adam", "sgd"]
+        assert set(own["seed"]) == {42}
+    splits = load_splits(DatasetConfig(name="digits", limit=60))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for cell in cells[cells["contender"] == "floor"].to_dict("records"):
+            told: list[EpochMetrics] = []
+            fields = {name: cell[name] for name in ("model", "batch_size", "optimizer", "lr", "seed")}
+            fitted = fit(TrainConfig(**fields, epochs=1), splits, torch.device("cpu"), told.append)
+            assert cell["val_accuracy"] == told[-1].val_accuracy
+            assert cell["test_accuracy"] == fitted.result.test_accuracy
+    finally:
+        torch.set_num_threads(threads)
+    assert "| sequential |" in ran.output
+    assert (tmp_path / "b.csv").exists()
+    assert (tmp_path / "b-cells.csv").exists()
+
+
+def test_bench_cells_stand_the_longest_first() -> None:
+    splits = load_splits(DatasetConfig(name="digits", limit=60))
+    axes: dict[str, list[Any]] = {
+        "model": ["mlp", "baseline"],
+        "batch_size": [32, 16],
+        "optimizer": ["sgd", "adam"],
+        "lr": [1e-3],
+    }
+    cells = harness.grid(splits, {"name": "digits"}, axes, 1, "").cells
+    assert [(cell["model"], cell["batch_size"], cell["optimizer"]) for cell in cells] == [
+        (model, batch, optimizer)
+        for model in ("baseline", "mlp")
+        for batch in (16, 32)
+        for optimizer in ("adam", "sgd")
+    ]
+
+
+def test_rounds_are_interleaved_and_each_begins_with_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(
+        work: harness.Work, contender: str, round_: int, folder: Path
+    ) -> tuple[harness.Run, list[harness.Cell]]:
+        assert folder.is_dir()
+        return made_up(contender, round_, 1.0, 1.0), []
+
+    monkeypatch.setattr(harness, "measure", measure)
+    heard: list[tuple[int, str]] = []
+    harness.rounds(
+        [harness.idle(1)], ("a", "b", "c"), 2, tmp_path, lambda run, _: heard.append((run.round, run.contender))
+    )
+    assert heard == [(1, "a"), (1, "b"), (1, "c"), (2, "b"), (2, "c"), (2, "a")]
+
+
+def test_markdown_has_medians_ratios_and_spread() -> None:
+    runs = [
+        made_up(name, round_, wall, 8.0, slots)
+        for name, walls, slots in (
+            ("sequential", (90.0, 100.0, 200.0), 1),
+            ("ours", (24.0, 25.0, 26.0), 2),
+            ("floor", (20.0, 20.0, 20.0), 2),
+        )
+        for round_, wall in enumerate(walls, 1)
+    ]
+    lines = markdown(runs, []).splitlines()
+    (ours,) = (line for line in lines if line.startswith("| ours"))
+    assert [cell.strip() for cell in ours.strip("|").split("|")] == [
+        "ours", "25.0", "8%", "4.00", "1.25", "8.0", "10.500", "52.00 ± 1.00", "–", "300",
+    ]  # fmt: skip
+    assert "no real CPU, 2 cores" in lines[-1]
+    assert "commit unknown" in lines[-1]
+
+
+def test_markdown_idle_runs_have_no_accuracy() -> None:
+    idle = replace(made_up("ours", 1, 9.0, 0.0), val_accuracy=math.nan)
+    (line,) = (line for line in markdown([idle], []).splitlines() if line.startswith("| ours"))
+    assert " – " in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--contenders", "nobody"], "--contenders 'nobody': there are sequential, stock, optuna, ours, floor"),
+        (["--idle", "16", "--contenders", "floor"], "--contenders 'floor': there are stock, optuna, ours"),
+        (["--idle", "0"], "--idle '0': is not a whole number from 1 to 100,000"),
+        (["--lr", "fast"], "--lr 'fast': is not a number above 0"),
+        (["--models", "svm"], "--models 'svm': the course's loop trains networks alone"),
+        (["--dataset", "npz"], "--dataset 'npz': there are digits, fashion_mnist, mnist"),
+    ],
+)
+def test_bench_wrong_words_are_one_line(words: list[str], said: str) -> None:
+    ran = CliRunner().invoke(profiling, [*TINY, *words])
+    assert (ran.exit_code, ran.stderr) == (2, f"error: {said}\n")
+
+
+def test_bench_contender_that_fails_says_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("profiling.harness.sys.executable", "/bin/false")
+    asked = [*TINY, "--contenders", "floor", "--output", str(tmp_path / "b.parquet")]
+    ran = CliRunner().invoke(profiling, asked)
+    assert (ran.exit_code, ran.stderr) == (2, "error: floor: ended with exit code 1: it said nothing\n")
+
+
+@pytest.mark.cluster
+def test_bench_ours_and_stock_train_the_cells_and_idle_trials_are_counted(app: App) -> None:
+    for words, trials in ((TINY, 2), (["bench", "--idle", "3"], 3)):
+        path = app.home / f"{trials}.parquet"
+        asked = [*words, "--rounds", "1", "--contenders", "stock,ours", "--output", str(path)]
+        process = app.start(*asked, command=("-m", "profiling"))
+        out, err = process.communicate(timeout=500)
+        assert process.returncode == 0, out + err
+        runs = pd.read_parquet(path)
+        assert runs["contender"].tolist() == ["stock", "ours"]
+        assert runs["trials"].tolist() == [trials, trials]
+        assert runs["driver_mib_last"][1] > 0
+    cells = pd.read_parquet(app.home / "2-cells.parquet")
+    assert sorted(zip(cells["contender"], cells["optimizer"], strict=True)) == [
+        ("ours", "adam"), ("ours", "sgd"), ("stock", "adam"), ("stock", "sgd"),
+    ]  # fmt: skip
+    assert (cells["train_time_s"] > 0).all()

@@ -1,0 +1,61 @@
+"""What each process does not load: time that nobody has a use for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import App
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "ray", "torchvision", "sklearn", "pandas", "optuna", "fvcore", "plotly", "scipy", "statsmodels")
+
+
+def loaded(code: str, names: tuple[str, ...]) -> list[str]:
+    """Those of the modules that a fresh process has after the code."""
+    code += f"\nimport sys; print('loaded:', *(name for name in {names} if name in sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return ran.stdout.splitlines()[-1].split()[1:]
+
+
+@pytest.mark.parametrize("package", ["tune_jobs", "profiling"])
+@pytest.mark.parametrize("words", [["--help"], ["{}", "--help"]])
+def test_help_loads_nothing_heavy(package: str, words: list[str]) -> None:
+    command = {"tune_jobs": "search", "profiling": "bench"}[package]
+    code = f"from {package}.__main__ import app\napp({[word.format(command) for word in words]}, standalone_mode=False)"
+    assert loaded(code, HEAVY) == []
+
+
+def test_worker_that_trains_an_mlp_on_resized_images_loads_neither_torchvision_nor_sklearn() -> None:
+    """As far as a trial can be run here: its module, and its training without Ray."""
+    code = (
+        "import tune_jobs.trial, torch\n"
+        "from datasets import Split, Splits\n"
+        "from models import TrainConfig\n"
+        "part = Split(torch.arange(8 * 64).reshape(8, 1, 8, 8).to(torch.uint8), torch.arange(8) % 2)\n"
+        "splits = Splits(part, part, part, ('a', 'b'), 28, (0.5,), (0.5,), '')\n"
+        "config = TrainConfig(model='mlp', epochs=1)\n"
+        "tune_jobs.trial.fit(config, splits, torch.device('cpu'), lambda _: None)"
+    )
+    assert loaded(code, ("torchvision", "sklearn", "fvcore", "plotly", "scipy", "statsmodels", "optuna")) == []
+
+
+@pytest.mark.cluster
+def test_search_loads_no_experiment_tracker_that_nobody_asked_for(app: App) -> None:
+    """Ray itself imports those that are installed, for a tag in usage reports."""
+    script = app.home / "look.py"
+    words = ["search", "digits-demo", "--set", "model=mlp", "--set", "epochs=1", "--set", "lr=0.1", "--name", "look"]
+    script.write_text(
+        "import sys\n"
+        "from tune_jobs.__main__ import app\n"
+        f"app({words}, standalone_mode=False)\n"
+        "print('loaded:', *(name for name in ('wandb', 'mlflow', 'comet_ml') if name in sys.modules))\n"
+    )
+    ran = app.script(script)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1] == "loaded:"
