@@ -258,7 +258,7 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-_FREE = ("description", "resources", "budget", "retries", "min_usable", "keep_models")
+_FREE = ("description", "resources", "budget", "retries", "min_usable", "keep_models", "loggers", "published")
 """Keys that change how a run goes, not what its trials are: they may differ when it is taken up."""
 
 
