@@ -99,15 +99,15 @@ class Quick(_Section):
     images: int = Field(ge=3)
     """All parts together."""
     of_images: int = Field(ge=3)
-    epochs: int = Field(ge=1)
-    """The most that a trial has."""
-    of_epochs: int = Field(ge=1)
+    epochs: int | None = Field(default=None, ge=1)
+    """The most that a trial has; null where no model has any."""
+    of_epochs: int | None = Field(default=None, ge=1)
 
     def __str__(self) -> str:
-        return (
-            f"quick: {self.images:,} of {self.of_images:,} images, {self.epochs} of {self.of_epochs} "
-            f"epoch{'s' * (self.of_epochs > 1)}"
-        )
+        images = f"quick: {self.images:,} of {self.of_images:,} images"
+        if self.of_epochs is None:
+            return images
+        return f"{images}, {self.epochs} of {self.of_epochs} epoch{'s' * (self.of_epochs > 1)}"
 
 
 class Experiment(_Section):

@@ -10,12 +10,13 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.logger import TBXLoggerCallback
+from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.trainable.function_trainable import wrap_function
 
 from datasets import Splits
+from tune_jobs import loggers
 from tune_jobs.cluster import Leave, Stop
 from tune_jobs.experiment import Experiment
 from tune_jobs.recorder import Recorder
@@ -39,7 +40,7 @@ def run_trials(
     """Run what is left, until it is done or `stop` says so.  `requests` are what the trials may ask for."""
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial's row has its reason
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own tables, which `verbose` does not silence
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # CSV and JSON twice over; TensorBoard is given below
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # CSV and JSON twice over; ours are given below
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # an epoch's message has not every objective
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # its way of stopping takes ten seconds; `stop` hears the signals
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # Tune's own snapshots, of which we use none
@@ -52,14 +53,15 @@ def run_trials(
             scheduler=early_stopping,
             num_samples=-1,  # the searcher says when it has no more
             reuse_actors=True,
-            trial_dirname_creator=lambda trial: f"{trial.config[TRIAL_KEY]}-{trial.config['model']}",
+            trial_name_creator=_name,  # which MLflow and W&B show
+            trial_dirname_creator=_name,
         ),
         run_config=tune.RunConfig(
             name=run_dir.name,
             storage_path=str(run_dir.path.parent),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),  # the recorder hands a trial out again
-            callbacks=[recorder, TBXLoggerCallback()],
+            callbacks=[recorder, *loggers.callbacks(experiment.loggers, run_dir)],
         ),
     )
     with stop.on_signals():
@@ -67,6 +69,10 @@ def run_trials(
             tuner.fit()
         except Leave:
             recorder.end_workers()
+
+
+def _name(trial: Trial) -> str:
+    return f"{trial.config[TRIAL_KEY]}-{trial.config['model']}"
 
 
 def _worker(experiment: Experiment, run_dir: RunDir, splits: Sequence[Splits]) -> type[tune.Trainable]:
