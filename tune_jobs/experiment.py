@@ -153,9 +153,8 @@ class Experiment(_Section):
     @field_validator("published")
     @classmethod
     def _check_published(cls, value: list[str]) -> list[str]:
-        known = reports.tables()
-        if unknown := [name for name in value if name not in known]:
-            raise ValueError(f"{unknown[0]} is no published table; there are {', '.join(known)}")
+        if any(name not in reports.tables() for name in value):
+            raise ValueError(f"each is one of {', '.join(reports.tables())}")
         return value
 
     @model_validator(mode="after")
