@@ -1,13 +1,17 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from datasets.config import SplitSizes
+from tune_jobs import yaml
 from tune_jobs.errors import UsageError
-from tune_jobs.experiment import check, load
+from tune_jobs.experiment import Quick, check, load
 from tune_jobs.quick import scaled_down
+
+if TYPE_CHECKING:
+    from tests.conftest import App
 
 DOCUMENT: dict[str, Any] = {"name": "x", "dataset": {"name": "digits"}, "train": {"model": "mlp", "epochs": 20}}
 
@@ -63,3 +67,22 @@ def test_quick_of_a_limit_is_of_that_limit() -> None:
 def test_quick_of_a_wrong_space_is_told_as_ever() -> None:
     with pytest.raises(UsageError, match=r"^space\.epoch: there is no such field"):
         scaled_down(check(DOCUMENT | {"space": {"epoch": 3}}), None)
+
+
+@pytest.mark.cluster
+def test_search_quick_is_named_and_marked_so(app: App) -> None:
+    ran = app(
+        "search", "digits-demo", "--quick", "--set", "model=mlp", "--set", "dataset.limit=300", "--set", "lr=1e-2"
+    )
+    assert ran.returncode == 0, ran.stderr
+    run = app.storage / "digits-demo-quick"
+    said = "quick: 300 of 300 images, 1 of 4 epochs"
+    assert check(yaml.read(run / "experiment.yaml")).quick == Quick(images=300, of_images=300, epochs=1, of_epochs=4)
+    assert said in (run / "report.html").read_text()
+    assert said in app("report", "digits-demo-quick", "--format", "md").stdout
+    planned = app("plan", "digits-demo", "--quick", "--set", "model=mlp")
+    assert planned.stdout.startswith("experiment digits-demo-quick, run ")
+    refused = app("report", "digits-demo-quick", "--published")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: --published: no finished trial of digits-demo-quick is a cell of a ")
+    assert app("report", "digits-demo-quick", "--published", "--format", "csv").returncode == 2
