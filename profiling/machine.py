@@ -37,14 +37,22 @@ def version(library: str) -> str:
     return importlib.metadata.version(library)
 
 
+COMMIT_VARIABLE = "TUNE_JOBS_GIT_COMMIT"
+
+
 def git_commit() -> str | None:
-    """The checked-out commit of this application, with "+changes" where the tree differs from it."""
+    """The checked-out commit of this application, with "+changes" where the tree differs from it.
+
+    A job's working directory is no clone: `submit` says there from which commit it was sent.
+    """
+    if sent := os.environ.get(COMMIT_VARIABLE):
+        return sent
     root = Path(__file__).parent.parent
     try:
         commit = _git(root, "rev-parse", "HEAD")
         return commit + ("+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
-        return None  # no git, or not a clone: a job's working directory has none
+        return None  # no git, or not a clone
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -51,6 +51,10 @@ class App:
         """The command to its end."""
         return self._end(self.start(*arguments), arguments)
 
+    def run(self, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Another module's command line, to its end."""
+        return self._end(self.start(*arguments, command=("-m", module)), arguments)
+
     def script(self, path: Path) -> subprocess.CompletedProcess[str]:
         """A Python file to its end, in the same surroundings."""
         return self._end(self.start(command=(str(path),)), (str(path),))

@@ -1,4 +1,4 @@
-"""Every command in the README is run, and its example file is a real one."""
+"""Every command in the README and its pages is run, and their example files are real ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from tune_jobs.experiment import load
 if TYPE_CHECKING:
     from tests.conftest import App
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "tune_jobs/docs/search.md", "profiling/README.md")
+README = "\n".join((ROOT / page).read_text() for page in PAGES)
 
 
 def blocks(language: str) -> list[str]:
@@ -26,7 +28,7 @@ COMMANDS = [
     shlex.split(line, comments=True)
     for block in blocks("sh")
     for line in block.splitlines()
-    if line.startswith("python -m tune_jobs ")
+    if line.startswith(("python -m tune_jobs ", "python -m profiling "))
 ]
 SMALLER = {"small": ["--set", "dataset.limit=300", "--set", "batch_size=32"]}
 """Name of a run in the README -> what makes it small enough for a test."""
@@ -40,7 +42,7 @@ def test_readme_example_has_the_trials_it_says(tmp_path: Path) -> None:
 
 
 def test_readme_make_targets_exist() -> None:
-    makefile = (Path(__file__).parent.parent / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
     targets = re.findall(r"^make (\S+)", "\n".join(blocks("sh")), flags=re.MULTILINE)
     assert targets == ["demo", "check"]
     assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in targets)
@@ -51,7 +53,7 @@ def test_readme_make_targets_exist() -> None:
 def test_readme_commands_run_in_their_order(app: App) -> None:
     for name, block in zip(("my.yaml", "sampled.yaml"), blocks("yaml"), strict=True):
         (app.home / name).write_text(block)
-    assert len(COMMANDS) == 10
+    assert len(COMMANDS) == 13
     for command in COMMANDS:
         arguments = [
             str(app.home / word)
@@ -68,5 +70,19 @@ def test_readme_commands_run_in_their_order(app: App) -> None:
                 if value.split("=")[0] not in replaced
             ]
             arguments = [*arguments[:2], *(word for pair in kept for word in pair), *SMALLER[name]]
-        ran = app(*arguments)
+        ran = app.run(command[2], *arguments)
         assert ran.returncode == 0, (arguments, ran.stdout, ran.stderr)
+
+
+@pytest.mark.parametrize("page", [*PAGES, "tune_jobs/docs/resources.md", "tune_jobs/docs/survival.md"])
+def test_readme_links_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text())
+    assert [link for link in links if "://" not in link and not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+def test_resources_page_shows_what_there_is(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "tune_jobs/docs/resources.md").read_text(), flags=re.DOTALL)
+    (tmp_path / "x.yaml").write_text(f"name: x\ndataset: {{name: digits}}\n{block}")
+    resources = load(str(tmp_path / "x.yaml")).resources
+    assert set(type(resources).model_fields) == resources.model_fields_set
+    assert resources.of("resnet50").gpu == 0.5

@@ -19,6 +19,7 @@ from profiling import options
 if TYPE_CHECKING:
     from tune_jobs.experiment import Experiment
     from tune_jobs.results.rundir import RunDir
+    from tune_jobs.storage import Store
 
 
 class Exit(IntEnum):
@@ -51,9 +52,14 @@ Set = Annotated[
     ),
 ]
 Storage = Annotated[
-    str, typer.Option("--storage", envvar="TUNE_JOBS_STORAGE", help="Directory that holds the run directories.")
+    str,
+    typer.Option(
+        "--storage",
+        envvar="TUNE_JOBS_STORAGE",
+        help="Directory that holds the run directories, or s3://bucket/folder or gs://bucket/folder.",
+    ),
 ]
-Run = Annotated[str, typer.Argument(help="A run directory, or the name of a run under the storage.")]
+Run = Annotated[str, typer.Argument(help="A run directory or its URI, or the name of a run under the storage.")]
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -85,36 +91,42 @@ def search(
         typer.Option("--wait-for-nodes", help="Wait for nodes that can serve the trials, on a cluster that grows."),
     ] = False,
     quick: Quick = False,
+    extend: Annotated[
+        bool,
+        typer.Option("--extend", help="Add the grid values given here to those that the run has, and run what is new."),
+    ] = False,
 ) -> None:
     """Run an experiment.  The same name again takes it up where it stopped."""
     with _one_line_errors():
         from tune_jobs import experiment as experiments
-        from tune_jobs import recorder, space
+        from tune_jobs import recorder, space, yaml
         from tune_jobs import search as searches
         from tune_jobs.console import console, say, trials_table
         from tune_jobs.progress import Progress
-        from tune_jobs.results import best, selection
-        from tune_jobs.results.rundir import RunDir
+        from tune_jobs.results import best, rundir, selection
 
         asked = _asked(experiment, overrides, quick, data_dir)
+        run_dir = rundir.at(_storage(storage), experiments.check_name(name or asked.name))
+        run_dir.fetch()
+        if extend and run_dir.experiment.exists():
+            asked = experiments.extended(experiments.check(yaml.read(run_dir.experiment)), asked)
         checked = space.parse(asked.space, asked.train, asked.search.method)
         total = recorder.total(asked, checked)
-        run_dir = RunDir(_storage(storage) / experiments.check_name(name or asked.name))
         out = console()
         for field in space.unread(checked):
             say(out, f"note: {field} is read by none of the trials")
         fields = ["model", *(axis.field for axis in checked.axes if axis.kind != "value" and axis.field != "model")]
-        say(out, f"run {run_dir.name}: {total} trials, into {run_dir.path}")
+        say(out, f"run {run_dir.name}: {total} trials, into {run_dir}")
         with Progress(out, fields, total) as progress:
             outcome = searches.run(asked, run_dir, _data_dir(data_dir), progress, wait_for_nodes)
         rows = outcome.rows
         out.print(trials_table(rows))
-        say(out, f"run directory: {run_dir.path}")
+        say(out, f"run directory: {run_dir}")
         if outcome.ended != "done":
             left = total - sum(row.finished for row in rows)
-            causes = {"interrupted": "interrupted", "budget": "the budget is used up", "disk": outcome.detail}
-            say(out, f"{causes[outcome.ended]}, {left} of {total} trials left; the same command takes it up again")
-        if outcome.ended in ("interrupted", "disk"):
+            cause = {"interrupted": "interrupted", "budget": "the budget is used up"}.get(outcome.ended, outcome.detail)
+            say(out, f"{cause}, {left} of {total} trials left; the same command takes it up again")
+        if outcome.ended in ("interrupted", "disk", "store", "nodes"):
             raise typer.Exit(Exit.INTERRUPTED)
         usable = len(selection.candidates(rows))
         if usable < asked.min_usable:
@@ -128,7 +140,8 @@ def search(
         best.write_model(run_dir, row)
         say(out, f"best: trial {row.id}, {reason}; test accuracy {row.test_accuracy:.2%}")
         if front := best.write_front(run_dir, asked, rows):
-            say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {front[0].parent}")
+            where = run_dir.shown(front[0].parent)
+            say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {where}")
         _write_report(run_dir)
         data = [] if data_dir is None else ["--data-dir", str(data_dir)]
         say(out, f"next: {shlex.join(['python', '-m', 'tune_jobs', 'train', str(run_dir.best), *data])}")
@@ -149,14 +162,81 @@ def plan(
         from tune_jobs import experiment as experiments
         from tune_jobs import plan as plans
         from tune_jobs.console import console, say
-        from tune_jobs.results.rundir import RunDir
+        from tune_jobs.results import rundir
 
         asked = _asked(experiment, overrides, quick, data_dir)
-        run_dir = RunDir(_storage(storage) / experiments.check_name(name or asked.name))
+        run_dir = rundir.at(_storage(storage), experiments.check_name(name or asked.name))
+        run_dir.fetch()
         out = console()
-        say(out, f"experiment {asked.name}, run {run_dir.path}")
+        say(out, f"experiment {asked.name}, run {run_dir}")
         for line in plans.lines(plans.plan(asked, run_dir, _data_dir(data_dir))):
             say(out, line)
+
+
+@app.command()
+def submit(
+    experiment: Annotated[str, typer.Argument(help="An experiment file, or the name of one that ships (`presets`).")],
+    overrides: Set = [],  # noqa: B006 - Typer reads it and never changes it
+    name: Annotated[str | None, typer.Option(help="Name of the run; the experiment's own by default.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage",
+            envvar="TUNE_JOBS_STORAGE",
+            help="Where the run directories are, as the cluster's nodes see it.",
+        ),
+    ] = None,
+    data_dir: Annotated[
+        str | None,
+        typer.Option("--data-dir", envvar="TUNE_JOBS_DATA", help="Folder of data, as the cluster's nodes see it."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="http://HOST:PORT of the dashboard, or HOST:PORT of the cluster; else RAY_API_SERVER_ADDRESS, "
+            "RAY_ADDRESS, or the cluster that runs on this machine."
+        ),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Follow the log to the job's end, or only print the job's id.")
+    ] = True,
+    wait_for_nodes: Annotated[
+        bool,
+        typer.Option("--wait-for-nodes", help="The job waits for nodes that can serve the trials."),
+    ] = False,
+) -> None:
+    """Run an experiment as a job on a Ray cluster, follow it, and end with its exit code.
+
+    The same again takes the run up where it stopped.
+    """
+    with _one_line_errors():
+        from tune_jobs import submit as submits
+        from tune_jobs.console import console, say
+
+        plan = submits.plan(experiment, overrides, name, storage, data_dir, wait_for_nodes)
+        cluster = submits.Cluster(address)
+        job = cluster.submit(plan)
+        out = console()
+        out_of = ["--address", cluster.address]
+        say(out, f"job {job}: run {plan.run}")
+        say(out, f"follow it: {shlex.join(['ray', 'job', 'logs', '-f', job, *out_of])}")
+        say(out, f"stop it:   {shlex.join(['ray', 'job', 'stop', job, *out_of])}")
+        if not wait:
+            return
+        try:
+            ended = cluster.follow(job, lambda text: typer.echo(text, nl=False))
+        except KeyboardInterrupt:
+            _fail(f"job {job} is no longer followed; it goes on until it is stopped", Exit.INTERRUPTED)
+        except ConnectionError as error:
+            _fail(
+                f"job {job} is no longer followed: {error}; if it died, the same command takes the run up",
+                Exit.INTERRUPTED,
+            )
+        say(out, f"job {job}: {ended.status.value}")
+        code = submits.exit_code(ended)
+        if code is None:
+            _fail(f"job {job} did not run its command: {ended.message or ended.error_type}", Exit.WRONG)
+        raise typer.Exit(code)
 
 
 @app.command()
@@ -201,7 +281,7 @@ def status(
         out.print(trials_table(rows))
         counts = ", ".join(f"{count} {state}" for state, count in states.items())
         finished = sum(row.finished for row in rows)
-        say(out, f"run {run_dir.name}: {finished} of {len(rows)} trials finished ({counts}); {run_dir.path}")
+        say(out, f"run {run_dir.name}: {finished} of {len(rows)} trials finished ({counts}); {run_dir}")
         if finished < len(rows) and not run_dir.is_running():
             say(out, "no process runs it now; the search command that began it takes it up again")
 
@@ -244,9 +324,10 @@ def export(
         path = output or run_dir.best
         best.write(run_dir, experiment, row, rule, reason, path)
         out = console()
-        say(out, f"trial {row.id} ({reason}) written to {path}")
+        say(out, f"trial {row.id} ({reason}) written to {run_dir.shown(path)}")
         if front := best.write_front(run_dir, experiment, rows):
-            say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {front[0].parent}")
+            where = run_dir.shown(front[0].parent)
+            say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {where}")
 
 
 @app.command()
@@ -272,14 +353,14 @@ def confirm(
         out = console()
         with Progress(out, ["model", "seed"], top * seeds) as progress:
             outcome, found = confirms.confirm(run_dir, top, seeds, splits, together, _data_dir(data_dir), progress)
-        if outcome.ended == "interrupted":
-            _fail("interrupted; the same command takes it up again", Exit.INTERRUPTED)
+        if outcome.ended != "done":
+            _fail(f"{outcome.detail or 'interrupted'}; the same command takes it up again", Exit.INTERRUPTED)
         if found is None:
             _fail("no usable trial: no config is COMPLETE under every seed", Exit.NO_USABLE_TRIAL)
         out.print(confirmation_table(found))
         for line in confirmation_lines(found):
             say(out, line)
-        say(out, f"written to {run_dir.confirmation}")
+        say(out, f"written to {run_dir.shown(run_dir.confirmation)}")
         _write_report(run_dir)
 
 
@@ -337,12 +418,13 @@ def benchmark(
         from tune_jobs import benchmark as benchmarks
         from tune_jobs import experiment as experiments
         from tune_jobs.console import console, say
-        from tune_jobs.results.rundir import RunDir
+        from tune_jobs.results import rundir
 
         asked = parse(models, optimizers, image_size, batch_size, precision, steps, repeats, dataset, limit)
         benchmarks.check_device(device)
         others = [] if compare is None else rows.read(compare)
-        run_dir = RunDir(_storage(storage) / experiments.check_name(name))
+        run_dir = rundir.at(_storage(storage), experiments.check_name(name))
+        run_dir.fetch()
         out = console()
 
         def tell(row: rows.Row, finished: int, total: int) -> None:
@@ -399,6 +481,7 @@ def report(
 
             path = output or (found[0].report if len(found) == 1 else Path("report.html"))
             page.write(found, path.absolute(), _data_dir(data_dir))
+            found[0].publish(path.absolute())
         else:
             from tune_jobs.results.report import text
 
@@ -434,18 +517,17 @@ def _write_report(run_dir: RunDir) -> None:
 
     try:
         page.write([run_dir], run_dir.report, look=False)
+        run_dir.publish(run_dir.report)
     except Exception as error:  # noqa: BLE001 - whatever it is, the search's result and exit code stand
         say(console(stderr=True), f"no report was written ({type(error).__name__}: {error})")
     else:
-        say(console(), f"report: {run_dir.report}")
+        say(console(), f"report: {run_dir.shown(run_dir.report)}")
 
 
-def _storage(given: str) -> Path:
-    from tune_jobs.errors import UsageError
+def _storage(given: str) -> Path | Store:
+    from tune_jobs.storage import parse
 
-    if "://" in given:
-        raise UsageError(f"--storage {given}: only a directory is supported")
-    return Path(given).expanduser().absolute()
+    return parse(given)
 
 
 def _data_dir(given: Path | None) -> Path | None:

@@ -7,17 +7,21 @@ costs the epochs since the one before.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import re
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from pyarrow import fs
+
+from tune_jobs.storage import StoreError, file_system, told
 
 KEPT = 2
 """Checkpoints of a running trial that are kept."""
@@ -29,17 +33,22 @@ _NAME = re.compile(r"epoch-(\d{5,})-([0-9a-f]{8})\.pt")
 
 
 class Checkpoints:
-    """The checkpoints of one trial, in `<folder>/<trial id>/`; `folder` is a path or a URI that pyarrow knows."""
+    """The checkpoints of one trial, in `<folder>/<trial id>/`; `folder` is an absolute path or a URI.
+
+    Every method raises StoreError where the folder is on an object store that does not do what is asked, and OSError
+    where it is a directory.
+    """
 
     def __init__(self, folder: str, trial: str) -> None:
         self._files, root = file_system(folder)
+        self._folder = folder
         self._path = f"{root}/{trial}"
         self._free_at = 0.0
 
     def save(self, epoch: int, state: Callable[[], dict[str, Any]]) -> None:
         """Write the state after an epoch, unless the last one was written too short a time ago.
 
-        Raises OSError where there is no room.
+        Raises OSError where there is no room.  What an object store does not take is tried again after a later epoch.
         """
         start = time.monotonic()
         if start < self._free_at:
@@ -47,16 +56,19 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save(state(), buffer)
         data = buffer.getvalue()
-        self._write(f"epoch-{epoch:05d}-{zlib.crc32(data):08x}.pt", data)
-        for _, old, _ in self._found()[KEPT:]:
-            self._files.delete_file(f"{self._path}/{old}")
+        with contextlib.suppress(StoreError), self._told():
+            self._write(f"epoch-{epoch:05d}-{zlib.crc32(data):08x}.pt", data)
+            for _, old, _ in self._found()[KEPT:]:
+                self._files.delete_file(f"{self._path}/{old}")
         now = time.monotonic()
         self._free_at = now + (now - start) * (1 - SHARE) / SHARE
 
     def load(self) -> Iterator[dict[str, Any]]:
         """The states that are whole, the newest first.  One with more than tensors and plain values is left out."""
-        for _, name, checksum in self._found():
-            with self._files.open_input_stream(f"{self._path}/{name}") as stream:
+        with self._told():
+            found = self._found()
+        for _, name, checksum in found:
+            with self._told(), self._files.open_input_stream(f"{self._path}/{name}") as stream:
                 data = stream.read()
             if zlib.crc32(data) != checksum:
                 continue
@@ -71,25 +83,32 @@ class Checkpoints:
         if write_model is not None:
             local = scratch / MODEL
             write_model(local)
-            self._write(MODEL, local.read_bytes())
+            with self._told():
+                self._write(MODEL, local.read_bytes())
             local.unlink()
-        for _, name, _ in self._found():
-            self._files.delete_file(f"{self._path}/{name}")
+        with self._told():
+            for _, name, _ in self._found():
+                self._files.delete_file(f"{self._path}/{name}")
 
     def drop(self) -> None:
         """Remove all there is of the trial."""
-        self._files.delete_dir_contents(self._path, missing_dir_ok=True)
-        if self._files.get_file_info(self._path).type == fs.FileType.Directory:
-            self._files.delete_dir(self._path)
+        with self._told():
+            self._files.delete_dir_contents(self._path, missing_dir_ok=True)
+            if self._files.get_file_info(self._path).type == fs.FileType.Directory:
+                self._files.delete_dir(self._path)
 
     def read_model(self) -> bytes | None:
         """The model's file, where there is one."""
         path = f"{self._path}/{MODEL}"
-        if self._files.get_file_info(path).type == fs.FileType.NotFound:
-            return None
-        with self._files.open_input_stream(path) as stream:
-            data: bytes = stream.read()
+        with self._told():
+            if self._files.get_file_info(path).type == fs.FileType.NotFound:
+                return None
+            with self._files.open_input_stream(path) as stream:
+                data: bytes = stream.read()
         return data
+
+    def _told(self) -> AbstractContextManager[None]:
+        return told(self._folder) if "://" in self._folder else nullcontext()
 
     def _found(self) -> list[tuple[int, str, int]]:
         """(epoch, file name, checksum in it) of each checkpoint, the newest first."""
@@ -108,9 +127,3 @@ class Checkpoints:
             if self._files.get_file_info(temporary).type == fs.FileType.File:
                 self._files.delete_file(temporary)
             raise
-
-
-def file_system(folder: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a path or URI, and the path on it."""
-    found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(folder if "://" in folder else Path(folder).as_uri())
-    return found[0], found[1].rstrip("/")

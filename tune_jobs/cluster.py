@@ -11,25 +11,37 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
+from ray.exceptions import AuthenticationError
 
+from tune_jobs import shipping
 from tune_jobs.errors import UsageError
 from tune_jobs.resources import Request, unservable
 
 
 def connect() -> str | None:
-    """Join the cluster that RAY_ADDRESS or this job names, or start Ray on this machine.
+    """Join the cluster that RAY_ADDRESS or this job names, or one that runs here; else start Ray on this machine.
 
-    Returns the address of Ray's dashboard, where there is one.
+    A cluster that is joined is sent our packages, for its other nodes to import; a job's have come with the job.
+
+    Returns the address of Ray's dashboard, where there is one.  Raises UsageError where none can be joined.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if ray.is_initialized():
         return None
-    _check_reachable(os.environ.get("RAY_ADDRESS", ""))
+    address = os.environ.get("RAY_ADDRESS", "")
+    check_reachable(address, "RAY_ADDRESS")
     before = signal.getsignal(signal.SIGTERM)
-    context = ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        with _code() as runtime_env:
+            context = ray.init(runtime_env=runtime_env, log_to_driver=False, logging_level=logging.ERROR)
+    except (AuthenticationError, ConnectionError) as error:
+        place = f"RAY_ADDRESS={address}" if address else "this machine"
+        raise UsageError(f"{place}: no Ray cluster can be joined there; one with tokens wants {WANTS_TOKEN}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)  # ray.init puts one of its own there, which exits at once
     return f"http://{context.dashboard_url}" if context.dashboard_url else None
@@ -60,22 +72,60 @@ def wait_until_servable(requests: Sequence[Request], say: Callable[[str], None])
         say("the nodes are there")
 
 
-def _check_reachable(address: str) -> None:
-    """Raise UsageError where RAY_ADDRESS names a host and port at which nobody listens: Ray would try for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdigit():
+def is_lost(node_id: str) -> bool:
+    """Whether a node is dead.
+
+    Ray takes some 15 s to say so, while the workers on it are gone at once; so its raylet is asked for an answer.
+    """
+    node = next((node for node in ray.nodes() if node["NodeID"] == node_id), None)
+    if node is None or not node["Alive"]:
+        return True
+    if ray.util.client.ray.is_connected():
+        return False  # through Ray Client nodes cannot be reached from here
+    try:
+        socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=2).close()
+    except OSError:
+        return True
+    return False
+
+
+WANTS_TOKEN = "RAY_AUTH_MODE=token, and the cluster's in RAY_AUTH_TOKEN_PATH, RAY_AUTH_TOKEN or ~/.ray/auth_token"
+"""What a client of a cluster with tokens needs in its environment."""
+
+
+@contextlib.contextmanager
+def _code() -> Iterator[dict[str, Any] | None]:
+    """The runtime environment with which Ray is joined; None where the code is there already."""
+    is_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # Ray refuses a second working_dir
+    joined = canonicalize_bootstrap_address(None)  # type: ignore[arg-type]  # as ray.init calls it; None: a new one
+    if is_job or joined is None:
+        yield None
+    else:
+        with shipping.runtime_env() as runtime_env:
+            yield runtime_env
+
+
+def check_reachable(address: str, name: str) -> None:
+    """Raise UsageError where `address`, which is called `name`, has a host and port at which nobody listens: Ray
+    would try for minutes."""
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError as error:
+        raise UsageError(f"{name}={address}: is no address ({error})") from error
+    if not parts.hostname or not port:
         return  # empty, auto or local
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        socket.create_connection((parts.hostname, port), timeout=10).close()
     except OSError as error:
-        raise UsageError(f"RAY_ADDRESS={address}: no Ray cluster answers there ({error.strerror or error})") from error
+        raise UsageError(f"{name}={address}: no Ray cluster answers there ({error.strerror or error})") from error
 
 
 class Leave(KeyboardInterrupt):
     """Leaves Tune's loop at once; Tune, which handles every Exception in its own way, does not catch it."""
 
 
-Cause = Literal["interrupted", "budget", "disk"]
+Cause = Literal["interrupted", "budget", "disk", "store", "nodes"]
 
 
 class Stop:

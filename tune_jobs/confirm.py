@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def confirm(
             "budget": experiment.budget.model_copy(update={"minutes": None}),  # that was the search's
         }
     )
-    where = RunDir(run_dir.path / f"confirm-top{top}-seeds{seeds}{'-splits' if new_splits else ''}")
+    which = hashlib.sha256(repr(points).encode()).hexdigest()[:8]  # a run that was extended may have other best configs
+    where = run_dir.within(f"confirm-top{top}-seeds{seeds}{'-splits' if new_splits else ''}-{which}")
     dataset = load(experiment.dataset, data_dir)
     split_seeds = [experiment.dataset.split_seed + 1 + fold for fold in range(seeds if new_splits else 0)]
     configs = [experiment.dataset.model_copy(update={"split_seed": seed}) for seed in split_seeds]
@@ -65,8 +67,9 @@ def confirm(
     if outcome.ended != "done" or not candidates(outcome.rows):
         return outcome, None
     found = confirmation.conclude(ranked, outcome.rows, fresh, new_splits, len(splits[0].val))
-    for path in (where.confirmation, run_dir.confirmation):
-        write_text(path, confirmation.dump(found))
+    for place in (where, run_dir):
+        write_text(place.confirmation, confirmation.dump(found))
+        place.publish(place.confirmation)
     return outcome, found
 
 

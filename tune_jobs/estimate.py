@@ -85,19 +85,17 @@ def _of_run(run: Path, cpu: str, splits: Splits) -> list[Known]:
         return []
     images = environment.get("images", {}).get("train", 0)
     size = experiment.dataset.image_size or splits.image_size
-    return [
-        Known(
-            row.config["model"],
-            row.config.get("batch_size"),
-            size,
-            row.device or "cpu",
-            work_macs(row.config, splits, images, size),
-            row.wall_time_s,
-            f"run {run.name}",
-        )
-        for row in table.rows(ledger.read(run / "trials.jsonl").values())
-        if row.state == "COMPLETE" and row.wall_time_s > 0
-    ]
+    found = []
+    for row in table.rows(ledger.read(run / "trials.jsonl").values()):
+        if row.state != "COMPLETE" or not row.wall_time_s > 0:
+            continue
+        try:
+            work = work_macs(row.config, splits, images, size)
+        except (ValueError, KeyError):  # a config of another version
+            continue
+        batch_size, kind = row.config.get("batch_size"), row.device or "cpu"
+        found.append(Known(row.config["model"], batch_size, size, kind, work, row.wall_time_s, f"run {run.name}"))
+    return found
 
 
 def estimate(point: Mapping[str, Any], gpu: bool, splits: Splits, measured: Sequence[Known]) -> Estimate:

@@ -27,10 +27,14 @@ RULES = {
     "worker_crashed": Rule(retry=True),
     "error": Rule(retry=True),
 }
-"""Class of a failure -> its rule.  `disk_full` is none: it stops the search, and its trial is taken up with it."""
+"""Class of a failure -> its rule.  `disk_full` and `store_lost` are none: they stop the search, and the trial is
+taken up with it."""
 
 MOST_NODES_LOST = 10
 """A trial under which so many nodes died FAILs, whatever `retries` says: it may be what kills them."""
+
+
+NODE_LOST = "the node that it ran on died"
 
 
 def may_retry(failures: list[str], retries: int) -> bool:
@@ -41,13 +45,16 @@ def may_retry(failures: list[str], retries: int) -> bool:
 
 
 def classify(text: str) -> tuple[str, str]:
-    """The class of a failure that Ray saw from outside and its reason in a line, from the text that Ray wrote down."""
+    """The class of a failure that Ray saw from outside and its reason in a line, from the text that Ray wrote down.
+
+    A node's death is told so only where Ray knew of it: within its first seconds it looks like a crashed worker.
+    """
     attempts = text.split("Failure # ")
     lines = [line.strip() for line in attempts[-1].splitlines()[1:] if line.strip()]
     if any(re.search(r"running low on memory|OutOfMemoryError", line) for line in lines):
         return "out_of_memory", "its node ran low on memory, and Ray ended its worker process"
     if any(re.search(r"node has died|node was terminated|NodeDied", line) for line in lines):
-        return "node_lost", "the node that it ran on died"
+        return "node_lost", NODE_LOST
     errors = [line for line in lines if _ERROR.match(line)]
     if errors:
         return "error", errors[-1]

@@ -100,7 +100,7 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
             for name, request in distinct.items()
         ),
         unmeasured=unmeasured,
-        seconds=makespan(work, alive(nodes)),
+        seconds=makespan(work, alive(nodes), experiment.search.max_concurrent or len(work)),
         core_hours=sum(request.cpu * time.seconds for request, time in work) / 3600,
         gpu_hours=sum(float(request.gpu) * time.seconds for request, time in work) / 3600,
         basis=Counter(time.basis for _, time in work),
@@ -110,7 +110,9 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
     )
 
 
-def makespan(work: Sequence[tuple[Request, Estimate]], nodes: Sequence[Mapping[str, float]]) -> float:
+def makespan(
+    work: Sequence[tuple[Request, Estimate]], nodes: Sequence[Mapping[str, float]], at_once: int = 10**9
+) -> float:
     """Seconds until the last trial ends, each started, the longest first, as soon as a node has room for it.
 
     Graham's list scheduling (1969) with the longest processing time first, which is what a search does with a grid.
@@ -123,7 +125,7 @@ def makespan(work: Sequence[tuple[Request, Estimate]], nodes: Sequence[Mapping[s
         for item in list(waiting):
             request, time = item
             place = next((index for index, node in enumerate(free) if fits(request, node)), None)
-            if place is not None:
+            if place is not None and len(running) < at_once:
                 _take(free[place], request, -1)
                 heapq.heappush(running, (now + time.seconds, place, request))
                 waiting.remove(item)

@@ -16,20 +16,22 @@ from models import TrainConfig
 from profiling.flops import macs
 from tune_jobs import failures
 from tune_jobs.checkpoints import Checkpoints
-from tune_jobs.cluster import Leave, Stop
+from tune_jobs.cluster import Leave, Stop, is_lost
 from tune_jobs.experiment import Experiment
+from tune_jobs.keeping import Keeping
 from tune_jobs.metrics import Metrics
-from tune_jobs.resources import Request, grown
+from tune_jobs.resources import Request
 from tune_jobs.results import ledger
-from tune_jobs.results.ledger import number_of, trial_id
+from tune_jobs.results.ledger import fold_of, number_of, trial_id
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.sharing import Sharing
 from tune_jobs.space import Point, Space
+from tune_jobs.storage import StoreError
 from tune_jobs.study import Study, by_number
 from tune_jobs.trial import KNOWN_KEY, REQUEST_KEY, SLOT_KEY, TRIAL_KEY
+from tune_jobs.waiting import LOOK_EVERY_S, Waiting
 
 if TYPE_CHECKING:
-    from ray.actor import ActorHandle
     from ray.tune.experiment import Trial
 
 
@@ -83,27 +85,44 @@ class Recorder(tune.Callback):
         self._listener = listener
         self._stop = stop
         self._total = total(experiment, study.space)
-        self._started: dict[str, float] = {}
         self._timed_out: set[str] = set()
         self._sharing = Sharing()
         self._metrics = Metrics(run_dir.name, len(splits.train))
-        self._requests: dict[str, Request] = {}
-        self._actors: dict[str, ActorHandle[Any]] = {}
-        self._slots: dict[ActorHandle[Any], int] = {}
+        self._nodes: dict[str, str] = {}
         self._groups = by_number(trials.values())
         self._finished = sum(trial.finished for trial in trials.values())
-        self._kept = [trial for trial in trials.values() if trial.state == "COMPLETE"]
-        self._folder = str(run_dir.checkpoints)
-        self.waiting: list[ledger.TrialRecord] = []
-        """Trials that are to be run, or run again, the next one first."""
-        self.handed_out: dict[str, int] = {}
-        """Ids of the trials that Ray has now -> the slot that each was given."""
+        self._run_dir = run_dir
+        self._keeping = Keeping(experiment.keep_models, self._drop_checkpoints)
+        self._keeping.sweep(self._groups.values())
+        self._said_stuck = False
+        self._looked = self._stuck_since = time.monotonic()
+        self.waiting = Waiting(request_of)
+        """What is to be run, and what Ray has."""
         self.stopped: set[str] = set()
         """Ray's ids of the trials that the scheduler stopped."""
 
-    def running(self) -> int:
-        """Trials that Ray has and that are not finished."""
-        return len(self.handed_out)
+    def take_up(self) -> None:
+        """Trials that ran when a driver died, which could not say so, wait; repeats that it did not come to write down
+        are there."""
+        for own in self._trials.values():
+            if own.state == "RUNNING":
+                self._write(own, "state", state="WAITING", reason="its driver died")
+        for number, group in list(self._groups.items()):
+            have = {fold_of(own.id) or 0: own for own in group}
+            fold, first = min(have.items())
+            base = (
+                first.config
+                if first.config.get("seed") is None
+                else first.config | {"seed": first.config["seed"] - fold}
+            )
+            for missing, config in enumerate(repeated(base, self._experiment.repeats)):
+                if missing not in have:
+                    self._add(trial_id(number, missing), config)
+            group.sort(key=lambda own: own.id)
+
+    def prune(self, own: ledger.TrialRecord) -> None:
+        """The scheduler had stopped it, and the driver died before it could say so."""
+        self._finish(own, state="PRUNED", reason=self._why_pruned(own))
 
     def to_ask(self) -> int:
         """How many points are still to be asked of the sampler."""
@@ -114,37 +133,40 @@ class Recorder(tune.Callback):
     def add(self, number: int, point: Point) -> list[ledger.TrialRecord]:
         """Write down the study's trial of this number, one record a repeat, before any of them starts."""
         points = repeated(point, self._experiment.repeats)
-        added = []
-        for fold, config in enumerate(points):
-            own = ledger.TrialRecord(trial_id(number, None if self._experiment.repeats == 1 else fold))
-            self._trials[own.id] = own
-            self._groups.setdefault(number, []).append(own)
-            self._write(own, "state", state="WAITING", config=config)
-            added.append(own)
-        return added
+        return [
+            self._add(trial_id(number, None if self._experiment.repeats == 1 else fold), config)
+            for fold, config in enumerate(points)
+        ]
 
-    def hand_out(self) -> dict[str, Any]:
-        """The next waiting trial as Ray's config; it is running from now on as far as we are concerned."""
-        own = self.waiting.pop(0)
+    def _add(self, own_id: str, config: Point) -> ledger.TrialRecord:
+        own = ledger.TrialRecord(own_id)
+        self._trials[own_id] = own
+        self._groups.setdefault(number_of(own_id), []).append(own)
+        self._write(own, "state", state="WAITING", config=config)
+        return own
+
+    def hand_out(self, ray_id: str) -> dict[str, Any] | None:
+        """The next trial as Ray's config, which is `ray_id` to Ray; None where those of its kind that can be started
+        are with Ray already."""
+        own = self.waiting.next(ray_id)
+        if own is None:
+            return None
         self._study.start(number_of(own.id))
-        taken = {*self._slots.values(), *self.handed_out.values()}
-        slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
-        self.handed_out[own.id] = slot
         return {
             TRIAL_KEY: own.id,
-            REQUEST_KEY: self._request(own).model_dump(),
+            REQUEST_KEY: self.waiting.request(own).model_dump(),
             KNOWN_KEY: len(own.epochs),
-            SLOT_KEY: slot,
+            SLOT_KEY: self.waiting.free_slot(),
         } | own.config
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         own = self.own(trial)
         actor = trial.temporary_state.ray_actor
         assert actor is not None
-        self._actors[own.id] = actor
-        self._slots.setdefault(actor, self.handed_out[own.id])
-        self._started[own.id] = time.monotonic()
-        self._write(own, "state", state="RUNNING", attempt=own.attempts + 1, request=self._request(own).model_dump())
+        self.waiting.start(own, actor)
+        self._nodes.pop(own.id, None)
+        request = self.waiting.request(own).model_dump()
+        self._write(own, "state", state="RUNNING", attempt=own.attempts + 1, request=request)
         self._listener.follow(own)
 
     def on_trial_result(
@@ -155,6 +177,7 @@ class Recorder(tune.Callback):
             self._arrive(own, result["where"])
         if "failure" in result:
             self._fail(own, result["failure"], result["reason"])
+        if "epoch" not in result:
             return
         self._write(own, "epoch", attempt=own.attempts, **{name: result[name] for name in _EPOCH_FIELDS})
         self._metrics.epoch(own.id, result)
@@ -162,7 +185,6 @@ class Recorder(tune.Callback):
             self._study.report(number_of(own.id), {name: result[name] for name in _EPOCH_FIELDS})
         if "result" in result:
             self._finish(own, state="COMPLETE", result=self._with_macs(own, result["result"]))
-            self._keep_best(own)
         else:
             self._listener.follow(own)
 
@@ -170,41 +192,65 @@ class Recorder(tune.Callback):
         """A trial that ends without a result was stopped by the scheduler."""
         own = self.own(trial)
         if not own.finished and trial.trial_id in self.stopped:
-            name = self._experiment.scheduler.name
-            self._finish(own, state="PRUNED", reason=f"stopped by {name} after epoch {own.epochs[-1]['epoch']}")
+            self._finish(own, state="PRUNED", reason=self._why_pruned(own))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         own = self.own(trial)
-        if own.id in self._actors:
-            self._slots.pop(self._actors[own.id], None)  # its worker is gone
-        if own.finished or own.id not in self.handed_out:
+        if self.waiting.out.get(own.id) != trial.trial_id:
             return
         if own.id in self._timed_out:
             self._fail(own, "timeout", f"still running after {self._experiment.budget.trial_minutes:g} minutes")
         else:
             text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
-            self._fail(own, *failures.classify(text))
+            failure, reason = failures.classify(text)
+            if failure == "out_of_memory":  # Ray's monitor watches over main memory
+                self._fail(own, failure, reason, main_memory=True)
+                return
+            node = self._nodes.get(own.id)
+            if failure == "worker_crashed" and node is not None and is_lost(node):
+                failure, reason = "node_lost", failures.NODE_LOST
+            self._fail(own, failure, reason)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Leave Tune's loop where the search is to stop; end trials that have run too long, by killing their process:
         one hung in native code hears nothing else."""
         self._stop.leave_if_asked()
+        now = time.monotonic()
         limit = self._experiment.budget.trial_minutes
-        if limit is None:
-            return
-        for trial in trials:
-            own = self.own(trial)
-            if own.state != "RUNNING" or own.id in self._timed_out or own.id not in self.handed_out:
-                continue
-            if time.monotonic() - self._started[own.id] > 60 * limit:
-                self._timed_out.add(own.id)
-                ray.kill(self._actors[own.id])
+        for own_id, since in self.waiting.since.items():
+            if limit is not None and now - since > 60 * limit and own_id not in self._timed_out:
+                self._timed_out.add(own_id)
+                ray.kill(self.waiting.actors[own_id])
+        if now - self._looked > LOOK_EVERY_S:
+            self._looked = now
+            self._look_for_the_lost(trials)
+            self._look_for_nodes(now)
+
+    def _look_for_the_lost(self, trials: list[Trial]) -> None:
+        """Tune ends a trial without a word where its worker did not come free of the one before."""
+        ended = {trial.trial_id: trial for trial in trials if trial.is_finished()}
+        for own_id, ray_id in list(self.waiting.out.items()):
+            if ray_id in ended:
+                self._fail(self._trials[own_id], "worker_crashed", "its worker process did not take it")
+
+    def _look_for_nodes(self, now: float) -> None:
+        """Say so where the nodes that a trial waits for have gone, and stop after a while, to be taken up again."""
+        stuck = self.waiting.stuck()
+        if not stuck:
+            self._stuck_since = now
+        elif now - self._stuck_since > 60 * NODES_GONE_MINUTES:
+            asked = "; ".join(map(str, stuck))
+            self._stop.ask("nodes", f"no node has been able to serve {asked} for {NODES_GONE_MINUTES} minutes")
+        elif self._stuck_since < now - LOOK_EVERY_S and not self._said_stuck:
+            self._said_stuck = True
+            self._listener.say(
+                f"waiting for a node that can serve {'; '.join(map(str, stuck))}: those that could are gone"
+            )
 
     def end_workers(self) -> None:
         """End the processes of the trials that run, at once."""
-        for own_id in self.handed_out:
-            if own_id in self._actors:
-                ray.kill(self._actors[own_id])
+        for actor in self.waiting.actors.values():
+            ray.kill(actor)
 
     def own(self, trial: Trial) -> ledger.TrialRecord:
         """The record of one of Ray's trials."""
@@ -214,18 +260,11 @@ class Recorder(tune.Callback):
         """Nothing for Ray to pickle into its snapshots: the ledger is the state."""
         return {}
 
-    def _request(self, own: ledger.TrialRecord) -> Request:
-        """What it asks for: the experiment's request, or the greater one that it had grown to."""
-        if own.id not in self._requests:
-            asked = self._request_of(own.config)
-            if "out_of_memory" in own.failures and own.request is not None:
-                asked = grown(Request(**own.request), ray.nodes()) or asked
-            self._requests[own.id] = asked
-        return self._requests[own.id]
-
     def _arrive(self, own: ledger.TrialRecord, where: dict[str, Any]) -> None:
         """The first word of an attempt says where it runs."""
-        self._write(own, "place", attempt=own.attempts, slot=self._slots[self._actors[own.id]], **where)
+        self._nodes[own.id] = where["node_id"]
+        named = {key: where[key] for key in ("node", "cards")}
+        self._write(own, "place", attempt=own.attempts, slot=self.waiting.slot(own), **named)
         place: Hashable = (where["node"], *where["cards"])
         self._sharing.enter(own.id, place)
 
@@ -237,51 +276,52 @@ class Recorder(tune.Callback):
         config = TrainConfig(**own.config)
         return result | {"macs": macs(config, splits.channels, len(splits.classes), splits.image_size)}
 
-    def _fail(self, own: ledger.TrialRecord, failure: str, reason: str) -> None:
+    def _fail(self, own: ledger.TrialRecord, failure: str, reason: str, main_memory: bool = False) -> None:
         """What follows from a failure: the trial waits to be started again, or FAILs; or the whole search stops."""
-        if failure == "disk_full":
-            self._stop.ask("disk", reason)
+        if failure in ("disk_full", "store_lost"):
+            self._stop.ask("disk" if failure == "disk_full" else "store", reason)
             return
-        if failures.may_retry([*own.failures, failure], self._experiment.retries):
-            more = None
-            if failures.RULES[failure].more_memory:
-                more = grown(self._request(own), ray.nodes())
-                if more is None:
-                    self._finish(own, state="FAIL", failure=failure, reason=f"{reason}; no node has more")
-                    return
-                self._requests[own.id] = more
-                reason = f"{reason}; asks for {more} next"
-            self._write(own, "state", state="WAITING", failure=failure, reason=reason)
-            self._leave(own)
-            self.waiting.insert(0, own)
-            self._tell(own)
-        else:
+        if not failures.may_retry([*own.failures, failure], self._experiment.retries):
             self._finish(own, state="FAIL", failure=failure, reason=reason)
-
-    def _leave(self, own: ledger.TrialRecord) -> float | None:
-        self.handed_out.pop(own.id, None)
-        self._started.pop(own.id, None)
-        return self._sharing.leave(own.id)
-
-    def _finish(self, own: ledger.TrialRecord, **fields: Any) -> None:
-        started = self._started.get(own.id)  # None: its process died before it could start
-        wall_time_s = None if started is None else time.monotonic() - started
-        shared_with = self._leave(own)
-        self._write(own, "state", wall_time_s=wall_time_s, shared_with=shared_with, **fields)
-        self._finished += 1
-        if own.state != "COMPLETE":
-            Checkpoints(self._folder, own.id).drop()
-        group = self._group(own)
-        if all(trial.finished for trial in group):
-            self._study.tell(group)
+            return
+        more = {}
+        if failures.RULES[failure].more_memory:
+            request = self.waiting.grow(own, main_memory)
+            if request is None:
+                self._finish(own, state="FAIL", failure=failure, reason=f"{reason}; no node has more")
+                return
+            reason = f"{reason}; asks for {request} next"
+            more = {"next_request": request.model_dump()}
+        self._write(own, "state", state="WAITING", failure=failure, reason=reason, **more)
+        self._leave(own)
+        self.waiting.trials.insert(0, own)
         self._tell(own)
 
-    def _keep_best(self, own: ledger.TrialRecord) -> None:
-        """Of the finished trials' models, only those of the best few stay."""
-        self._kept.append(own)
-        self._kept.sort(key=lambda trial: -trial.result["val_accuracy"])
-        while len(self._kept) > self._experiment.keep_models:
-            Checkpoints(self._folder, self._kept.pop().id).drop()
+    def _leave(self, own: ledger.TrialRecord) -> tuple[float | None, float | None]:
+        """Seconds that it had a worker, and how many others there were beside it; None where it never had one."""
+        return self.waiting.leave(own), self._sharing.leave(own.id)
+
+    def _why_pruned(self, own: ledger.TrialRecord) -> str:
+        return f"stopped by {self._experiment.scheduler.name} after epoch {own.epochs[-1]['epoch']}"
+
+    def _finish(self, own: ledger.TrialRecord, **fields: Any) -> None:
+        wall_time_s, shared_with = self._leave(own)
+        self._write(own, "state", wall_time_s=wall_time_s, shared_with=shared_with, **fields)
+        self._finished += 1
+        group = self._group(own)
+        if own.state != "COMPLETE":
+            self._drop_checkpoints(own.id)
+        if all(trial.finished for trial in group):
+            self._study.tell(group)
+            self._keeping.finish(group)
+        self._run_dir.push_soon()
+        self._tell(own)
+
+    def _drop_checkpoints(self, own_id: str) -> None:
+        try:
+            Checkpoints(self._run_dir.checkpoints, own_id).drop()
+        except StoreError as error:
+            self._stop.ask("store", str(error))
 
     def _group(self, own: ledger.TrialRecord) -> list[ledger.TrialRecord]:
         return self._groups[number_of(own.id)]
@@ -301,5 +341,8 @@ class Recorder(tune.Callback):
             raise Leave from error
         ledger.apply(own, line)
 
+
+NODES_GONE_MINUTES = 5
+"""So long a search waits for nodes that were there when it began."""
 
 _EPOCH_FIELDS = ("epoch", "train_loss", "val_loss", "val_accuracy", "epoch_time_s")

@@ -203,13 +203,14 @@ def _would_fit(request: Request, nodes: Iterable[Mapping[str, Any]]) -> str:
     return f"; {fit} would fit"
 
 
-def grown(request: Request, nodes: Sequence[Mapping[str, Any]]) -> Request | None:
-    """What a trial that ran out of memory asks for next: twice as much of the GPU or of main memory.
+def grown(request: Request, nodes: Sequence[Mapping[str, Any]], main_memory: bool = False) -> Request | None:
+    """What a trial that ran out of memory asks for next: twice as much of the GPU, or of main memory where it has no
+    GPU or it was main memory that ran out.
 
     A trial on a CPU that named no memory asks for twice its share by cores of the smallest node that fits it.
     None where that is no more than it had, or no node has it.
     """
-    if request.gpu:
+    if request.gpu and not main_memory:
         gpu = _number(request.gpu)
         more = request.model_copy(update={"gpu": min(1.0, 2 * gpu) if gpu < 1 else gpu})
     elif request.memory_mib is not None:

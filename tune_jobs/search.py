@@ -30,9 +30,10 @@ from tune_jobs.resources import check_servable
 from tune_jobs.results import ledger, selection, table
 from tune_jobs.results.ledger import fold_of, number_of
 from tune_jobs.results.rundir import RunDir, write_text
+from tune_jobs.shared_storage import check_storage_seen
 from tune_jobs.space import Point, Space
 from tune_jobs.stopping import EarlyStopping
-from tune_jobs.study import Study, by_number
+from tune_jobs.study import Study, by_number, is_whole
 from tune_jobs.tuning import run_trials
 
 
@@ -42,7 +43,7 @@ class Outcome:
 
     rows: list[table.Row]
     """One a trial."""
-    ended: Literal["done", "interrupted", "budget", "disk"]
+    ended: Literal["done", "interrupted", "budget", "disk", "store", "nodes"]
     """done: nothing is left to run.  Else the same call takes it up again."""
     detail: str = ""
     """More on how it ended, for a person."""
@@ -83,11 +84,12 @@ def run_space(
         "data_sha256": splits[0].sha256,
         "images": {"train": len(splits[0].train), "val": len(splits[0].val), "test": len(splits[0].test)},
     }
+    run_dir.fetch()
     known = ledger.read(run_dir.ledger)
     _check_same(experiment, space, run_dir, facts, known)
     earlier: list[warm_start.Known] = []
-    if experiment.search.warm_start is not None and not run_dir.study.exists():
-        earlier, line = warm_start.read(experiment, space, run_dir.path.parent, facts["data_sha256"])
+    if experiment.search.warm_start is not None and not is_whole(run_dir.study):
+        earlier, line = warm_start.read(experiment, space, run_dir.storage, facts["data_sha256"])
         listener.say(line)
     _say_taken_up(experiment, space, run_dir, facts, known, listener)
     shape = Shape(splits[0].channels, len(splits[0].classes), splits[0].image_size)
@@ -100,8 +102,9 @@ def run_space(
             wait_until_servable(at_least(experiment.resources, space), listener.say)
         requests.measure(probe.measure, listener.say)
         check_servable(requests.distinct(), ray.nodes())
+        check_storage_seen(run_dir.storage, requests.distinct())
     stop = Stop(experiment.budget.minutes)
-    with run_dir.locked():
+    with run_dir.locked(listener.say, lambda line: stop.ask("store", line)):
         trials = ledger.read(run_dir.ledger)
         _check_same(experiment, space, run_dir, facts, trials)
         if not run_dir.environment.exists():
@@ -115,18 +118,19 @@ def run_space(
                     folds = repeated(study.point(number_of(own.id)), experiment.repeats)
                     ledger.apply(own, record.append(own.id, "config", config=folds[fold_of(own.id) or 0]))
             recorder = Recorder(experiment, run_dir, splits[0], record, trials, study, requests.of, listener, stop)
+            recorder.take_up()
             study.begin(earlier, trials)
             study.follow(trials)
             for point in _new_points(experiment, space, trials):
                 recorder.add(study.add(point), point)
-            recorder.waiting = [own for own in trials.values() if not own.finished]
+            early_stopping = EarlyStopping(experiment.scheduler, space.most_epochs(), recorder.own, recorder.stopped)
+            for own in early_stopping.replay(trials.values()):
+                recorder.prune(own)
+            waiting = [own for own in trials.values() if not own.finished]
             if experiment.search.method == "grid":  # the longest first, so that no core is idle at the end
-                recorder.waiting.sort(key=lambda own: -work_macs(own.config, splits[0]))
+                waiting.sort(key=lambda own: -work_macs(own.config, splits[0]))
+            recorder.waiting.trials = waiting
             if _is_left(experiment, space, trials):
-                early_stopping = EarlyStopping(
-                    experiment.scheduler, space.most_epochs(), recorder.own, recorder.stopped
-                )
-                early_stopping.replay(trials.values())
                 run_trials(experiment, run_dir, splits, study, recorder, early_stopping, requests.distinct(), stop)
         except Leave:
             pass  # the disk was full before Ray had been given anything; `stop` knows
@@ -138,9 +142,9 @@ def run_space(
     return Outcome(rows, _ended(stop, _is_left(experiment, space, trials)), stop.detail)
 
 
-def _ended(stop: Stop, is_left: bool) -> Literal["done", "interrupted", "budget", "disk"]:
+def _ended(stop: Stop, is_left: bool) -> Literal["done", "interrupted", "budget", "disk", "store", "nodes"]:
     """A search that was left with nothing to do is done; one with something to do and no cause was interrupted."""
-    if stop.cause == "disk" or is_left:
+    if stop.cause in ("disk", "store") or is_left:
         return stop.cause or "interrupted"
     return "done"
 
@@ -200,9 +204,17 @@ def check_objectives(experiment: Experiment, space: Space) -> None:
 
 def _new_points(experiment: Experiment, space: Space, trials: Mapping[str, ledger.TrialRecord]) -> list[Point]:
     """Points of a grid that no trial has yet, in their order."""
-    have = {spaces.key(group[0].config) for group in by_number(trials.values()).values()}
+    have = {_key(group[0].config) for group in by_number(trials.values()).values()}
     wanted = space.grid() if experiment.search.method == "grid" else []
     return [point for point in wanted if spaces.key(point) not in have]
+
+
+def _key(config: Mapping[str, Any]) -> str:
+    """Of a stored config as a point of today: an older version's may lack a field, which then has its default."""
+    try:
+        return spaces.key(spaces.relevant(config))
+    except UsageError:  # it has a field or a value that there is no more
+        return spaces.key(config)
 
 
 def _is_left(experiment: Experiment, space: Space, trials: Mapping[str, ledger.TrialRecord]) -> bool:
@@ -242,11 +254,14 @@ def _check_same(
     before = check(yaml.read(run_dir.experiment))
     added = _only_adds(before, experiment, space, trials)
     different = [] if added else differences(before.document(), experiment.document())
+    if not added and not different and experiment.search.method == "grid":
+        different.append("its trials are none of this version's points")
     if run_dir.read_environment()["data_sha256"] != facts["data_sha256"]:
         different.append("the images or labels themselves")
     if different:
         raise UsageError(
-            f"run {run_dir.name} exists with another experiment ({'; '.join(different)}); give this one another --name"
+            f"run {run_dir.name} exists with another experiment ({'; '.join(different)}); give this one another "
+            "--name, or, where it is to add grid values to the run, --extend"
         )
 
 
@@ -272,7 +287,7 @@ def _only_adds(before: Experiment, after: Experiment, space: Space, trials: Mapp
         wanted = {spaces.key(point) for point in space.grid()}
         same = before.model_copy(update=free | {"space": after.space, "train": after.train}) == after
         groups = by_number(trials.values()).values()
-        return same and all(spaces.key(group[0].config) in wanted for group in groups if group[0].config)
+        return same and all(_key(group[0].config) in wanted for group in groups if group[0].config)
     search = before.search.model_copy(update={"trials": after.search.trials})
     more = (after.search.trials or 0) >= (before.search.trials or 0)
     return more and before.model_copy(update=free | {"search": search}) == after

@@ -37,20 +37,31 @@ class EarlyStopping(FIFOScheduler):
         self._stopped = stopped
         self._known: dict[str, _Known] = {}
 
-    def replay(self, trials: Iterable[TrialRecord]) -> None:
-        """Tell it the epochs of an earlier run in the order in which they came."""
+    def replay(self, trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+        """Tell it the epochs of an earlier run in the order in which they came.
+
+        Returns the trials that it stops and that are not finished: their driver died before it could say so.
+        """
         told = [(epoch["time"], trial, epoch) for trial in trials for epoch in trial.epochs]
+        ended: dict[str, TrialRecord] = {}
         for _, trial, epoch in sorted(told, key=lambda item: item[0]):
             last = trial.state == "COMPLETE" and epoch is trial.epochs[-1]
-            self._told(trial, epoch, last)
+            if trial.id not in ended and self._told(trial, epoch, last) == TrialScheduler.STOP:
+                ended[trial.id] = trial
+        return [trial for trial in ended.values() if not trial.finished]
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
         if "epoch" not in result:
             return TrialScheduler.CONTINUE
-        decision = self._told(self._own(trial), result, "result" in result)
+        decision = self._told(self._own(trial), result, False)
         if decision == TrialScheduler.STOP:
             self._stopped.add(trial.trial_id)
         return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:  # noqa: ARG002
+        """A trial's last message comes here, not to `on_trial_result`; so does the end of one that was stopped."""
+        if trial.trial_id not in self._stopped and "epoch" in result and "failure" not in result:
+            self._told(self._own(trial), result, True)
 
     def _told(self, own: TrialRecord, epoch: dict[str, Any], last: bool) -> str:
         """The decision after an epoch that it was not told before; a trial's last one is no longer to be decided."""

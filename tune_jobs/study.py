@@ -66,8 +66,8 @@ class Study:
         self.objectives = experiment.search.objectives
         self._first = experiment.search.enqueue
         shape = repr(space.axes)
-        if path.exists() and not _is_whole(path):
-            path.unlink()  # cut by a crash or a full disk: made anew, from the ledger, by `follow`
+        if not is_whole(path):
+            path.unlink(missing_ok=True)  # cut by a crash or a full disk: made anew, from the ledger, by `follow`
         self.storage = JournalStorage(JournalFileBackend(str(path)))
         names = optuna.study.get_all_study_names(self.storage)
         if names and self._stored(names[0]).user_attrs.get("space") != shape:
@@ -191,19 +191,19 @@ class Study:
             self.optuna.tell(number, state=TrialState.FAIL)
 
 
-def _is_whole(journal: Path) -> bool:
-    """Whether each line is JSON.  Optuna reads past a cut last line, but fails once another one follows it."""
+def is_whole(journal: Path) -> bool:
+    """Whether it is there and each line is JSON.  Optuna reads past a cut last line, and fails once another follows."""
     try:
         with journal.open(encoding="utf-8") as lines:
             return all(isinstance(json.loads(line), dict) for line in lines)
-    except ValueError:  # JSONDecodeError and UnicodeDecodeError are ones
+    except (ValueError, FileNotFoundError):  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         return False
 
 
 def by_number(trials: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:
     """Number in the study -> the records of its repeats."""
     groups: dict[int, list[TrialRecord]] = {}
-    for trial in trials:
+    for trial in sorted(trials, key=lambda trial: trial.id):
         groups.setdefault(number_of(trial.id), []).append(trial)
     return groups
 

@@ -1,8 +1,9 @@
 """What runs in a Ray worker: one config is trained, and every epoch reported.
 
-Messages to the driver are EpochMetrics as dicts; the last one has the TrainResult under `result` besides.  A trial that
-failed in a way that it knows says so with `failure` (a class of `tune_jobs.failures`) and `reason`, and a
-`val_accuracy` that is NaN, without which Tune refuses a message.  Each message says `where`: node and cards.
+The first message to the driver says where it runs.  Those that follow are EpochMetrics as dicts; the last one has the
+TrainResult under `result` besides.  A trial that failed in a way that it knows says so with `failure` (a class of
+`tune_jobs.failures`) and `reason`.  A message without an epoch has a `val_accuracy` that is NaN, without which Tune
+refuses it.  Each says `where`: node and cards.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tune_jobs.checkpoints import Checkpoints
 from tune_jobs.device import Place, is_out_of_memory
 from tune_jobs.resources import Request
 from tune_jobs.results.ledger import fold_of
+from tune_jobs.storage import StoreError
 
 # Read by Ray in this process when a reused worker takes its next trial: how long the last one may take to end.
 os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
@@ -64,6 +66,7 @@ def run_trial(config: dict[str, Any], splits: Sequence[Splits], folder: str, kee
 def _train(
     config: TrainConfig, splits: Splits, place: Place, asked: dict[str, Any], folder: str, keep_model: bool
 ) -> None:
+    tune.report({"val_accuracy": math.nan} | _where())  # before its first epoch, so that it is known who shares what
     last = config.epochs if is_network(config.model) else 1
     checkpoints = Checkpoints(folder, asked[TRIAL_KEY])
     held: list[EpochMetrics] = []
@@ -84,15 +87,20 @@ def _train(
     with tempfile.TemporaryDirectory() as scratch:
         checkpoints.finish(_model_writer(fitted, config, splits) if keep_model else None, Path(scratch))
     result = dataclasses.asdict(fitted.result) | {"peak_memory_mib": place.peak_mib()}
-    tune.report(dataclasses.asdict(held[-1]) | {"result": result, "done": True} | _where())
+    tune.report(_message(held[-1]) | {"result": result, "done": True})
 
 
 def _report(metrics: EpochMetrics, last: int, held: list[EpochMetrics]) -> None:
     """Report an epoch; the last one waits for the result, so that no scheduler stops a trial that has done its work."""
     if metrics.epoch < last:
-        tune.report(dataclasses.asdict(metrics) | _where())
+        tune.report(_message(metrics))
     else:
         held.append(metrics)
+
+
+def _message(metrics: EpochMetrics) -> dict[str, Any]:
+    """`timesteps_total` is what TensorBoard counts by: epochs, not messages."""
+    return dataclasses.asdict(metrics) | {"timesteps_total": metrics.epoch} | _where()
 
 
 def _model_writer(fitted: Fitted, config: TrainConfig, splits: Splits) -> Any:
@@ -100,10 +108,10 @@ def _model_writer(fitted: Fitted, config: TrainConfig, splits: Splits) -> Any:
 
 
 def _where() -> dict[str, Any]:
-    """The node, by its address, and the cards of it that Ray gave this worker."""
+    """The node, by its address and by Ray's id, and the cards of it that Ray gave this worker."""
     context = ray.get_runtime_context()
     cards = context.get_accelerator_ids().get("GPU", [])
-    return {"where": {"node": ray.util.get_node_ip_address(), "cards": cards}}
+    return {"where": {"node": ray.util.get_node_ip_address(), "node_id": context.get_node_id(), "cards": cards}}
 
 
 def _classify(error: Exception, place: Place) -> tuple[str | None, str]:
@@ -114,6 +122,8 @@ def _classify(error: Exception, place: Place) -> tuple[str | None, str]:
         return "out_of_memory", place.out_of_memory(error)
     if isinstance(error, ModelError):
         return "user_error", str(error)
+    if isinstance(error, StoreError):
+        return "store_lost", str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk_full", f"no room for its checkpoint: {error.strerror or error}"
     return None, ""

@@ -8,9 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import ray
 from ray import tune
-from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.trainable.function_trainable import wrap_function
@@ -20,11 +18,11 @@ from tune_jobs import loggers
 from tune_jobs.cluster import Leave, Stop
 from tune_jobs.experiment import Experiment
 from tune_jobs.recorder import Recorder
-from tune_jobs.resources import Request, slots
+from tune_jobs.resources import Request
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.stopping import EarlyStopping
 from tune_jobs.study import Study
-from tune_jobs.trial import REQUEST_KEY, SLOT_KEY, TRIAL_KEY, run_trial
+from tune_jobs.trial import REQUEST_KEY, SLOT_KEY, run_trial
 
 
 def run_trials(
@@ -44,17 +42,17 @@ def run_trials(
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # an epoch's message has not every objective
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # its way of stopping takes ten seconds; `stop` hears the signals
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # Tune's own snapshots, of which we use none
-    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")  # else a searcher's workers start one after another
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1024")  # the recorder hands out as many as there is room for
 
     tuner = tune.Tuner(
         _worker(experiment, run_dir, splits),
         tune_config=tune.TuneConfig(
-            search_alg=_Searcher(study, recorder, _at_once(experiment, requests)),
+            search_alg=_Searcher(study, recorder, experiment, requests, stop),
             scheduler=early_stopping,
             num_samples=-1,  # the searcher says when it has no more
             reuse_actors=True,
-            trial_name_creator=_name,  # which MLflow and W&B show
-            trial_dirname_creator=_name,
+            trial_name_creator=loggers.trial_name,  # which MLflow and W&B show
+            trial_dirname_creator=loggers.trial_name,
         ),
         run_config=tune.RunConfig(
             name=run_dir.name,
@@ -69,15 +67,15 @@ def run_trials(
             tuner.fit()
         except Leave:
             recorder.end_workers()
-
-
-def _name(trial: Trial) -> str:
-    return f"{trial.config[TRIAL_KEY]}-{trial.config['model']}"
+        finally:
+            for pattern in ("tuner.pkl", "experiment_state-*.json", "search_gen_state-*.json"):
+                for path in run_dir.path.glob(pattern):
+                    path.unlink(missing_ok=True)  # Tune's own state, pickled; ours is the ledger
 
 
 def _worker(experiment: Experiment, run_dir: RunDir, splits: Sequence[Splits]) -> type[tune.Trainable]:
     """The class of the worker processes, which Ray's dashboard and logs call by run and slot."""
-    run, folder = run_dir.name, str(run_dir.checkpoints)
+    run, folder = run_dir.name, run_dir.checkpoints
     keep_model = experiment.keep_models > 0
     base = wrap_function(tune.with_parameters(run_trial, splits=splits, folder=folder, keep_model=keep_model))
 
@@ -96,22 +94,15 @@ def _worker(experiment: Experiment, run_dir: RunDir, splits: Sequence[Splits]) -
     return TrialWorker
 
 
-def _at_once(experiment: Experiment, requests: Sequence[Request]) -> float:
-    """How many trials may be handed out and unfinished.  A grid's are all known, and Ray queues them as it likes."""
-    if experiment.search.max_concurrent is not None:
-        return experiment.search.max_concurrent
-    if experiment.search.method == "grid":
-        return math.inf
-    return max(slots(request, ray.nodes()) for request in requests)
-
-
 class _Searcher(OptunaSearch):
     """Tune's OptunaSearch over the run's study: hands out each trial with its id; the recorder tells.
 
     OptunaSearch itself would tell a stopped trial as COMPLETE and leave one without a finite value RUNNING for ever.
     """
 
-    def __init__(self, study: Study, recorder: Recorder, most: float) -> None:
+    def __init__(
+        self, study: Study, recorder: Recorder, experiment: Experiment, requests: Sequence[Request], stop: Stop
+    ) -> None:
         names, ways = list(study.objectives), [str(way) for way in study.objectives.values()]
         super().__init__(
             space=study.space.suggest,
@@ -123,20 +114,30 @@ class _Searcher(OptunaSearch):
         )
         self._recorder = recorder
         self._to_ask = recorder.to_ask()
-        self._most = most
+        self._experiment = experiment
+        self._requests = requests
+        self._stop = stop
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        recorder = self._recorder
-        if recorder.running() >= self._most:
+        self._stop.leave_if_asked()  # Tune may ask for minutes without taking any other step
+        recorder, waiting = self._recorder, self._recorder.waiting
+        if len(waiting.out) >= self._most():
             return None  # a sampler learns from what has finished: it is asked when there is room, not before
-        if not recorder.waiting and self._to_ask:
+        if not waiting.trials and self._to_ask:
             self._to_ask -= 1
             point = super().suggest(trial_id) or {}
-            recorder.waiting += recorder.add(self._ot_trials[trial_id].number, point)
-        if recorder.waiting:
-            return recorder.hand_out()
+            waiting.trials += recorder.add(self._ot_trials[trial_id].number, point)
+        if waiting.trials:
+            return recorder.hand_out(trial_id)
         # A trial that runs may fail and have to be handed out again.
-        return None if recorder.running() else Searcher.FINISHED  # type: ignore[return-value]  # Ray's own way
+        return None if waiting.out else Searcher.FINISHED  # type: ignore[return-value]  # Ray's own way
+
+    def _most(self) -> float:
+        """How many trials may be with Ray.  Of a grid any number: what is to be run is known."""
+        search = self._experiment.search
+        if search.max_concurrent is not None:
+            return search.max_concurrent
+        return math.inf if search.method == "grid" else self._recorder.waiting.room(self._requests)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """The recorder reports epochs."""

@@ -10,6 +10,7 @@ from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
 from tune_jobs.results import ledger, rundir, selection, table
 from tune_jobs.space import Point, Space
+from tune_jobs.storage import Store
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Known:
     """`<run>/<id of its first trial>`."""
 
 
-def read(experiment: Experiment, space: Space, storage: Path, data_sha256: str) -> tuple[list[Known], str]:
+def read(experiment: Experiment, space: Space, storage: Path | Store, data_sha256: str) -> tuple[list[Known], str]:
     """The complete configs of the run that `search.warm_start` names which are points of this space, in their order,
     and a line that says how many those are of how many.
 

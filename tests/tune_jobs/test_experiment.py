@@ -7,7 +7,7 @@ import pytest
 
 from tune_jobs import yaml
 from tune_jobs.errors import UsageError
-from tune_jobs.experiment import check, check_name, load, override, shipped
+from tune_jobs.experiment import check, check_name, extended, load, override, shipped
 from tune_jobs.space import parse
 
 DOCUMENT: dict[str, Any] = {
@@ -155,3 +155,38 @@ def test_check_name_refuses_what_is_no_plain_folder_name(name: str) -> None:
 
 def test_check_name_keeps_a_plain_one() -> None:
     assert check_name("run-1.b_2") == "run-1.b_2"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "space", "train"),
+    [
+        ({"lr": {"grid": [0.1, 0.2]}}, {"lr": {"grid": [0.3, 0.2]}}, {"lr": {"grid": [0.1, 0.2, 0.3]}}, {}),
+        ({"lr": {"grid": [0.1, 0.2]}}, {"lr": 0.3}, {"lr": {"grid": [0.1, 0.2, 0.3]}}, {}),
+        ({"lr": 0.1}, {"lr": 0.1}, {"lr": 0.1}, {}),
+        ({"lr": 0.1}, {"lr": {"grid": [0.2]}}, {"lr": {"grid": [0.1, 0.2]}}, {}),
+        ({}, {"lr": {"grid": [0.1, 0.2]}}, {"lr": {"grid": [0.1, 0.2]}}, {}),
+    ],
+)
+def test_extended_joins_the_values_of_each_axis_the_old_ones_first(
+    before: dict[str, Any], after: dict[str, Any], space: dict[str, Any], train: dict[str, Any]
+) -> None:
+    document = {"name": "x", "dataset": {"name": "digits"}, "train": {"epochs": 3}}
+    joined = extended(check(document | {"space": before}), check(document | {"space": after}))
+    assert joined.space == space
+    assert joined.train == {"epochs": 3} | train
+
+
+def test_extended_keeps_conditions_and_turns_a_fixed_field_into_an_axis() -> None:
+    document = {"name": "x", "dataset": {"name": "digits"}}
+    axis = {"grid": [0.5], "when": {"optimizer": "sgd"}}
+    before = check(document | {"space": {"momentum": axis | {"grid": [0.9]}}, "train": {"epochs": 3}})
+    after = check(document | {"space": {"momentum": axis, "epochs": {"grid": [4]}}})
+    joined = extended(before, after)
+    assert joined.space == {"momentum": axis | {"grid": [0.9, 0.5]}, "epochs": {"grid": [3, 4]}}
+    assert joined.train == {}
+
+
+def test_extended_sampled_search_is_refused() -> None:
+    sampled = {"name": "x", "dataset": {"name": "digits"}, "search": {"method": "random", "trials": 3}}
+    with pytest.raises(UsageError, match=r"extended by more trials: --set search\.trials=N"):
+        extended(check(sampled), check(sampled))

@@ -162,6 +162,10 @@ def test_grid_is_a_study_and_added_values_run_only_what_is_new(app: App) -> None
     fewer = app("search", "digits-demo", "--name", "grown", *sets(*base, "lr=1e-4"))
     assert fewer.returncode == 2
     assert "exists with another experiment" in fewer.stderr
+    joined = app("search", "digits-demo", "--name", "grown", "--extend", *sets(*base, "lr=1e-4,5e-4"))
+    assert joined.returncode == 0, joined.stderr
+    assert "taken up: 3 of 4 trials are finished already" in joined.stdout
+    assert [trial.config["lr"] for trial in records(run)] == [1e-3, 1e-2, 1e-4, 5e-4]
 
 
 def test_trial_that_runs_too_long_is_ended_and_the_search_goes_on(app: App) -> None:
@@ -202,7 +206,8 @@ def test_repeats_tell_the_mean_and_confirmation_compares_over_fresh_seeds(app: A
     confirmed = app("confirm", "repeated", "--top", "3", "--seeds", "3", "--splits")
     assert confirmed.returncode == 0, confirmed.stderr
     found = json.loads((run / "confirm.json").read_text())
-    again = records(run / "confirm-top3-seeds3-splits")
+    (folder,) = run.glob("confirm-top3-seeds3-splits-*")
+    again = records(folder)
     assert len(again) == 9
     fresh = {trial.config["seed"] for trial in again if "seed" in trial.config}
     assert len(fresh) == 3
@@ -218,4 +223,5 @@ def test_repeats_tell_the_mean_and_confirmation_compares_over_fresh_seeds(app: A
     assert exported.returncode == 0, exported.stderr
     assert "least training time" in (run / "best.yaml").read_text()
     assert app("confirm", "repeated", "--top", "3", "--seeds", "3", "--splits").returncode == 0
-    assert len(records(run / "confirm-top3-seeds3-splits")) == 9
+    assert len(records(folder)) == 9
+    assert list(run.glob("confirm-top3-seeds3-splits-*")) == [folder]

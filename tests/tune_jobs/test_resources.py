@@ -122,3 +122,8 @@ def test_wrong_request_is_refused_by_name(section: dict[str, Any], line: str) ->
         check({"name": "x", "dataset": {"name": "digits"}, "resources": section})
     assert str(error.value).startswith(line)
     assert "\n" not in str(error.value)
+
+
+def test_grown_main_memory_of_a_trial_on_a_gpu() -> None:
+    nodes = [node(CPU=4, GPU=1, memory=1024 * MIB)]
+    assert grown(Request(gpu=1), nodes, main_memory=True) == Request(gpu=1, memory_mib=512)

@@ -38,13 +38,15 @@ class Search:
     def report(self, own: str, epoch: dict[str, Any]) -> None:
         record = self.records[own]
         record.epochs.append(epoch)
-        last: dict[str, Any] = {"result": {}} if epoch["epoch"] == EPOCHS else {}
         trial: Any = SimpleNamespace(trial_id=f"ray-{own}", config={"trial": own})
-        decision = self.scheduler.on_trial_result(None, trial, epoch | last)
-        if decision == "STOP":
-            record.state = "PRUNED"
-        elif last:
-            record.state = "COMPLETE"
+        if epoch["epoch"] == EPOCHS:  # as Tune does with a last message: no decision is asked for
+            self.scheduler.on_trial_complete(None, trial, epoch | {"result/val_accuracy": 1.0})
+            record.state, decision = "COMPLETE", "-"
+        else:
+            decision = self.scheduler.on_trial_result(None, trial, epoch)
+            if decision == "STOP":
+                self.scheduler.on_trial_complete(None, trial, epoch)
+                record.state = "PRUNED"
         self.decisions.append((own, epoch["epoch"], decision))
 
 
@@ -68,9 +70,30 @@ def test_replay_decides_as_if_nothing_had_happened(name: str, dies_after: int) -
     first.run(dies_after)
     second = Search(name)
     second.records = first.records
-    second.scheduler.replay(second.records.values())
+    assert second.scheduler.replay(second.records.values()) == []
     second.run()
     assert first.decisions + second.decisions == undisturbed.decisions
+
+
+@pytest.mark.parametrize("name", ["asha", "median"])
+def test_replay_names_what_was_stopped_when_the_driver_died(name: str) -> None:
+    first = Search(name)
+    first.run()
+    pruned = [record for record in first.records.values() if record.state == "PRUNED"]
+    assert pruned
+    pruned[0].state = "RUNNING"  # its last line was not written
+    second = Search(name)
+    assert second.scheduler.replay(first.records.values()) == [pruned[0]]
+
+
+def test_a_last_epoch_counts_for_those_that_follow() -> None:
+    """Two trials of one epoch each, far better: median stops the third at its first."""
+    search = Search("median")
+    for own in ("00009", "00008"):
+        done: Any = SimpleNamespace(trial_id=f"ray-{own}", config={"trial": own})
+        search.scheduler.on_trial_complete(None, done, {"epoch": 1, "val_accuracy": 0.95})
+    search.report("00001", {"epoch": 1, "val_accuracy": 0.5, "time": 3.0})
+    assert search.records["00001"].state == "PRUNED"
 
 
 def test_an_epoch_that_is_trained_again_is_not_decided_again() -> None:

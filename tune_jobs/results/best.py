@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datasets import DatasetConfig
 from tune_jobs import space, yaml
+from tune_jobs.checkpoints import Checkpoints
 from tune_jobs.errors import UsageError, one_line
 from tune_jobs.experiment import Experiment, override
 from tune_jobs.resources import Request
 from tune_jobs.results import selection
-from tune_jobs.results.rundir import RunDir, replacing, write_text
+from tune_jobs.results.atomic import write_bytes, write_text
+from tune_jobs.results.rundir import RunDir
 from tune_jobs.results.table import Row
 
 
@@ -87,7 +88,7 @@ def write_front(run: RunDir, experiment: Experiment, rows: Sequence[Row]) -> lis
     if members:
         folder.mkdir(exist_ok=True)
         for old in folder.glob("*.yaml"):
-            old.unlink()
+            run.remove(old)
     objectives = " and ".join(f"{name} ({way})" for name, way in experiment.search.objectives.items())
     for row in members:
         reason = f"one of {len(members)} configs on the Pareto front of {objectives}"
@@ -97,12 +98,12 @@ def write_front(run: RunDir, experiment: Experiment, rows: Sequence[Row]) -> lis
 
 def write_model(run: RunDir, row: Row) -> None:
     """Put the row's weights beside best.yaml; where they were not kept, no other config's weights stay there."""
-    kept = run.checkpoints / row.id / "model.safetensors"
-    if not kept.exists():
-        run.best_model.unlink(missing_ok=True)
-        return
-    with replacing(run.best_model) as path:
-        shutil.copyfile(kept, path)
+    kept = Checkpoints(run.checkpoints, row.id).read_model()
+    if kept is None:
+        run.remove(run.best_model)
+    else:
+        write_bytes(run.best_model, kept)
+        run.publish(run.best_model)
 
 
 def write(run: RunDir, experiment: Experiment, row: Row, rule: str, reason: str, path: Path) -> None:
@@ -132,6 +133,7 @@ def write(run: RunDir, experiment: Experiment, row: Row, rule: str, reason: str,
     document = {key: document[key] for key in order} | document
     comment = f"Chosen from run {run.name}.  Train it again with: python -m tune_jobs train {path.name}"
     write_text(path, yaml.dump(document, comment))
+    run.publish(path)
 
 
 def _granted(experiment: Experiment, row: Row) -> Request:

@@ -6,7 +6,8 @@ Lines, besides `time` (seconds since 1970) and `trial`:
 - `{"event": "state", "state": "RUNNING", "attempt": 1, "request": {"cpu": 1.0, ...}}`
 - `{"event": "place", "attempt": 1, "node": "10.0.0.7", "slot": 0, "cards": []}`  where it runs
 - `{"event": "epoch", "attempt": 1, "epoch": 1, "train_loss": ..., "val_loss": ..., ...}`
-- `{"event": "state", "state": "WAITING", "failure": "worker_crashed", "reason": "..."}`  to be started again
+- `{"event": "state", "state": "WAITING", "failure": "worker_crashed", "reason": "..."}`  to be started again, with
+  `next_request` where it is to ask for more memory
 - `{"event": "state", "state": "COMPLETE", "wall_time_s": ..., "shared_with": ..., "result": {...}}`
 - `{"event": "config", "config": {...}}`  put back where its first line was lost
 - `{"event": "state", "state": "FAIL", "wall_time_s": ..., "failure": "diverged", "reason": "..."}`
@@ -98,6 +99,8 @@ class TrialRecord:
     """When its last attempt began, seconds since 1970."""
     request: dict[str, Any] | None = None
     """What its last attempt asked for: `tune_jobs.resources.Request` as a dict."""
+    next_request: dict[str, Any] | None = None
+    """What its next attempt is to ask for, where that is more than the experiment says."""
     place: dict[str, Any] = field(default_factory=dict)
     """Where its last attempt ran: node, slot and cards; empty until it said so."""
     shared_with: float | None = None
@@ -183,6 +186,7 @@ def apply(trial: TrialRecord, event: dict[str, Any]) -> None:
     trial.state = event["state"]
     trial.since = event["time"]
     trial.config = event.get("config", trial.config)
+    trial.next_request = event.get("next_request", trial.next_request)
     if trial.state == "RUNNING":
         trial.attempts = event.get("attempt", trial.attempts + 1)
         trial.started = event["time"]

@@ -4,21 +4,50 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from profiling.files import replacing as replacing
 from tune_jobs.errors import UsageError
+from tune_jobs.results.atomic import replacing as replacing
+from tune_jobs.results.atomic import write_text as write_text
+from tune_jobs.results.mirror import LEDGER, STUDY, Mirror, is_locked, working_copy
+from tune_jobs.storage import Store, parse
+
+
+def _ignore(line: str) -> None:
+    """Where nobody is to be told."""
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """A run directory, `<storage>/<name>`."""
+    """A run directory, `<storage>/<name>`; of one on an object store, its working copy."""
 
     path: Path
+    mirror: Mirror | None = field(default=None, compare=False)
+    """Of a run on an object store."""
+
+    def __str__(self) -> str:
+        """Where it lies, for a person."""
+        return str(self.path if self.mirror is None else self.mirror.store)
+
+    def shown(self, path: Path) -> str:
+        """Where a file of it lies, for a person; of a file elsewhere, its path."""
+        if self.mirror is None or not path.is_relative_to(self.path):
+            return str(path)
+        return str(self.mirror.store / path.relative_to(self.path).as_posix())
+
+    @property
+    def storage(self) -> Path | Store:
+        """What it lies in."""
+        return self.path.parent if self.mirror is None else self.mirror.store.parent
+
+    def within(self, name: str) -> RunDir:
+        """A run in a folder of this one."""
+        path = self.path / name
+        return RunDir(path, None if self.mirror is None else Mirror(path, self.mirror.store / name))
 
     @property
     def name(self) -> str:
@@ -34,11 +63,11 @@ class RunDir:
 
     @property
     def ledger(self) -> Path:
-        return self.path / "trials.jsonl"
+        return self.path / LEDGER
 
     @property
     def study(self) -> Path:
-        return self.path / "optuna.journal"
+        return self.path / STUDY
 
     @property
     def parquet(self) -> Path:
@@ -53,9 +82,10 @@ class RunDir:
         return self.path / "confirm.json"
 
     @property
-    def checkpoints(self) -> Path:
-        """A folder a trial: its checkpoints while it runs, and its model while it is one of the best."""
-        return self.path / "checkpoints"
+    def checkpoints(self) -> str:
+        """Path or URI, for any node: a folder a trial, with its checkpoints while it runs, and its model while it is
+        one of the best."""
+        return str(self.path / "checkpoints") if self.mirror is None else (self.mirror.store / "checkpoints").uri
 
     @property
     def best(self) -> Path:
@@ -79,22 +109,38 @@ class RunDir:
             raise UsageError(f"{self.environment}: does not say what data the run had (data_sha256)")
         return facts
 
+    def fetch(self) -> None:
+        """Bring the working copy of a run on an object store up to date.  Raises StoreError."""
+        if self.mirror is not None:
+            self.mirror.fetch()
+
+    def publish(self, *paths: Path) -> None:
+        """Files of it that were written without its lock, to the object store.  Raises StoreError."""
+        if self.mirror is not None:
+            self.mirror.publish([path for path in paths if path.is_relative_to(self.path) and path.exists()])
+
+    def push_soon(self) -> None:
+        """Something has happened that an object store is to know."""
+        if self.mirror is not None:
+            self.mirror.push_soon()
+
+    def remove(self, path: Path) -> None:
+        """Remove one of its files, where there is one.  Raises StoreError."""
+        if self.mirror is None:
+            path.unlink(missing_ok=True)
+        else:
+            self.mirror.remove(path)
+
     def is_running(self) -> bool:
         """Whether some process holds the run's lock."""
-        try:
-            with (self.path / ".lock").open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        return is_locked(self.path) if self.mirror is None else self.mirror.is_running()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, say: Callable[[str], None] = _ignore, trouble: Callable[[str], None] = _ignore) -> Iterator[None]:
         """Make the directory and hold it alone: two drivers of one run would write over each other.
 
-        The lock is the kernel's and goes with the process that holds it, however it dies.
+        The lock is the kernel's and goes with the process that holds it, however it dies.  On an object store, see
+        `Mirror.held`, who also tells `say` and `trouble` of it.
         Raises UsageError where another process holds it, or the directory cannot be written.
         """
         try:
@@ -106,21 +152,42 @@ class RunDir:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise UsageError(f"run {self.name}: another process is running it ({self.path})") from error
-            yield
+                raise UsageError(f"run {self.name}: another process is running it ({self})") from error
+            with nullcontext() if self.mirror is None else self.mirror.held(say, trouble):
+                yield
 
 
-def find(run: str, storage: Path) -> RunDir:
-    """A run by its directory or by its name under the storage.  Raises UsageError where there is none."""
-    for path in (Path(run), storage / run):
-        if (path / "trials.jsonl").is_file():
-            return RunDir(path.absolute())
-    known = sorted(path.parent.name for path in storage.glob("*/trials.jsonl"))
+def at(storage: Path | Store, name: str) -> RunDir:
+    """The run of this name under the storage, whether or not it exists."""
+    if isinstance(storage, Path):
+        return RunDir(storage / name)
+    run = storage / name
+    path = working_copy(run)
+    return RunDir(path, Mirror(path, run))
+
+
+def find(run: str, storage: Path | Store) -> RunDir:
+    """A run by its directory or URI or by its name under the storage, fetched where it lies on an object store.
+
+    Raises UsageError where there is none.
+    """
+    if "://" in run:
+        asked = parse(run)
+        assert isinstance(asked, Store)
+        if "/" not in asked.root:
+            raise UsageError(f"run {run}: a run is a folder of a bucket, as s3://bucket/folder/name")
+        return find(asked.name, asked.parent)
+    if (Path(run) / LEDGER).is_file():
+        return RunDir(Path(run).absolute())
+    if isinstance(storage, Path):
+        if (storage / run / LEDGER).is_file():
+            return RunDir((storage / run).absolute())
+        known: Sequence[str] = sorted(path.parent.name for path in storage.glob(f"*/{LEDGER}"))
+    else:
+        known = storage.folders_with(LEDGER)
+        if run in known:
+            found = at(storage, run)
+            found.fetch()
+            return found
     have = f"; runs under {storage}: {', '.join(known)}" if known else f"; there are no runs under {storage}"
     raise UsageError(f"run {run}: no run directory of that path or name{have}")
-
-
-def write_text(path: Path, text: str) -> None:
-    """The whole text or what was there before."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

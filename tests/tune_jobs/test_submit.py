@@ -1,0 +1,132 @@
+"""What would be sent, checked before anything is; and how a job's end becomes an exit code."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.job_submission import JobStatus
+from typer.testing import CliRunner
+
+from profiling.machine import COMMIT_VARIABLE, git_commit
+from tune_jobs import experiment as experiments
+from tune_jobs import shipping, submit, yaml
+from tune_jobs.__main__ import app
+from tune_jobs.errors import UsageError
+
+FILE = """
+name: mine
+dataset: {name: digits}
+space: {lr: {grid: [1e-2, 1e-3]}}
+train: {model: mlp, epochs: 1}
+"""
+
+
+def planned(experiment: str = "digits-demo", *overrides: str, **more: Any) -> submit.Plan:
+    asked = {"name": None, "storage": None, "data_dir": None, "wait_for_nodes": False} | more
+    return submit.plan(experiment, overrides, **asked)
+
+
+def test_plan_of_a_shipped_experiment_goes_by_its_name() -> None:
+    plan = planned("digits-demo", "lr=1e-2,1e-3", "model=mlp", name="mine", wait_for_nodes=True)
+    assert shlex.split(plan.entrypoint) == [
+        "python", "-m", "tune_jobs", "search", "digits-demo", "--set", "lr=1e-2,1e-3", "--set", "model=mlp",
+        "--name", "mine", "--wait-for-nodes",
+    ]  # fmt: skip
+    assert (plan.run, plan.files) == ("mine", {})
+    assert plan.metadata["run"] == "mine"
+    assert plan.metadata["experiment"] == "digits-demo"
+
+
+def test_plan_entrypoint_quotes_what_a_shell_would_read() -> None:
+    plan = planned("digits-demo", "description=$(touch gone); x")
+    assert "'description=$(touch gone); x'" in plan.entrypoint
+
+
+def test_plan_of_a_file_carries_it_as_it_is_resolved_here(tmp_path: Path) -> None:
+    (tmp_path / "a file.yaml").write_text(FILE)
+    plan = planned(str(tmp_path / "a file.yaml"), "epochs=3", "retries=0")
+    assert plan.entrypoint == "python -m tune_jobs search experiment.yaml --name mine"
+    sent = experiments.check(yaml.parse(plan.files["experiment.yaml"], "sent"))
+    assert sent == experiments.load(str(tmp_path / "a file.yaml"), ["epochs=3", "retries=0"])
+
+
+def test_plan_environment_has_how_to_stop_and_only_the_places_that_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a-secret")
+    stop = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "30", "RAY_DEDUP_LOGS": "0"}
+    commit = git_commit()
+    sent_from = {} if commit is None else {COMMIT_VARIABLE: commit}
+    assert planned().environment == stop | sent_from
+    given = planned(storage="/shared/runs", data_dir="~/data").environment
+    assert given == stop | sent_from | {"TUNE_JOBS_STORAGE": "/shared/runs", "TUNE_JOBS_DATA": "~/data"}
+    assert "a-secret" not in str(planned())
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ({"storage": "runs"}, "--storage runs: give an absolute path"),
+        ({"data_dir": "./data"}, "--data-dir ./data: give an absolute path"),
+        ({"storage": "s3://key:secret@bucket/runs"}, "keep credentials out of it"),
+        ({"name": "../x"}, "--name '../x'"),
+        ({"experiment": "gone.yaml"}, "experiment gone.yaml: no such file"),
+    ],
+)
+def test_plan_refuses_what_cannot_be_sent(more: dict[str, str], line: str) -> None:
+    with pytest.raises(UsageError, match=line) as refused:
+        planned(**more)
+    assert "secret" not in str(refused.value)
+
+
+def test_submit_checks_the_experiment_before_the_address() -> None:
+    ran = CliRunner().invoke(app, ["submit", "digits-demo", "--set", "lr=fast", "--address", "http://127.0.0.1:1"])
+    assert ran.exit_code == 2
+    assert ran.stderr.startswith("error: ")
+    assert "lr" in ran.stderr
+    assert "127.0.0.1" not in ran.stderr
+
+
+@pytest.mark.parametrize("form", ["http://127.0.0.1:{}", "127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_submit_unreachable_address_is_one_line(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # put back afterwards
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = form.format(listener.getsockname()[1])
+    with pytest.raises(
+        UsageError, match=rf"^--address={address}: no Ray cluster answers there \(Connection refused\)$"
+    ):
+        submit.Cluster(address)
+
+
+@pytest.mark.parametrize(
+    ("status", "driver", "code"),
+    [
+        (JobStatus.SUCCEEDED, 0, 0),
+        (JobStatus.FAILED, 3, 3),
+        (JobStatus.FAILED, -9, 137),
+        (JobStatus.FAILED, None, None),
+        (JobStatus.STOPPED, None, 4),
+    ],
+)
+def test_exit_code_is_the_jobs_own(status: JobStatus, driver: int | None, code: int | None) -> None:
+    details: Any = SimpleNamespace(status=status, driver_exit_code=driver)
+    assert submit.exit_code(details) == code
+
+
+def test_runtime_env_has_the_packages_and_the_files_and_is_gone_afterwards() -> None:
+    with shipping.runtime_env({"experiment.yaml": FILE}) as runtime_env:
+        folder = Path(runtime_env["working_dir"])
+        assert {path.name for path in folder.iterdir()} == {*shipping.PACKAGES, "experiment.yaml"}
+        assert (folder / "tune_jobs" / "__main__.py").is_file()
+    assert not folder.exists()
+    assert (shipping.ROOT / "tune_jobs").is_dir()
+
+
+def test_packages_are_those_that_the_import_rules_know() -> None:
+    import tomllib
+
+    rules = tomllib.loads((shipping.ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    assert set(shipping.PACKAGES) == set(rules["root_packages"])

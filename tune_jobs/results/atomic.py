@@ -1,0 +1,18 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from profiling.files import replacing as replacing
+
+
+def write_text(path: Path, text: str) -> None:
+    """The whole text or what was there before."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """All of it or what was there before."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)

@@ -1,0 +1,206 @@
+"""The same search as a Ray job: checked here, sent with its code, followed to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shlex
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import aiohttp
+import requests
+from ray.exceptions import AuthenticationError, RayError
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from profiling.machine import COMMIT_VARIABLE, git_commit
+from tune_jobs import experiment as experiments
+from tune_jobs import search, shipping, space, yaml
+from tune_jobs.cluster import WANTS_TOKEN, check_reachable
+from tune_jobs.errors import UsageError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails
+
+EXPERIMENT_FILE = "experiment.yaml"
+"""The name under which a person's experiment file travels."""
+STOP_WAIT_S = 30
+"""How long Ray waits between asking a job to stop and killing it."""
+
+
+_NOWHERE = "no Ray cluster runs here: give --address, or set RAY_ADDRESS"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A search as it is to run on a cluster."""
+
+    run: str
+    entrypoint: str
+    """The shell command."""
+    environment: dict[str, str]
+    """Of the driver and the workers."""
+    metadata: dict[str, str]
+    files: dict[str, str]
+    """Texts beside the code, by their names."""
+
+
+def plan(
+    experiment: str,
+    overrides: Sequence[str],
+    name: str | None,
+    storage: str | None,
+    data_dir: str | None,
+    wait_for_nodes: bool,
+) -> Plan:
+    """Check all that can be checked without the data and the cluster, and say what would be sent.
+
+    One of the experiments that ship goes by its name; a file goes as it is resolved here, overrides and all.
+    Raises UsageError.
+    """
+    asked = experiments.load(experiment, overrides)
+    checked = space.parse(asked.space, asked.train, asked.search.method)
+    search.check_objectives(asked, checked)
+    search.check_precision(asked, checked)
+    checked.check_enqueued(asked.search.enqueue)
+    run = experiments.check_name(name or asked.name)
+
+    command = ["python", "-m", "tune_jobs", "search"]
+    files = {}
+    if Path(experiment).is_file():
+        files[EXPERIMENT_FILE] = yaml.dump(
+            asked.document(), "The experiment as it was resolved where it was submitted."
+        )
+        command.append(EXPERIMENT_FILE)
+    else:
+        command += [experiment, *(word for override in overrides for word in ("--set", override))]
+    command += ["--name", run, *(["--wait-for-nodes"] if wait_for_nodes else [])]
+
+    commit = git_commit()
+    environment = {
+        "RAY_JOB_STOP_SIGNAL": "SIGINT",
+        "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
+        "RAY_DEDUP_LOGS": "0",
+    }
+    for variable, value in (
+        ("TUNE_JOBS_STORAGE", _on_the_cluster("--storage", storage)),
+        ("TUNE_JOBS_DATA", _on_the_cluster("--data-dir", data_dir)),
+        (COMMIT_VARIABLE, commit),
+    ):
+        if value is not None:
+            environment[variable] = value
+    metadata = {"experiment": asked.name, "run": run} | ({} if commit is None else {"git_commit": commit})
+    return Plan(run, shlex.join(command), environment, metadata, files)
+
+
+def _on_the_cluster(option: str, given: str | None) -> str | None:
+    """A place as the cluster's nodes see it.  Raises UsageError for one that only makes sense here, or has a secret."""
+    if given is None:
+        return None
+    if "://" in given:
+        if urlsplit(given).username is not None or urlsplit(given).password is not None:
+            raise UsageError(
+                f"{option}: a job's environment is shown to who may see the job; keep credentials out of it"
+            )
+    elif not given.startswith(("/", "~")):
+        raise UsageError(f"{option} {given}: give an absolute path (or a URI) that is the same on the cluster's nodes")
+    return given
+
+
+class Cluster:
+    """A cluster's job server."""
+
+    def __init__(self, address: str | None) -> None:
+        """`address`: http://host:port of the dashboard, host:port of the cluster or `auto`; null for what
+        RAY_API_SERVER_ADDRESS or RAY_ADDRESS says, or the cluster that runs here.
+
+        Raises UsageError where nobody answers, or not to us.
+        """
+        for name in ("ray.dashboard", "ray._private.runtime_env"):
+            _quieten(name)
+        if address is not None:
+            os.environ["RAY_API_SERVER_ADDRESS"] = address  # else Ray lets RAY_ADDRESS overrule it
+        name = next((name for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS") if os.environ.get(name)), "")
+        where = os.environ.get(name, "")
+        self._called = "--address" if address is not None else name or "the cluster that runs here"
+        check_reachable(where, self._called)
+        with self._one_line():
+            try:
+                self._client = JobSubmissionClient()
+            except ConnectionError as error:
+                place = f"{self._called}={where}: no Ray cluster answers there" if where else _NOWHERE
+                raise UsageError(place) from error
+        self.address = self._client.get_address()
+
+    def submit(self, plan: Plan) -> str:
+        """Send the job.  Returns its id."""
+        with shipping.runtime_env(plan.files) as runtime_env, self._one_line():
+            job: str = self._client.submit_job(
+                submission_id=f"{plan.run}-{uuid.uuid4().hex[:8]}",
+                entrypoint=plan.entrypoint,
+                runtime_env=runtime_env | {"env_vars": plan.environment},
+                metadata=plan.metadata,
+            )
+        return job
+
+    def follow(self, job: str, write: Callable[[str], None]) -> JobDetails:
+        """Write the job's log as it comes, until the job has ended.  Returns how it ended.
+
+        Raises ConnectionError where the cluster is lost on the way.
+        """
+
+        async def tail() -> None:
+            async for text in self._client.tail_job_logs(job):
+                write(text)
+
+        try:
+            asyncio.run(tail())
+            for _ in range(20):  # the log ends a moment before the job's state is written
+                details = self._client.get_job_info(job)
+                if details.status.is_terminal():
+                    return details
+                time.sleep(0.5)
+        except (RuntimeError, requests.RequestException, aiohttp.ClientError) as error:
+            raise ConnectionError(f"the connection to {self.address} is lost") from error
+        raise ConnectionError(f"{self.address} has stopped sending the log")
+
+    @contextmanager
+    def _one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except AuthenticationError as error:
+            raise UsageError(
+                f"{self._called}: the cluster asks for a token, and has not got the right one: {WANTS_TOKEN}"
+            ) from error
+        except (RayError, RuntimeError, ValueError, requests.RequestException) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"{self._called}: {str(error).splitlines()[0]}") from error
+
+
+def exit_code(details: JobDetails) -> int | None:
+    """The exit code of the job's command; null where it never ran.
+
+    A command that was stopped by `ray job stop` has none that Ray keeps, and counts as interrupted; one that a signal
+    ended counts as in a shell: 128 and the signal's number.
+    """
+    if details.status == JobStatus.SUCCEEDED:
+        return 0
+    if details.status == JobStatus.STOPPED:
+        return 4
+    code: int | None = details.driver_exit_code
+    return 128 - code if code is not None and code < 0 else code
+
+
+def _quieten(name: str) -> None:
+    """Ray's modules set their own loggers to INFO when they are imported."""
+    for known in list(logging.root.manager.loggerDict):
+        if known == name or known.startswith(f"{name}."):
+            logging.getLogger(known).setLevel(logging.WARNING)
