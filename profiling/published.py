@@ -1,22 +1,19 @@
 """CPU-vs-GPU figures that three course reports published, to stand beside ours.
 
-published.csv holds them as they were given: a field that a report does not state is empty.  B's and C's are of 49,000
-training images, C's of one epoch; A states neither, B no epochs.  The MACs tell the image sizes that A and B leave out
-(28) and that C's 224 have three channels.  Devices are named cpu and cuda alone.
+B's and C's are of 49,000 training images, C's of one epoch; A states neither, B no epochs.  The MACs tell the image
+sizes that A and B leave out (28) and that C's 224 have three channels.  Devices are named cpu and cuda alone.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
+from profiling import reports
 from profiling.devices import BATCH_SIZE, DATASET
 from profiling.rows import Row
 
-FILE = Path(__file__).with_name("published.csv")
 IMAGES = 49_000
 """Of an epoch that ours are brought to."""
 
@@ -57,20 +54,20 @@ class Beside:
 
 def read() -> list[Published]:
     """All rows of the reports' CPU-vs-GPU tables."""
-    with FILE.open(encoding="utf-8", newline="") as lines:
-        return [_row(record) for record in csv.DictReader(lines)]
+    return [_row(figure) for figure in reports.read() if figure.table == "cpu_vs_gpu"]
 
 
-def _row(record: dict[str, str]) -> Published:
+def _row(figure: reports.Figure) -> Published:
+    assert figure.device is not None
     return Published(
-        report=record["report"],
-        device=record["device"],
-        model=record["model"],
-        optimizer=record["optimizer"],
-        image_size=int(record["image_size"] or 28),
-        epochs_stated=record["epochs"] == "1",
-        test_accuracy=float(record["test_accuracy_pct"]) / 100,
-        train_time_ms=float(record["train_time_ms"]),
+        report=figure.report,
+        device=figure.device,
+        model=figure.config["model"],
+        optimizer=figure.config["optimizer"],
+        image_size=figure.image_size or 28,
+        epochs_stated=figure.epochs == 1,
+        test_accuracy=figure.accuracy,
+        train_time_ms=figure.train_time_ms,
     )
 
 

@@ -17,6 +17,7 @@ import typer
 from profiling import options
 
 if TYPE_CHECKING:
+    from tune_jobs.experiment import Experiment
     from tune_jobs.results.rundir import RunDir
     from tune_jobs.storage import Store
 
@@ -68,6 +69,13 @@ DataDir = Annotated[
         "what a relative dataset.path is looked for in.",
     ),
 ]
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick",
+        help="Scaled down: at most 4,000 images, a fifth of the epochs.  The run is named …-quick and says so.",
+    ),
+]
 DEFAULT_STORAGE = "~/ray_results"
 
 
@@ -82,6 +90,7 @@ def search(
         bool,
         typer.Option("--wait-for-nodes", help="Wait for nodes that can serve the trials, on a cluster that grows."),
     ] = False,
+    quick: Quick = False,
     extend: Annotated[
         bool,
         typer.Option("--extend", help="Add the grid values given here to those that the run has, and run what is new."),
@@ -97,7 +106,7 @@ def search(
         from tune_jobs.progress import Progress
         from tune_jobs.results import best, rundir, selection
 
-        asked = experiments.load(experiment, overrides)
+        asked = _asked(experiment, overrides, quick, data_dir)
         run_dir = rundir.at(_storage(storage), experiments.check_name(name or asked.name))
         run_dir.fetch()
         if extend and run_dir.experiment.exists():
@@ -148,6 +157,7 @@ def plan(
     name: Annotated[str | None, typer.Option(help="Name of the run; the experiment's own by default.")] = None,
     storage: Storage = DEFAULT_STORAGE,
     data_dir: DataDir = None,
+    quick: Quick = False,
 ) -> None:
     """Say what would run: trials, requests against each node, expected time.  Starts nothing."""
     with _one_line_errors():
@@ -156,7 +166,7 @@ def plan(
         from tune_jobs.console import console, say
         from tune_jobs.results import rundir
 
-        asked = experiments.load(experiment, overrides)
+        asked = _asked(experiment, overrides, quick, data_dir)
         run_dir = rundir.at(_storage(storage), experiments.check_name(name or asked.name))
         run_dir.fetch()
         out = console()
@@ -449,6 +459,13 @@ def report(
             "this folder; md and csv are printed."
         ),
     ] = None,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published",
+            help="Instead, as Markdown: the tables of five published reports with these runs' figures beside theirs.",
+        ),
+    ] = False,
     storage: Storage = DEFAULT_STORAGE,
     data_dir: DataDir = None,
 ) -> None:
@@ -463,7 +480,7 @@ def report(
         if form not in FORMATS:
             raise UsageError(f"--format {form}: there is no such format; there are {', '.join(FORMATS)}")
         found = [rundir.find(run, _storage(storage)) for run in runs]
-        if form == "html":
+        if form == "html" and not published:
             from tune_jobs.results.report import page
 
             path = output or (found[0].report if len(found) == 1 else Path("report.html"))
@@ -472,13 +489,29 @@ def report(
         else:
             from tune_jobs.results.report import text
 
-            written = text.markdown(found) if form == "md" else text.csv(found)
+            if published:
+                if form == "csv":
+                    raise UsageError("--published: is Markdown; leave --format out")
+                written = text.beside_published(found)
+            else:
+                written = text.markdown(found) if form == "md" else text.csv(found)
             if output is None:
                 typer.echo(written, nl=False)
                 return
             path = output
             rundir.write_text(path.absolute(), written)
         say(console(), f"report: {path}")
+
+
+def _asked(experiment: str, overrides: list[str], quick: bool, data_dir: Path | None) -> Experiment:
+    from tune_jobs import experiment as experiments
+
+    asked = experiments.load(experiment, overrides)
+    if not quick:
+        return asked
+    from tune_jobs.quick import scaled_down
+
+    return scaled_down(asked, _data_dir(data_dir))
 
 
 def _write_report(run_dir: RunDir) -> None:

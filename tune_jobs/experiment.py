@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from datasets import DatasetConfig
 from models import TrainConfig
+from profiling import reports
 from tune_jobs import yaml
 from tune_jobs.errors import UsageError, one_line
 from tune_jobs.resources import Resources
@@ -92,6 +93,23 @@ class Budget(_Section):
     """A trial that runs longer FAILs as a timeout, whatever it is doing; null for no limit."""
 
 
+class Quick(_Section):
+    """The `quick:` section: what `search --quick` left of the experiment."""
+
+    images: int = Field(ge=3)
+    """All parts together."""
+    of_images: int = Field(ge=3)
+    epochs: int | None = Field(default=None, ge=1)
+    """The most that a trial has; null where no model has any."""
+    of_epochs: int | None = Field(default=None, ge=1)
+
+    def __str__(self) -> str:
+        images = f"quick: {self.images:,} of {self.of_images:,} images"
+        if self.of_epochs is None:
+            return images
+        return f"{images}, {self.epochs} of {self.of_epochs} epoch{'s' * (self.of_epochs > 1)}"
+
+
 class Experiment(_Section):
     """What is asked: one experiment file, resolved."""
 
@@ -117,6 +135,27 @@ class Experiment(_Section):
     """With fewer trials COMPLETE and with an accuracy, the search ends with exit code 3 and without a best.yaml."""
     keep_models: int = Field(default=1, ge=0)
     """The weights of so many of the best trials are kept, the best one's beside best.yaml."""
+    loggers: list[Literal["tensorboard", "mlflow", "wandb"]] = ["tensorboard"]
+    """Whom each trial's epochs and result are told to besides the ledger; mlflow and wandb are optional extras."""
+    published: list[str] = []
+    """Tables of published reports that this experiment does again, as D/lr_batch_grid/mnist: report, table and data
+    set.  `report --published` sets them beside the run."""
+    quick: Quick | None = None
+    """Written by `search --quick`: by how much the experiment was scaled down."""
+
+    @field_validator("loggers")
+    @classmethod
+    def _check_loggers(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("each logger once")
+        return value
+
+    @field_validator("published")
+    @classmethod
+    def _check_published(cls, value: list[str]) -> list[str]:
+        if any(name not in reports.tables() for name in value):
+            raise ValueError(f"each is one of {', '.join(reports.tables())}")
+        return value
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

@@ -17,7 +17,7 @@ from datasets import Splits, load_splits
 from models import TrainConfig
 from models.training import check_classes
 from profiling.memory import Shape
-from tune_jobs import probe, warm_start, yaml
+from tune_jobs import loggers, probe, warm_start, yaml
 from tune_jobs import space as spaces
 from tune_jobs.cluster import Leave, Stop, connect, sigterm_as_sigint, wait_until_servable
 from tune_jobs.cost import work_macs
@@ -79,6 +79,7 @@ def run_space(
     check_objectives(experiment, space)
     check_precision(experiment, space)
     space.check_enqueued(experiment.search.enqueue)
+    loggers.check(experiment.loggers)
     facts = environment() | {
         "data_sha256": splits[0].sha256,
         "images": {"train": len(splits[0].train), "val": len(splits[0].val), "test": len(splits[0].test)},
@@ -273,7 +274,7 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-_FREE = ("description", "resources", "budget", "retries", "min_usable", "keep_models")
+_FREE = ("description", "resources", "budget", "retries", "min_usable", "keep_models", "loggers", "published")
 """Keys that change how a run goes, not what its trials are: they may differ when it is taken up."""
 
 

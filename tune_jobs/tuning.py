@@ -6,16 +6,16 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray import tune
 from ray.air._internal import usage
-from ray.tune.logger import TBXLoggerCallback
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.trainable.function_trainable import wrap_function
 
 from datasets import Splits
+from tune_jobs import loggers
 from tune_jobs.cluster import Leave, Stop
 from tune_jobs.experiment import Experiment
 from tune_jobs.recorder import Recorder
@@ -23,10 +23,7 @@ from tune_jobs.resources import Request
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.stopping import EarlyStopping
 from tune_jobs.study import Study
-from tune_jobs.trial import REQUEST_KEY, SLOT_KEY, TRIAL_KEY, run_trial
-
-if TYPE_CHECKING:
-    from ray.tune.experiment import Trial
+from tune_jobs.trial import REQUEST_KEY, SLOT_KEY, run_trial
 
 
 def run_trials(
@@ -42,7 +39,7 @@ def run_trials(
     """Run what is left, until it is done or `stop` says so.  `requests` are what the trials may ask for."""
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial's row has its reason
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own tables, which `verbose` does not silence
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # CSV and JSON twice over; TensorBoard is given below
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # CSV and JSON twice over; ours are given below
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # an epoch's message has not every objective
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # its way of stopping takes ten seconds; `stop` hears the signals
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # Tune's own snapshots, of which we use none
@@ -58,14 +55,15 @@ def run_trials(
             scheduler=early_stopping,
             num_samples=-1,  # the searcher says when it has no more
             reuse_actors=True,
-            trial_dirname_creator=lambda trial: f"{trial.config[TRIAL_KEY]}-{trial.config['model']}",
+            trial_name_creator=loggers.trial_name,  # which MLflow and W&B show
+            trial_dirname_creator=loggers.trial_name,
         ),
         run_config=tune.RunConfig(
             name=run_dir.name,
             storage_path=str(run_dir.path.parent),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),  # the recorder hands a trial out again
-            callbacks=[recorder, _TensorBoard(run_dir)],
+            callbacks=[recorder, *loggers.callbacks(experiment.loggers, run_dir)],
         ),
     )
     with stop.on_signals():
@@ -98,21 +96,6 @@ def _worker(experiment: Experiment, run_dir: RunDir, splits: Sequence[Splits]) -
             return f"{run} slot {self._slot}"
 
     return TrialWorker
-
-
-class _TensorBoard(TBXLoggerCallback):
-    """Ray's, but it writes into the run directory at once: Tune would copy its files there at the end alone."""
-
-    def __init__(self, run_dir: RunDir) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._run_dir = run_dir
-
-    def log_trial_start(self, trial: Trial) -> None:
-        if trial in self._trial_writer:
-            self._trial_writer[trial].close()
-        folder = self._run_dir.path / f"{trial.config[TRIAL_KEY]}-{trial.config['model']}"
-        self._trial_writer[trial] = self._summary_writer_cls(str(folder), flush_secs=30)
-        self._trial_result[trial] = {}
 
 
 class _Searcher(OptunaSearch):

@@ -27,6 +27,8 @@ from tune_jobs.results.report.figures import Figure
 from tune_jobs.results.report.findings import Finding, findings, wilson
 from tune_jobs.results.report.loaded import Loaded, load
 from tune_jobs.results.report.predictions import Predictions
+from tune_jobs.results.report.published import beside_table
+from tune_jobs.results.report.published_table import Shown, shown
 from tune_jobs.results.rundir import RunDir, write_text
 from tune_jobs.results.table import Row
 
@@ -66,6 +68,8 @@ class Section:
     predictions: Predictions | None
     no_predictions: str
     """Why there are none, or how to get them."""
+    published: list[Shown]
+    """The published tables that its experiment does again."""
 
 
 def write(runs: Sequence[RunDir], path: Path, data_dir: Path | None = None, look: bool = True) -> None:
@@ -150,6 +154,7 @@ def _section(key: str, loaded: Loaded, data_dir: Path | None, look: bool) -> Sec
         constant=_constant(loaded),
         predictions=found,
         no_predictions=none,
+        published=[shown(beside_table(name, [loaded])) for name in loaded.experiment.published],
     )
 
 

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from tune_jobs.results import table
+from tune_jobs.results.report import published
 from tune_jobs.results.report.compared import lines
 from tune_jobs.results.report.effects import label
 from tune_jobs.results.report.findings import findings, wilson
 from tune_jobs.results.report.loaded import Loaded, load
+from tune_jobs.results.report.published_table import shown
 from tune_jobs.results.rundir import RunDir
 
 
@@ -32,6 +34,18 @@ def csv(runs: Sequence[RunDir]) -> str:
     with_rows = [frame for frame in frames if len(frame)] or frames[:1]
     text: str = pd.concat(with_rows, ignore_index=True).to_csv(index=False)
     return text
+
+
+def beside_published(runs: Sequence[RunDir]) -> str:
+    """Published tables with our figures in every cell.  Raises UsageError where the runs have no cell of any."""
+    tables = published.beside([load(run) for run in runs])
+    parts = []
+    for each in map(shown, tables):
+        notes = "\n".join(f"- {_escaped(note)}" for note in each.notes)
+        parts += [f"## {_escaped(each.title)}", _table(each.words, each.numbers, each.rows), notes]
+    if missing := published.not_run(tables):
+        parts.append(f"Published, and none of its cells here (cells): {_escaped(', '.join(missing))}.")
+    return "\n\n".join(parts) + "\n"
 
 
 def _run(loaded: Loaded) -> str:

@@ -1,0 +1,223 @@
+"""Published figures beside ours: which of our rows is a cell's, what stands there, and what is concluded."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.tune_jobs.results.report.conftest import MakeRun, Trial
+from tune_jobs.errors import UsageError
+from tune_jobs.results.report import page, text
+from tune_jobs.results.report.loaded import load
+from tune_jobs.results.report.published import Cell, Table, beside, not_run
+
+if TYPE_CHECKING:
+    from tune_jobs.results.rundir import RunDir
+
+LR_BATCH: dict[str, Any] = {
+    "published": ["D/lr_batch_grid/mnist"],
+    "dataset": {"name": "mnist", "split": {"train": 7000, "val": 1000, "test": 2000}},
+}
+
+
+def cnn(**more: Any) -> dict[str, Any]:
+    """A cell of D's grid of learning rates and batch sizes; 97 % are published of it."""
+    return {
+        "model": "simple_cnn", "optimizer": "adam", "lr": 0.001, "batch_size": 8, "weight_decay": 0.0, "epochs": 20,
+        "lr_schedule": "constant",
+    } | more  # fmt: skip
+
+
+def c_cell(**more: Any) -> dict[str, Any]:
+    """A cell of C's ResNet grid on FashionMNIST, of which 90.08 % are published after 3 epochs, 90.59 after 5."""
+    return {
+        "model": "resnet18", "optimizer": "sgd", "lr": 0.001, "batch_size": 16, "pin_memory": False, "epochs": 5,
+        "lr_schedule": "constant",
+    } | more  # fmt: skip
+
+
+C_RUN: dict[str, Any] = {
+    "published": ["C/resnet_grid/fashion_mnist"],
+    "dataset": {"name": "fashion_mnist", "image_size": 64},
+}
+
+
+def complete(config: dict[str, Any], accuracies: list[float], **more: Any) -> Trial:
+    return config, "COMPLETE", accuracies, more
+
+
+def only(run: RunDir) -> Table:
+    (found,) = beside([load(run)])
+    return found
+
+
+def cells(found: Table) -> list[Cell]:
+    return [cell for cell in found.cells if cell.ours]
+
+
+def test_cell_is_the_row_with_every_stated_field(make_run: MakeRun) -> None:
+    other = cnn(lr=0.5)
+    found = only(make_run([complete(other, [0.1]), complete(cnn(), [0.9, 0.96])], LR_BATCH))
+    assert found.name == "D/lr_batch_grid/mnist"
+    assert set(found.fields) == {"lr", "batch_size"}
+    (cell,) = cells(found)
+    assert (cell.figure.accuracy, cell.accuracy, cell.ours[0].metric) == (0.97, 0.96, "val")
+    assert cell.difference == pytest.approx(-0.01)
+    assert len(found.cells) == 20
+    assert sum(cell.verdict == "not run" for cell in found.cells) == 19
+    assert all(math.isnan(cell.accuracy) and math.isnan(cell.noise) for cell in found.cells if not cell.ours)
+
+
+def test_other_numbers_of_images_and_epochs_are_marked_and_not_concluded_from(make_run: MakeRun) -> None:
+    (cell,) = cells(only(make_run([complete(cnn(epochs=5), [0.9])], LR_BATCH)))
+    assert cell.marks == ("7,000 training images for 800", "5 epochs for 20")
+    assert cell.verdict == "does not compare"
+
+
+def test_stand_in_is_marked(make_run: MakeRun) -> None:
+    standing_in = LR_BATCH | {"dataset": {"name": "fashion_mnist"}}
+    (cell,) = cells(only(make_run([complete(cnn(), [0.9])], standing_in)))
+    assert cell.marks[0] == "stand-in: fashion_mnist"
+    assert cell.verdict == "does not compare"
+
+
+def test_quick_is_marked_by_what_it_left(make_run: MakeRun) -> None:
+    quick = LR_BATCH | {"quick": {"images": 900, "of_images": 1900, "epochs": 4, "of_epochs": 20}}
+    (cell,) = cells(only(make_run([complete(cnn(epochs=4), [0.9])], quick)))
+    assert cell.marks == ("quick: 900 of 1,900 images, 4 of 20 epochs",)
+
+
+def test_fewer_epochs_are_read_from_a_longer_training(make_run: MakeRun) -> None:
+    found = only(make_run([complete(c_cell(), [0.80, 0.85, 0.84, 0.86, 0.85])], C_RUN))
+    three, five = cells(found)
+    assert (three.figure.epochs, three.accuracy, three.ours[0].metric) == (3, 0.85, "val")
+    assert (five.figure.epochs, five.ours[0].metric) == (5, "test")
+    assert five.accuracy == pytest.approx(0.85)  # the best epoch's test accuracy, a point below its validation
+    assert three.ours[0].best_epoch == 2
+    assert any(note.startswith("val: our validation accuracy beside their test") for note in found.notes)
+
+
+def test_fewer_epochs_have_the_test_accuracy_where_the_best_epoch_is_among_them(make_run: MakeRun) -> None:
+    three, five = cells(only(make_run([complete(c_cell(), [0.80, 0.87, 0.84, 0.86, 0.85])], C_RUN)))
+    assert three.ours[0].metric == five.ours[0].metric == "test"
+    assert three.accuracy == five.accuracy == pytest.approx(0.86)
+
+
+def test_fewer_epochs_are_not_read_where_the_rate_follows_the_whole_run(make_run: MakeRun) -> None:
+    (five,) = cells(only(make_run([complete(c_cell(lr_schedule="cosine"), [0.8] * 5)], C_RUN)))
+    assert five.figure.epochs == 5
+
+
+def test_noise_without_repeats_is_of_the_images(make_run: MakeRun) -> None:
+    run = make_run([complete(c_cell(), [0.8, 0.8, 0.8, 0.8, 0.9159])], C_RUN)
+    cell = cells(only(run))[1]
+    ours, theirs = 0.9059, 0.9059
+    assert cell.noise == pytest.approx(1.96 * math.sqrt((ours * (1 - ours) + theirs * (1 - theirs)) / 2000))
+    assert "not stated, taken to be as many" in cell.noise_source
+    assert not cell.with_seeds
+
+
+def test_noise_of_stated_images_is_theirs(make_run: MakeRun) -> None:
+    cell = cells(only(make_run([complete(cnn(), [0.96])], LR_BATCH)))[0]
+    assert cell.noise == pytest.approx(1.96 * math.sqrt(0.96 * 0.04 / 1000 + 0.97 * 0.03 / 100))
+
+
+def test_noise_with_repeats_has_the_seeds_in_it(make_run: MakeRun) -> None:
+    repeats = [
+        complete(cnn(seed=42 + fold), [accuracy], fold=fold, number=0)
+        for fold, accuracy in enumerate([0.94, 0.96, 0.98])
+    ]
+    (cell,) = cells(only(make_run(repeats, LR_BATCH | {"repeats": 3})))
+    assert len(cell.ours) == 3
+    assert cell.accuracy == pytest.approx(0.96)
+    images = 0.96 * 0.04 / 1000 + 0.97 * 0.03 / 100
+    assert cell.noise == pytest.approx(1.96 * math.sqrt(images + 0.02**2 * (1 + 1 / 3)))
+
+
+@pytest.mark.parametrize(("accuracy", "verdict"), [(0.9059, "within noise"), (0.88, "outside noise")])
+def test_verdict_in_the_same_conditions(make_run: MakeRun, accuracy: float, verdict: str) -> None:
+    run = make_run([complete(c_cell(), [0.5, 0.5, 0.5, 0.5, accuracy + 0.01])], C_RUN)
+    environment = run.environment.read_text().replace('"train": 7000', '"train": 49000')
+    run.environment.write_text(environment)
+    assert cells(only(run))[1].verdict == verdict
+
+
+def test_repeated_figures_each_have_a_training_of_ours(make_run: MakeRun) -> None:
+    document = {"published": ["D/seeds/mnist"], "dataset": {"name": "mnist"}}
+    config = {"model": "stabilized", "epochs": 50, "lr_schedule": "constant"}
+    drawn = [complete(config | {"seed": None}, [0.9 + fold / 100], fold=fold, number=0) for fold in range(3)]
+    runs = [make_run(drawn, document | {"repeats": 3}, name="none")]
+    runs += [make_run([complete(config | {"seed": 42}, [0.5])], document, name=f"seed-{n}") for n in range(2)]
+    (found,) = beside([load(run) for run in runs])
+    assert [cell.accuracy for cell in cells(found)] == pytest.approx([0.90, 0.91, 0.92, 0.5, 0.5])
+    assert found.fields == ["seed"]
+    assert found.cells[-1].verdict == "not run"
+
+
+def test_several_configs_that_fit_a_cell_are_stood_for_by_the_best(make_run: MakeRun) -> None:
+    document = {"published": ["C/svm/fashion_mnist"], "dataset": {"name": "fashion_mnist"}}
+    trials = [
+        complete({"model": "svm", "kernel": "rbf", "gamma": "scale", "C": c}, [accuracy])
+        for c, accuracy in ((1.0, 0.8), (2.0, 0.9))
+    ]
+    found = only(make_run(trials, document))
+    (cell,) = cells(found)
+    assert (cell.chosen_from, cell.ours[0].row.config["C"]) == (2, 2.0)
+    assert "several of our configs fit a cell: the one with the highest validation accuracy stands there" in found.notes
+
+
+def test_run_of_no_named_table_fits_where_all_conditions_do(make_run: MakeRun) -> None:
+    config = {"model": "resnet18", "optimizer": "adam", "lr": 0.001, "batch_size": 16, "epochs": 5}
+    run = make_run([complete(config, [0.9])], {"dataset": {"name": "fashion_mnist"}})
+    # B's and C's are of 49,000 images, and this run had 7,000.
+    assert [found.name for found in beside([load(run)])] == [
+        "A/resnet_grid/fashion_mnist",
+        "A/cpu_vs_gpu/fashion_mnist",
+    ]
+    with pytest.raises(UsageError, match=r"^--published: no finished trial of digits is a cell of a published table"):
+        beside([load(make_run([complete(config, [0.9])], {"dataset": {"name": "digits"}}, name="digits"))])
+
+
+def test_trials_that_are_not_complete_are_no_cell(make_run: MakeRun) -> None:
+    trials: list[Trial] = [(cnn(), "PRUNED", [0.9], {"reason": "stopped"}), complete(cnn(batch_size=16), [0.9])]
+    (cell,) = cells(only(make_run(trials, LR_BATCH)))
+    assert cell.figure.config["batch_size"] == 16
+
+
+def test_not_run_names_the_other_tables(make_run: MakeRun) -> None:
+    missing = not_run([only(make_run([complete(cnn(), [0.9])], LR_BATCH))])
+    assert len(missing) == 20
+    assert missing[0] == "A/resnet_grid/mnist (16)"
+
+
+def test_markdown_has_a_row_a_cell(make_run: MakeRun) -> None:
+    run = make_run([complete(cnn(), [0.9])], LR_BATCH)
+    written = text.beside_published([run])
+    assert written.startswith("## Report D, lr_batch_grid, mnist: 1 of 20 cells\n")
+    lines = [line for line in written.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 20
+    assert len({line.count("|") for line in lines}) == 1
+    assert "| 97.00 (val) | 90.00 (val) | -7.00 | – |" in written
+    assert "Published, and none of its cells here (cells): A/resnet_grid/mnist (16)" in written.replace("\\", "")
+
+
+def test_markdown_has_parameters_and_best_epochs_where_they_are_published(make_run: MakeRun) -> None:
+    config = {
+        "model": "baseline", "optimizer": "sgd", "lr": 0.001, "weight_decay": 1e-5, "batch_size": 16, "epochs": 50,
+        "lr_schedule": "constant",
+    }  # fmt: skip
+    document = {"published": ["D/architectures/mnist"], "dataset": {"name": "mnist"}}
+    written = text.beside_published([make_run([complete(config, [0.9, 0.8], params=206_922)], document)])
+    assert "| 206,922 | 206,922 | 36 | 1 |" in written
+
+
+def test_page_of_a_run_that_does_a_table_again_has_it(make_run: MakeRun, tmp_path: Path) -> None:
+    page.write([make_run([complete(cnn(), [0.9])], LR_BATCH)], tmp_path / "page.html")
+    written = (tmp_path / "page.html").read_text()
+    assert "<h3>Report D, lr_batch_grid, mnist: 1 of 20 cells</h3>" in written
+    assert '<a href="#r0-published">Published</a>' in written
+    page.write([make_run([complete(cnn(), [0.9])], name="other")], tmp_path / "page.html")
+    assert "Published" not in (tmp_path / "page.html").read_text()

@@ -1,0 +1,97 @@
+"""Whom trials are told to besides the ledger: Ray's own callbacks for TensorBoard, MLflow and Weights & Biases."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.logger import LoggerCallback, TBXLoggerCallback
+
+from tune_jobs.errors import UsageError
+from tune_jobs.results.rundir import RunDir
+from tune_jobs.trial import TRIAL_KEY
+
+EXTRAS = {"mlflow": "mlflow", "wandb": "wandb"}
+"""Logger -> the package that it needs, which is also the name of the optional extra that brings it."""
+WANDB_PROJECT = "tune-jobs"
+"""Where WANDB_PROJECT does not name another."""
+_NO_KEY = "loggers: wandb: no API key: set WANDB_API_KEY, run `wandb login`, or set WANDB_MODE=offline"
+
+
+def check(names: Sequence[str]) -> None:
+    """Raise UsageError where a logger's package is missing, or wandb does not know who is logging."""
+    for name in names:
+        package = EXTRAS.get(name)
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise UsageError(f"loggers: {name} is not installed: pip install '.[{package}]'")
+    if "wandb" in names:
+        try:
+            _wandb("").setup()
+        except ValueError as error:
+            raise UsageError(_NO_KEY) from error
+
+
+def callbacks(names: Sequence[str], run_dir: RunDir) -> list[LoggerCallback]:
+    """One for each name.  Raises UsageError where MLflow's store cannot be had."""
+    makers: dict[str, Callable[[], LoggerCallback]] = {
+        "tensorboard": lambda: _TensorBoard(run_dir),
+        "mlflow": lambda: _mlflow(run_dir),
+        "wandb": lambda: _wandb(run_dir.name),
+    }
+    return [makers[name]() for name in names]
+
+
+def trial_name(trial: Trial) -> str:
+    """What a trial, and its folder, are called everywhere: 00003-mlp."""
+    return f"{trial.config[TRIAL_KEY]}-{trial.config['model']}"
+
+
+class _TensorBoard(TBXLoggerCallback):
+    """Ray's, but it writes into the run directory at once: Tune would copy its files there at the end alone."""
+
+    def __init__(self, run_dir: RunDir) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._run_dir = run_dir
+
+    def log_trial_start(self, trial: Trial) -> None:
+        if trial in self._trial_writer:
+            self._trial_writer[trial].close()
+        folder = self._run_dir.path / trial_name(trial)
+        self._trial_writer[trial] = self._summary_writer_cls(str(folder), flush_secs=30)
+        self._trial_result[trial] = {}
+
+
+def _of_epochs(kind: type[LoggerCallback]) -> Callable[..., LoggerCallback]:
+    """The callback, told of epochs alone: a trial's other messages, of its start and its failure, have no accuracy."""
+
+    class OfEpochs(kind):  # type: ignore[misc, valid-type]
+        def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
+            if "epoch" in result:
+                super().log_trial_result(iteration, trial, result)
+
+    return OfEpochs
+
+
+def _mlflow(run_dir: RunDir) -> LoggerCallback:
+    """An MLflow experiment of the run's name, a run a trial: on MLFLOW_TRACKING_URI, else in RUN/mlflow.db."""
+    from mlflow.exceptions import MlflowException
+    from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run_dir.path / 'mlflow.db'}"
+    callback = _of_epochs(MLflowLoggerCallback)(tracking_uri=uri, experiment_name=run_dir.name)
+    try:
+        callback.setup()  # Tune does so too, where a person would get a traceback
+    except MlflowException as error:
+        raise UsageError(f"loggers: mlflow: {uri}: {error}") from error
+    return callback
+
+
+def _wandb(group: str) -> LoggerCallback:
+    """A W&B run a trial, grouped by our run."""
+    from ray.air.integrations.wandb import WandbLoggerCallback
+
+    project = os.environ.get("WANDB_PROJECT", WANDB_PROJECT)
+    return _of_epochs(WandbLoggerCallback)(project=project, group=group, log_config=False)

@@ -1,0 +1,61 @@
+"""A published table beside ours as text, for the page and for Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tune_jobs.results.report.effects import label
+from tune_jobs.results.report.published import Cell, Table
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One table as it is read."""
+
+    title: str
+    words: list[str]
+    """Heads of the columns of words, which stand before"""
+    numbers: list[str]
+    """those of numbers."""
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def shown(table: Table) -> Shown:
+    """A row a cell, in the order of the report."""
+    parameters = any(cell.figure.params is not None for cell in table.cells)
+    epochs = any(cell.figure.best_epoch is not None for cell in table.cells)
+    numbers = ["published %", "ours %", "difference", "noise ±"]
+    numbers += ["params", "our params"] * parameters + ["best epoch", "our best epoch"] * epochs
+    report, name, dataset = table.name.split("/")
+    return Shown(
+        title=f"Report {report}, {name}, {dataset}: {table.run} of {len(table.cells)} cells",
+        words=[*table.fields, "verdict"],
+        numbers=numbers,
+        rows=[_row(table, cell, parameters, epochs) for cell in table.cells],
+        notes=table.notes,
+    )
+
+
+def _row(table: Table, cell: Cell, parameters: bool, epochs: bool) -> list[str]:
+    first = cell.ours[0] if cell.ours else None
+    values = [table.value(cell, field) for field in table.fields]
+    row = ["–" if value is None else label(value) for value in values]
+    row += ["; ".join([cell.verdict, *cell.marks]), f"{_percent(cell.figure.accuracy)} ({cell.figure.metric})"]
+    if first is None:
+        row += ["–", "–", "–"]
+    else:
+        ours = [first.metric] + [f"mean of {len(cell.ours)}"] * (len(cell.ours) > 1)
+        row += [f"{_percent(cell.accuracy)} ({', '.join(ours)})", f"{100 * cell.difference:+.2f}"]
+        row.append("–" if cell.marks else _percent(cell.noise))
+    row += [_whole(cell.figure.params), _whole(first.row.params if first else None)] * parameters
+    row += [_whole(cell.figure.best_epoch), _whole(first.best_epoch if first else None)] * epochs
+    return row
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def _whole(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
