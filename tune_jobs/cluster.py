@@ -173,7 +173,12 @@ class Stop:
 @contextlib.contextmanager
 def sigterm_as_sigint() -> Iterator[None]:
     """A person's first word is SIGINT, a cluster's is SIGTERM.  Both mean the same: KeyboardInterrupt."""
-    with _handling({signal.SIGTERM: lambda *_: signal.raise_signal(signal.SIGINT)}):
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # SIGINT too: a shell starts what it runs in the background with it ignored.
+    with _handling({signal.SIGINT: interrupt, signal.SIGTERM: interrupt}):
         yield
 
 
