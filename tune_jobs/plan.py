@@ -22,7 +22,7 @@ from tune_jobs.estimate import Basis, Estimate, estimate, known
 from tune_jobs.experiment import Experiment
 from tune_jobs.recorder import repeated, total
 from tune_jobs.requests import Requests, at_least
-from tune_jobs.resources import MIB, Request, alive, check_servable, fits
+from tune_jobs.resources import MIB, Request, alive, card_kinds, check_servable, fits
 from tune_jobs.results import ledger
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.search import check_objectives, check_precision, check_shapes
@@ -78,6 +78,7 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
     cluster = is_named()
     nodes = _nodes(cluster)
     requests = Requests(experiment.resources, space, Shape(splits.channels, len(splits.classes), splits.image_size))
+    requests.cards = card_kinds(nodes)
     unmeasured = len(requests.unmeasured())
     if unmeasured:
         check_servable(at_least(experiment.resources, space), nodes)

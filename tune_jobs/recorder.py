@@ -156,7 +156,7 @@ class Recorder(tune.Callback):
             TRIAL_KEY: own.id,
             REQUEST_KEY: self.waiting.request(own).model_dump(),
             KNOWN_KEY: len(own.epochs),
-            SLOT_KEY: self.waiting.free_slot(),
+            SLOT_KEY: self.waiting.promised_slot(own),
         } | own.config
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

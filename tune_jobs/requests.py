@@ -42,11 +42,19 @@ Measure = Callable[[TrainConfig, Shape, Request], Probe]
 class Requests:
     """Config -> the request of its trial."""
 
-    def __init__(self, resources: Resources, space: Space, shape: Shape, cache: Path | None = None) -> None:
-        """`cache` keeps what was measured, for each card and version of PyTorch; one file in the home by default."""
+    def __init__(
+        self, resources: Resources, space: Space, shape: Shape, cache: Path | None = None, data_mib: float = 0.0
+    ) -> None:
+        """`data_mib` is what the images take on a card, where they lie there from the start.
+
+        `cache` keeps what was measured, for each kind of card and version of PyTorch; one file in the home by default.
+        """
         self._resources = resources
         self._shape = shape
         self._points = space.shapes()
+        self._data_mib = data_mib
+        self.cards = ""
+        """The kinds of cards that the cluster has, as Ray calls them: what was measured on others does not count."""
         self._probes: dict[str, Probe] = {}
         self._cache = cache or Path("~/.cache/tune_jobs/memory.json").expanduser()
 
@@ -60,14 +68,14 @@ class Requests:
             return asked
         if not models.is_network(config["model"]):
             return _of_svm(asked)
-        probes = self._probes.get(_key(config, self._shape, asked))
+        probes = self._probes.get(self._key(config, asked))
         if probes is None:
-            own = [self._probes.get(_key(point, self._shape, asked)) for point in self._points_of(config["model"])]
+            own = [self._probes.get(self._key(point, asked)) for point in self._points_of(config["model"])]
             known = [probe for probe in own if probe is not None]
             if not known:
                 raise UsageError(f"resources: what {config['model']} needs was not measured yet")
             probes = max(known, key=lambda probe: probe.used_mib)
-        return _filled(asked, probes)
+        return _filled(asked, probes, self._resident_mib(config))
 
     def distinct(self) -> list[Request]:
         """The different requests that trials of the space make."""
@@ -80,7 +88,7 @@ class Requests:
         missing: dict[str, Point] = {}
         for point in self._points:
             asked = self._resources.of(point["model"])
-            key = _key(point, self._shape, asked)
+            key = self._key(point, asked)
             if not asked.measured and models.is_network(point["model"]) and key not in self._probes:
                 missing[key] = point
         return list(missing.values())
@@ -90,13 +98,20 @@ class Requests:
         for point in self.unmeasured():
             asked = self._resources.of(point["model"])
             probe = run(_heaviest(point), self._shape, asked)
-            self._probes[_key(point, self._shape, asked)] = probe
+            self._probes[self._key(point, asked)] = probe
             self._save()
-            got = _filled(asked, probe)
+            got = _filled(asked, probe, self._resident_mib(point))
             say(
                 f"measured: {_words(point)} takes {probe.used_mib:.0f} of {probe.total_mib:.0f} MiB on {probe.on}, "
                 f"so it asks for {got}"
             )
+
+    def _key(self, point: Mapping[str, Any], asked: Request) -> str:
+        return _key(point, self._shape, asked, self.cards)
+
+    def _resident_mib(self, config: Mapping[str, Any]) -> float:
+        """The probe trains on a few images; a trial may have all of them on the card."""
+        return 0.0 if config.get("input") == "stream" else self._data_mib
 
     def _points_of(self, model: str) -> list[Point]:
         return [point for point in self._points if point["model"] == model]
@@ -133,20 +148,20 @@ def _heaviest(point: Mapping[str, Any]) -> TrainConfig:
     return TrainConfig(**point).model_copy(update={"optimizer": "adam", "epochs": 1})
 
 
-def _key(point: Mapping[str, Any], shape: Shape, asked: Request) -> str:
+def _key(point: Mapping[str, Any], shape: Shape, asked: Request, cards: str) -> str:
     """Equal for configs that take the same memory: model with its own fields, batch, precision, images, threads."""
     import torch
 
     config = TrainConfig(**point)
     own = [config.batch_size, config.amp, config.amp_dtype, *models.shape_key(config)]
-    where = "gpu" if asked.gpu == "auto" else f"memory {asked.threads}"
+    where = f"gpu {cards}" if asked.gpu == "auto" else f"memory {asked.threads}"
     return json.dumps([where, *own, *asdict(shape).values(), torch.__version__])
 
 
-def _filled(asked: Request, probe: Probe) -> Request:
+def _filled(asked: Request, probe: Probe, data_mib: float) -> Request:
     """The request with what was measured in place of auto."""
     if asked.gpu == "auto":
-        fraction = math.ceil(probe.used_mib * MARGIN / probe.total_mib * STEP) / STEP
+        fraction = math.ceil((probe.used_mib + data_mib) * MARGIN / probe.total_mib * STEP) / STEP
         return asked.model_copy(update={"gpu": min(1.0, fraction)})
     return asked.model_copy(update={"memory_mib": float(math.ceil(probe.used_mib * MARGIN))})
 

@@ -139,6 +139,12 @@ def alive(nodes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, float]]:
     return [node["Resources"] for node in nodes if node["Alive"]]
 
 
+def card_kinds(nodes: Iterable[Mapping[str, Any]]) -> str:
+    """The kinds of GPUs that living nodes have, as Ray calls them; empty for none."""
+    names = {name for node in alive(nodes) if node.get("GPU") for name in node if name.startswith("accelerator_type:")}
+    return ", ".join(sorted(name.partition(":")[2] for name in names))
+
+
 def fits(request: Request, resources: Mapping[str, float]) -> int:
     """How many such trials run at once on a node with these resources, empty as it is.
 

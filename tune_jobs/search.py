@@ -26,7 +26,7 @@ from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment, check
 from tune_jobs.recorder import Listener, Recorder, repeated, total
 from tune_jobs.requests import Requests, at_least
-from tune_jobs.resources import check_servable
+from tune_jobs.resources import MIB, card_kinds, check_servable
 from tune_jobs.results import ledger, selection, table
 from tune_jobs.results.ledger import fold_of, number_of
 from tune_jobs.results.rundir import RunDir, write_text
@@ -93,13 +93,16 @@ def run_space(
         listener.say(line)
     _say_taken_up(experiment, space, run_dir, facts, known, listener)
     shape = Shape(splits[0].channels, len(splits[0].classes), splits[0].image_size)
-    requests = Requests(experiment.resources, space, shape)
+    parts = (splits[0].train, splits[0].val, splits[0].test)
+    data_mib = sum(part.images.nbytes for part in parts) / MIB
+    requests = Requests(experiment.resources, space, shape, data_mib=data_mib)
     if _is_left(experiment, space, known):
         dashboard = connect()
         if dashboard:
             listener.say(f"Ray dashboard: {dashboard}")
         if wait_for_nodes:
             wait_until_servable(at_least(experiment.resources, space), listener.say)
+        requests.cards = card_kinds(ray.nodes())
         requests.measure(probe.measure, listener.say)
         check_servable(requests.distinct(), ray.nodes())
         check_storage_seen(run_dir.storage, requests.distinct())
@@ -206,7 +209,7 @@ def _new_points(experiment: Experiment, space: Space, trials: Mapping[str, ledge
     """Points of a grid that no trial has yet, in their order."""
     have = {_key(group[0].config) for group in by_number(trials.values()).values()}
     wanted = space.grid() if experiment.search.method == "grid" else []
-    return [point for point in wanted if spaces.key(point) not in have]
+    return [point for point in wanted if _key(point) not in have]
 
 
 def _key(config: Mapping[str, Any]) -> str:
@@ -284,7 +287,7 @@ def _only_adds(before: Experiment, after: Experiment, space: Space, trials: Mapp
     at_once = before.search.model_copy(update={"max_concurrent": after.search.max_concurrent})
     before = before.model_copy(update={"search": at_once})
     if after.search.method == "grid":
-        wanted = {spaces.key(point) for point in space.grid()}
+        wanted = {_key(point) for point in space.grid()}
         same = before.model_copy(update=free | {"space": after.space, "train": after.train}) == after
         groups = by_number(trials.values()).values()
         return same and all(_key(group[0].config) in wanted for group in groups if group[0].config)

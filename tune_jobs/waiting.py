@@ -33,6 +33,7 @@ class Waiting:
         """... -> when it was given it, by the monotonic clock."""
         self._request_of = request_of
         self._requests: dict[str, Request] = {}
+        self._promised: dict[str, int] = {}
         self._slot_of: dict[ActorHandle[Any], int] = {}
         self._nodes: Sequence[Mapping[str, Any]] = ()
         self._looked = float("-inf")
@@ -61,6 +62,7 @@ class Waiting:
             request = self.request(own)
             if queued[str(request)] < slots(request, self.nodes()):
                 self.out[own.id] = trial_id
+                self._promised[own.id] = self._free_slot()
                 return self.trials.pop(index)
         return None
 
@@ -78,16 +80,21 @@ class Waiting:
         """Requests of trials that wait at Ray's, which no node can serve any more."""
         return unservable([self._requests[own_id] for own_id in self.out if own_id not in self.actors], self.nodes())
 
-    def free_slot(self) -> int:
-        """The lowest that no running trial has."""
-        taken = {self._slot_of[actor] for actor in self.actors.values()}
+    def promised_slot(self, own: TrialRecord) -> int:
+        """The slot by which a worker made for this trial is named."""
+        return self._promised[own.id]
+
+    def _free_slot(self) -> int:
+        """The lowest that no running trial has, nor one that waits at Ray's."""
+        taken = {self._slot_of[actor] for actor in self.actors.values()} | set(self._promised.values())
         return next(slot for slot in range(len(taken) + 1) if slot not in taken)
 
     def start(self, own: TrialRecord, actor: ActorHandle[Any]) -> None:
         """It has a worker now, which keeps its slot from trial to trial where that is free."""
+        promised = self._promised.pop(own.id)
         taken = {self._slot_of[other] for other in self.actors.values()}
         if self._slot_of.get(actor, -1) in {-1, *taken}:
-            self._slot_of[actor] = self.free_slot()
+            self._slot_of[actor] = promised
         self.actors[own.id] = actor
         self.since[own.id] = time.monotonic()
 
@@ -98,6 +105,7 @@ class Waiting:
     def leave(self, own: TrialRecord) -> float | None:
         """Ray has it no more.  Returns how many seconds it had a worker."""
         self.out.pop(own.id, None)
+        self._promised.pop(own.id, None)
         self.actors.pop(own.id, None)
         since = self.since.pop(own.id, None)
         return None if since is None else time.monotonic() - since

@@ -126,8 +126,9 @@ def test_benchmark_again_measures_nothing_and_another_one_is_refused(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
-@pytest.mark.parametrize("how", [pytest.param("kill", marks=pytest.mark.slow), "terminate"])
+@pytest.mark.parametrize("how", ["kill", "terminate"])
 def test_benchmark_broken_off_is_taken_up_without_measuring_twice(app: App, how: str) -> None:
     asked = [*ASKED, "--optimizers", "sgd,adam,adamw", "--name", how]
     run = app.storage / how

@@ -268,6 +268,7 @@ def actor_names(head: Head) -> set[str]:
     return {actor["repr_name"] for actor in actors}
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_submit_stopped_search_is_taken_up_by_the_same_submit(head: Head) -> None:
     file = head.app.home / "long.yaml"

@@ -112,6 +112,7 @@ def test_classify_what_ray_says_of_a_dead_node_once_it_knows() -> None:
     assert failures.classify(head + died) == ("node_lost", failures.NODE_LOST)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_search_node_killed_its_trials_go_on_elsewhere_from_their_checkpoints(app: App) -> None:
     sets = ["model=baseline", "lr=1e-3", "epochs=20", "retries=0"]

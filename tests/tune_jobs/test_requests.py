@@ -91,3 +91,15 @@ def test_numbers_are_taken_as_they_are_and_nothing_is_probed(tmp_path: Path) -> 
     requests.measure(card, lambda _: None)
     assert card.probed == []
     assert requests.distinct() == [Request(gpu=0.5)]
+
+
+def test_auto_counts_the_images_that_lie_on_the_card_and_is_kept_for_the_kind_of_card(tmp_path: Path) -> None:
+    declared = {"model": "mlp", "batch_size": 16, "input": {"grid": ["resident", "stream"]}}
+    card = FakeCard()
+    for kind, probes in (("H100", 1), ("H100", 1), ("T4", 2)):
+        requests = Requests(Resources(gpu="auto"), space(declared), SHAPE, tmp_path / "cache.json", data_mib=100)
+        requests.cards = kind
+        requests.measure(card, lambda _: None)
+        assert len(card.probed) == probes
+    assert requests.of({"model": "mlp", "batch_size": 16, "input": "stream"}).gpu == 0.04
+    assert requests.of({"model": "mlp", "batch_size": 16, "input": "resident"}).gpu == 0.15  # 132 × 1.1 of 1,000, up

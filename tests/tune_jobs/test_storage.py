@@ -472,6 +472,7 @@ def events_of(data: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in data.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_search_on_a_store_is_interrupted_taken_up_on_another_machine_exported_and_confirmed(
     app: App, s3: S3Server, tmp_path: Path

@@ -96,6 +96,7 @@ def epochs(run: Path) -> int:
     return sum(len(trial.epochs) for trial in ledger.read(run / "trials.jsonl").values())
 
 
+@pytest.mark.slow
 def test_moved_run_with_a_cut_ledger_and_without_its_study_is_taken_up(
     app: App, undisturbed: pd.DataFrame, tmp_path: Path
 ) -> None:

@@ -1,0 +1,82 @@
+"""Who is started next, on nodes that are given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import ray
+
+from tune_jobs import waiting
+from tune_jobs.resources import Request
+from tune_jobs.results.ledger import TrialRecord
+from tune_jobs.waiting import Waiting
+
+NODES = [{"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}]
+REQUESTS = {"resnet18": Request(gpu=0.5), "svm": Request()}
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> Waiting:
+    monkeypatch.setattr(ray, "nodes", lambda: NODES)
+    queue = Waiting(lambda config: REQUESTS[config["model"]])
+    models = ["resnet18"] * 6 + ["svm"] * 6
+    queue.trials = [TrialRecord(f"{number:05d}", {"model": model}) for number, model in enumerate(models)]
+    return queue
+
+
+def all_next(queue: Waiting) -> list[TrialRecord]:
+    found = []
+    while (own := queue.next(f"ray-{len(queue.out)}")) is not None:
+        found.append(own)
+    return found
+
+
+def test_next_hands_out_as_many_of_each_kind_as_fit_at_once(queue: Waiting) -> None:
+    first = all_next(queue)
+    assert [own.id for own in first] == ["00000", "00001", "00006", "00007", "00008", "00009"]
+    queue.start(first[0], worker("a"))
+    assert [own.id for own in all_next(queue)] == ["00002"]
+    queue.leave(first[0])
+    assert all_next(queue) == []
+
+
+def test_slots_are_the_lowest_free_and_a_worker_keeps_its_own(queue: Waiting) -> None:
+    one, two, *_ = all_next(queue)
+    assert [queue.promised_slot(one), queue.promised_slot(two)] == [0, 1]
+    queue.start(one, worker("a"))
+    queue.start(two, worker("b"))
+    assert (queue.slot(one), queue.slot(two)) == (0, 1)
+    queue.leave(one)
+    again = queue.next("ray-9")
+    assert again is not None
+    queue.start(again, worker("b2"))  # a new worker
+    others = {queue.slot(two), queue.slot(again)}
+    assert len(others) == 2
+    queue.leave(two)
+    third = queue.next("ray-10")
+    assert third is not None
+    queue.start(third, worker("b"))
+    assert queue.slot(third) == 1
+
+
+def test_grow_is_what_it_asks_for_from_then_on_and_after_a_take_up(queue: Waiting) -> None:
+    own = queue.trials[0]
+    assert queue.grow(own, main_memory=False) == Request(gpu=1)
+    assert queue.request(own) == Request(gpu=1)
+    assert queue.grow(own, main_memory=False) is None
+    taken_up = TrialRecord("00000", {"model": "resnet18"}, next_request=Request(gpu=1).model_dump())
+    assert Waiting(lambda config: REQUESTS[config["model"]]).request(taken_up) == Request(gpu=1)
+
+
+def test_stuck_names_what_no_node_can_serve_any_more(queue: Waiting, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_next(queue)
+    assert queue.stuck() == []
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 4.0}}])
+    monkeypatch.setattr(waiting, "LOOK_EVERY_S", -1.0)
+    assert queue.stuck() == [Request(gpu=0.5)]
+
+
+def worker(name: str) -> Any:
+    """Anything that can be told apart stands for a worker."""
+    return name
