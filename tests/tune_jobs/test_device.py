@@ -12,6 +12,12 @@ from tune_jobs.device import CudaCard, Place, is_out_of_memory
 from tune_jobs.resources import MIB, Request
 
 
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a Place hides from its process is seen again by the other tests."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+
+
 class FakeCard:
     device = torch.device("cpu")
     total_mib = 1000.0
@@ -32,7 +38,6 @@ class FakeCard:
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCard]:
     threads = torch.get_num_threads()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     card = FakeCard()
     monkeypatch.setattr(device, "find_card", lambda: card)
     yield card
