@@ -5,7 +5,10 @@ What a subcommand needs is imported when it runs: `--help` answers without loadi
 
 from __future__ import annotations
 
+import atexit
+import os
 import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -98,13 +101,9 @@ def search(
 ) -> None:
     """Run an experiment.  The same name again takes it up where it stopped."""
     with _one_line_errors():
+        from tune_jobs import cluster, space, yaml
         from tune_jobs import experiment as experiments
-        from tune_jobs import recorder, space, yaml
-        from tune_jobs import search as searches
-        from tune_jobs.cluster import leave
-        from tune_jobs.console import console, say, trials_table
-        from tune_jobs.progress import Progress
-        from tune_jobs.results import best, rundir, selection
+        from tune_jobs.results import rundir
 
         asked = _asked(experiment, overrides, quick, data_dir)
         run_dir = rundir.at(_storage(storage), experiments.check_name(name or asked.name))
@@ -112,6 +111,15 @@ def search(
         if extend and run_dir.experiment.exists():
             asked = experiments.extended(experiments.check(yaml.read(run_dir.experiment)), asked)
         checked = space.parse(asked.space, asked.train, asked.search.method)
+        if not run_dir.ledger.exists():  # else it may be that nothing is left to run
+            cluster.begin()
+
+        from tune_jobs import recorder
+        from tune_jobs import search as searches
+        from tune_jobs.console import console, say, trials_table
+        from tune_jobs.progress import Progress
+        from tune_jobs.results import best, selection
+
         total = recorder.total(asked, checked)
         out = console()
         for field in space.unread(checked):
@@ -120,7 +128,7 @@ def search(
         say(out, f"run {run_dir.name}: {total} trials, into {run_dir}")
         with Progress(out, fields, total) as progress:
             outcome = searches.run(asked, run_dir, _data_dir(data_dir), progress, wait_for_nodes)
-        leave()
+        cluster.leave()
         rows = outcome.rows
         out.print(trials_table(rows))
         say(out, f"run directory: {run_dir}")
@@ -568,5 +576,18 @@ def _fail(line: str, code: Exit) -> NoReturn:
     raise typer.Exit(code)
 
 
+def main() -> NoReturn:
+    """The command, to the end of its process."""
+    try:
+        app(prog_name="python -m tune_jobs")
+    except SystemExit as end:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Python itself would take a second more, to take the modules of PyTorch and pandas apart object by object.
+        os._exit(end.code if isinstance(end.code, int) else 0)
+    raise AssertionError("Typer ends with SystemExit")
+
+
 if __name__ == "__main__":
-    app(prog_name="python -m tune_jobs")
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import math
@@ -11,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -23,6 +25,45 @@ from tune_jobs.errors import UsageError
 from tune_jobs.resources import Request, unservable
 
 
+class _Membership:
+    """This process as a driver of a cluster, in a thread that lives as long.
+
+    ray.init waits for its processes far more than it computes, so that what a command reads and imports is done
+    meanwhile; and the kernel ends the processes that it starts together with the thread that started them.
+    """
+
+    def __init__(self) -> None:
+        self.dashboard: Future[str | None] = Future()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._live, name="ray", daemon=True)
+        atexit.register(self.end, wait=True)
+        self._thread.start()
+
+    def end(self, wait: bool = False) -> None:
+        """Shut Ray down.  It takes seconds, for which the end of the process waits, at the latest."""
+        self._over.set()
+        if wait:
+            self._thread.join()
+
+    def _live(self) -> None:
+        try:
+            self.dashboard.set_result(_init())
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            self.dashboard.set_exception(error)
+        self._over.wait()
+        ray.shutdown()
+
+
+_membership: _Membership | None = None
+
+
+def begin() -> None:
+    """Begin to `connect` beside what is still to be done before a cluster is needed."""
+    global _membership  # as Ray's own state: one a process
+    if _membership is None and not ray.is_initialized():
+        _membership = _Membership()
+
+
 def connect() -> str | None:
     """Join the cluster that RAY_ADDRESS or this job names, or one that runs here; else start Ray on this machine.
 
@@ -30,29 +71,29 @@ def connect() -> str | None:
 
     Returns the address of Ray's dashboard, where there is one.  Raises UsageError where none can be joined.
     """
+    begin()
+    return None if _membership is None else _membership.dashboard.result()
+
+
+def leave() -> None:
+    """Shut this process's Ray down beside what is still to be done; the process's end waits for it."""
+    global _membership
+    if _membership is not None:
+        _membership.end()
+        _membership = None
+
+
+def _init() -> str | None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if ray.is_initialized():
-        return None
     address = os.environ.get("RAY_ADDRESS", "")
     check_reachable(address, "RAY_ADDRESS")
-    before = signal.getsignal(signal.SIGTERM)
     try:
         with _code() as runtime_env:
             context = ray.init(runtime_env=runtime_env, log_to_driver=False, logging_level=logging.ERROR)
     except (AuthenticationError, ConnectionError) as error:
         place = f"RAY_ADDRESS={address}" if address else "this machine"
         raise UsageError(f"{place}: no Ray cluster can be joined there; one with tokens wants {WANTS_TOKEN}") from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)  # ray.init puts one of its own there, which exits at once
     return f"http://{context.dashboard_url}" if context.dashboard_url else None
-
-
-def leave() -> None:
-    """Shut this process's Ray down beside what is still to be done, which takes seconds; the process ends after it.
-
-    Left to the interpreter's end it would take half a second more: Ray waits there for messages of its log monitor.
-    """
-    threading.Thread(target=ray.shutdown, name="ray-shutdown").start()
 
 
 def is_named() -> bool:
