@@ -48,6 +48,7 @@ def test_readme_make_targets_exist() -> None:
     assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in targets)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.skipif(not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="FashionMNIST is not installed")
 def test_readme_commands_run_in_their_order(app: App) -> None:

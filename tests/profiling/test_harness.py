@@ -144,6 +144,7 @@ def test_bench_contender_that_fails_says_its_last_line(tmp_path: Path, monkeypat
     assert (ran.exit_code, ran.stderr) == (2, "error: floor: ended with exit code 1: it said nothing\n")
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_bench_ours_and_stock_train_the_cells_and_idle_trials_are_counted(app: App) -> None:
     for words, trials in ((TINY, 2), (["bench", "--idle", "3"], 3)):

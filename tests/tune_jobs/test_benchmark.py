@@ -108,6 +108,7 @@ def test_benchmark_measures_the_rows_of_profiling_alone_on_the_node(
     assert any("no GPU was measured" in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_benchmark_again_measures_nothing_and_another_one_is_refused(
     app: App, whole: subprocess.CompletedProcess[str]
@@ -163,6 +164,7 @@ def test_benchmark_broken_off_is_taken_up_without_measuring_twice(app: App, how:
     assert [row.optimizer for row in found] == ["sgd", "adam", "adamw", None]
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_benchmark_row_that_fails_has_its_reason_and_is_tried_again(app: App) -> None:
     """Ray is told of a GPU that is not there."""

@@ -48,6 +48,7 @@ def test_experiment_wrong_loggers_are_refused(given: list[str], said: str) -> No
         check(document | {"loggers": given})
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # MLflow's way with SQLAlchemy
 def test_mlflow_has_every_epoch_of_every_trial(app: App, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def file(app: App) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_optuna_search_study_says_what_the_table_says_and_is_extended(app: App, file: str) -> None:
     ran = app("search", file)
     assert ran.returncode == 0, ran.stderr
@@ -98,6 +99,7 @@ def test_optuna_search_study_says_what_the_table_says_and_is_extended(app: App, 
     assert [trial.config for trial in records(app.storage / "again")] == [trial.config for trial in trials]
 
 
+@pytest.mark.slow
 def test_warm_start_begins_with_what_an_earlier_run_found(app: App, file: str) -> None:
     first = app("search", file, "--name", "first", *sets("search.trials=4"))
     assert first.returncode == 0, first.stderr
@@ -168,6 +170,7 @@ def test_grid_is_a_study_and_added_values_run_only_what_is_new(app: App) -> None
     assert [trial.config["lr"] for trial in records(run)] == [1e-3, 1e-2, 1e-4, 5e-4]
 
 
+@pytest.mark.slow
 def test_trial_that_runs_too_long_is_ended_and_the_search_goes_on(app: App) -> None:
     values = sets("model=mlp", "optimizer=adam", "lr=1e-3", "epochs=1,1000000", "budget.trial_minutes=0.1")
     ran = app("search", "digits-demo", "--name", "slow", *values)
@@ -179,6 +182,7 @@ def test_trial_that_runs_too_long_is_ended_and_the_search_goes_on(app: App) -> N
     assert [trial.state.name for trial in study_of(app.storage / "slow").trials] == ["COMPLETE", "FAIL"]
 
 
+@pytest.mark.slow
 def test_budget_ends_the_search_with_what_is_done(app: App) -> None:
     values = sets("model=mlp", "optimizer=adam", "lr=1e-3", "epochs=1,1000000", "budget.minutes=0.25")
     ran = app("search", "digits-demo", "--name", "budget", *values)
@@ -188,6 +192,7 @@ def test_budget_ends_the_search_with_what_is_done(app: App) -> None:
     assert (app.storage / "budget" / "best.yaml").exists()
 
 
+@pytest.mark.slow
 def test_repeats_tell_the_mean_and_confirmation_compares_over_fresh_seeds(app: App) -> None:
     values = sets("model=mlp,svm", "optimizer=adam", "lr=1e-3,1e-5", "epochs=2", "repeats=2", "dataset.limit=600")
     ran = app("search", "digits-demo", "--name", "repeated", *values)

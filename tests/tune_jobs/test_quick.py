@@ -69,6 +69,7 @@ def test_quick_of_a_wrong_space_is_told_as_ever() -> None:
         scaled_down(check(DOCUMENT | {"space": {"epoch": 3}}), None)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_search_quick_is_named_and_marked_so(app: App) -> None:
     ran = app(

@@ -319,6 +319,7 @@ def test_search_killed_worker_is_retried_and_interrupted_search_is_taken_up(app:
     pd.testing.assert_frame_equal(first, second, check_exact=True)
 
 
+@pytest.mark.slow
 def test_search_trials_that_ask_for_all_cpus_run_one_at_a_time_on_as_many_threads(app: App) -> None:
     cpus = os.cpu_count() or 1
     sets = ["--set", f"resources.cpu={cpus}", "--set", "model=mlp", "--set", "epochs=1", "--set", "optimizer=adam"]
@@ -348,6 +349,7 @@ def test_search_trials_share_the_images_without_copying(app: App) -> None:
     assert "/dev/shm/plasma" in looked.stdout, looked.stdout + looked.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="FashionMNIST is not installed")
 def test_search_shipped_fashion_grid_scaled_down_and_its_resnet_loads_into_torchvision(app: App) -> None:
     sets = ["dataset.limit=300", "epochs=1", "model=resnet18", "lr=1e-3"]

@@ -124,6 +124,7 @@ def test_moved_run_with_a_cut_ledger_and_without_its_study_is_taken_up(
     account("run directory moved, ledger cut mid-line, study damaged", moved, undisturbed, 1)
 
 
+@pytest.mark.slow
 def test_interrupted_search_ends_at_once_and_leaves_no_process(app: App, undisturbed: pd.DataFrame) -> None:
     run = app.storage / "stopped"
     for number in (signal.SIGINT, signal.SIGTERM):
