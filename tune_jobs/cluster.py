@@ -88,8 +88,8 @@ def _init() -> str | None:
     address = os.environ.get("RAY_ADDRESS", "")
     check_reachable(address, "RAY_ADDRESS")
     try:
-        with _code() as runtime_env:
-            context = ray.init(runtime_env=runtime_env, log_to_driver=False, logging_level=logging.ERROR)
+        with _code() as where:
+            context = ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
     except (AuthenticationError, ConnectionError) as error:
         place = f"RAY_ADDRESS={address}" if address else "this machine"
         raise UsageError(f"{place}: no Ray cluster can be joined there; one with tokens wants {WANTS_TOKEN}") from error
@@ -143,15 +143,20 @@ WANTS_TOKEN = "RAY_AUTH_MODE=token, and the cluster's in RAY_AUTH_TOKEN_PATH, RA
 
 
 @contextlib.contextmanager
-def _code() -> Iterator[dict[str, Any] | None]:
-    """The runtime environment with which Ray is joined; None where the code is there already."""
+def _code() -> Iterator[dict[str, Any]]:
+    """What ray.init is told of the cluster: the runtime environment of one that is joined, where the code is not there
+    already; the GPUs of a new one that Ray would not find."""
     is_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # Ray refuses a second working_dir
     joined = canonicalize_bootstrap_address(None)  # type: ignore[arg-type]  # as ray.init calls it; None: a new one
-    if is_job or joined is None:
-        yield None
+    if is_job:
+        yield {}
+    elif joined is None:
+        import torch  # which a command that only looks does not load
+
+        yield {"num_gpus": 1} if torch.backends.mps.is_available() else {}
     else:
         with shipping.runtime_env() as runtime_env:
-            yield runtime_env
+            yield {"runtime_env": runtime_env}
 
 
 def check_reachable(address: str, name: str) -> None:

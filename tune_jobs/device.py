@@ -93,6 +93,11 @@ def choose_device(gpu: float | str) -> torch.device:
     return torch.device("cpu")
 
 
+def local_gpus() -> int:
+    """How many GPUs this machine has.  A Mac's is one, which Ray on its own does not count."""
+    return torch.cuda.device_count() or int(torch.backends.mps.is_available())
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed: on a card, by Python, or by PyTorch on a CPU, which has no class of its own."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from profiling import machine
 from profiling.memory import Shape
 from tune_jobs import space as spaces
 from tune_jobs.cluster import connect, is_named
+from tune_jobs.device import local_gpus
 from tune_jobs.errors import UsageError
 from tune_jobs.estimate import Basis, Estimate, estimate, known
 from tune_jobs.experiment import Experiment
@@ -175,11 +175,11 @@ def _nodes(cluster: bool) -> list[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = ray.nodes()
         return found
     import psutil
-    import torch
+    from ray._private.utils import get_num_cpus
 
     have = {
-        "CPU": float(os.cpu_count() or 1),
-        "GPU": float(torch.cuda.device_count()),
+        "CPU": float(get_num_cpus()),  # of a container what it may use
+        "GPU": float(local_gpus()),
         "memory": float(psutil.virtual_memory().available),
     }
     return [{"Alive": True, "Resources": have}]
