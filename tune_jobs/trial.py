@@ -62,7 +62,7 @@ def run_trial(config: dict[str, Any], splits: Sequence[Splits], folder: str, kee
     finally:
         gc.collect()  # the next trial in this process starts with the memory of this one
         if not gc.get_freeze_count():
-            gc.freeze()  # what is there after the first trial stays, and going through it again takes tenths of a second
+            gc.freeze()  # what is there after the first trial stays; to go through it again takes tenths of a second
 
 
 def _train(
