@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -37,7 +38,7 @@ def check(names: Sequence[str]) -> None:
 def callbacks(names: Sequence[str], run_dir: RunDir) -> list[LoggerCallback]:
     """One for each name.  Raises UsageError where MLflow's store cannot be had."""
     makers: dict[str, Callable[[], LoggerCallback]] = {
-        "tensorboard": lambda: _TensorBoard(run_dir),
+        "tensorboard": lambda: _TensorBoard(run_dir.path),
         "mlflow": lambda: _mlflow(run_dir),
         "wandb": lambda: _wandb(run_dir.name),
     }
@@ -52,14 +53,14 @@ def trial_name(trial: Trial) -> str:
 class _TensorBoard(TBXLoggerCallback):
     """Ray's, but it writes into the run directory at once: Tune would copy its files there at the end alone."""
 
-    def __init__(self, run_dir: RunDir) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._run_dir = run_dir
+        self._folder = folder  # Tune pickles its callbacks, and a RunDir on a store has what cannot be
 
     def log_trial_start(self, trial: Trial) -> None:
         if trial in self._trial_writer:
             self._trial_writer[trial].close()
-        folder = self._run_dir.path / trial_name(trial)
+        folder = self._folder / trial_name(trial)
         self._trial_writer[trial] = self._summary_writer_cls(str(folder), flush_secs=30)
         self._trial_result[trial] = {}
 

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from ray import cloudpickle
+from ray.tune.logger import TBXLoggerCallback
 
 from datasets import DatasetConfig, load_splits
 from models import TrainConfig
 from models.training import fit
 from tests.tune_jobs.s3_server import KEY, SECRET, S3Server, s3_server
-from tune_jobs import storage
+from tune_jobs import loggers, storage
 from tune_jobs.checkpoints import Checkpoints
 from tune_jobs.errors import UsageError
 from tune_jobs.resources import Request
@@ -218,6 +220,13 @@ def test_locked_run_is_mirrored_and_found_from_another_machine(
     assert rundir.find("s3://bucket/mirror/a", Path("/nowhere")).path == found.path
     with pytest.raises(UsageError, match=r"run b: no run .*; runs under s3://bucket/mirror: a$"):
         rundir.find("b", store("mirror"))
+
+
+def test_callbacks_of_a_run_on_a_store_can_be_pickled_as_tune_does(s3: S3Server) -> None:
+    run = run_at("pickled/a")
+    with run.locked(never, never):
+        (callback,) = cloudpickle.loads(cloudpickle.dumps(loggers.callbacks(["tensorboard"], run)))
+    assert isinstance(callback, TBXLoggerCallback)
 
 
 def test_find_brings_what_another_machine_wrote_and_drops_what_it_removed(
