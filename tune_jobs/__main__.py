@@ -265,6 +265,35 @@ def presets() -> None:
 
 
 @app.command()
+def schema(
+    form: Annotated[
+        str,
+        typer.Option("--format", help="json: the JSON schema (draft 7).  md: the reference page that is made from it."),
+    ] = "json",
+    output: Annotated[Path | None, typer.Option(help="File to write, instead of printing it.")] = None,
+) -> None:
+    """Print the JSON schema of an experiment file, for editors.
+
+    With `# yaml-language-server: $schema=PATH` as the first line of an experiment, editors complete its keys and
+    values and mark what is wrong.  --format md is the page tune_jobs/docs/experiment.md.
+    """
+    with _one_line_errors():
+        from tune_jobs import reference
+        from tune_jobs import schema as schemas
+        from tune_jobs.errors import UsageError
+        from tune_jobs.results.atomic import write_text
+
+        forms = {"json": schemas.text, "md": reference.page}
+        if form not in forms:
+            raise UsageError(f"--format {form}: there is no such format; there are {', '.join(forms)}")
+        written = forms[form]()
+        if output is None:
+            typer.echo(written, nl=False)
+        else:
+            write_text(output.absolute(), written)
+
+
+@app.command()
 def status(
     run: Run,
     follow: Annotated[
