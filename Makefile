@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Ray would otherwise ask a service for updates and report usage; closed networks have neither.
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo bench check check-all format
+.PHONY: demo bench docs check check-all format
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 15) else "Python 3.11 to 3.14 is needed, $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
@@ -22,6 +22,11 @@ demo: .venv/installed
 # On a machine with nothing else to do.  Others: make bench BENCH="--limit 12000 --epochs 2", "--idle 16,100,1000", ...
 bench: .venv/installed
 	$(BIN)/python -m profiling bench $(BENCH)
+
+# What is made from the code: the schema of an experiment file, and the page on it.
+docs: .venv/installed
+	$(BIN)/python -m tune_jobs schema --output tune_jobs/docs/experiment.schema.json
+	$(BIN)/python -m tune_jobs schema --format md --output tune_jobs/docs/experiment.md
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -15,14 +15,15 @@ class DataError(ValueError):
 class SplitSizes(BaseModel):
     """Numbers of images in each part, drawn without overlap from all images."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     train: int = Field(ge=1)
     val: int = Field(ge=1)
     test: int = Field(ge=1)
 
 
-Fractions = tuple[float, float, float]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Fractions = tuple[Fraction, Fraction, Fraction]
 
 
 def _check_split(value: Any) -> Any:
@@ -50,7 +51,7 @@ SplitRule = Annotated[Fractions | Literal["official"] | SplitSizes, BeforeValida
 class DatasetConfig(BaseModel):
     """The `dataset:` section of an experiment file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
     """Which source: digits, fashion_mnist, mnist, npz or folder."""
@@ -59,7 +60,8 @@ class DatasetConfig(BaseModel):
     image_size: int | None = Field(default=None, ge=4, le=1024)
     """Pixels a side that the models see; null keeps the images' own size (28 for digits)."""
     split: SplitRule = (0.7, 0.1, 0.2)
-    """Train, validation and test: fractions of all images, `official`, or numbers of images."""
+    """Train, validation and test: fractions of all images that sum to 1; official, the published test set, with a tenth
+    of the training set to choose by; or numbers of images."""
     split_seed: int = Field(default=0, ge=0, lt=2**63)
     """Decides which image falls into which part; apart from the training seed."""
     limit: int | None = Field(default=None, ge=3)

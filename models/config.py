@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -14,10 +14,10 @@ class ModelError(ValueError):
 class TrainConfig(BaseModel):
     """One training run.  Which fields a run reads depends on its model: `models.fields_read`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     model: str
-    """A registered model: see `models.names()`."""
+    """What is trained: a registered model."""
 
     # Every network
     epochs: int = Field(default=5, ge=1, lt=2**31)
@@ -29,7 +29,7 @@ class TrainConfig(BaseModel):
     lr: float = Field(default=1e-3, gt=0)
     """Learning rate; the peak for the schedules that vary it."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of sgd."""
+    """How much of the last step sgd keeps for the next one."""
     nesterov: bool = False
     """Nesterov's form of sgd's momentum."""
     weight_decay: float = Field(default=0.0, ge=0)
@@ -51,27 +51,27 @@ class TrainConfig(BaseModel):
     input: Literal["resident", "stream"] = "resident"
     """The whole set on the device from the start, or batches brought by a DataLoader."""
     pin_memory: bool = False
-    """Of the stream's DataLoader; speeds up copies to a GPU."""
+    """Pinned memory for the stream's DataLoader; speeds up copies to a GPU."""
 
     # mlp
     hidden_layers: int = Field(default=1, ge=1, le=100)
     """Hidden layers of the mlp."""
     hidden_units: int = Field(default=100, ge=1, lt=2**31)
-    """Width of each of them."""
+    """Width of each hidden layer."""
     activation: Literal["relu", "tanh", "sigmoid"] = "relu"
-    """Between them."""
+    """What stands between the layers of the mlp."""
 
     # svm
     kernel: Literal["rbf", "poly", "linear"] = "rbf"
-    """Of the support vector machine."""
+    """Kernel of the support vector machine."""
     C: float = Field(default=1.0, gt=0)
-    """Inverse strength of its regularisation."""
-    gamma: float | Literal["scale", "auto"] = "scale"
-    """Kernel coefficient of rbf and poly: a positive number, 1/(features × variance) or 1/features."""
+    """Inverse strength of the support vector machine's regularisation."""
+    gamma: Annotated[float, Field(gt=0)] | Literal["scale", "auto"] = "scale"
+    """Kernel coefficient of rbf and poly: a number; scale, 1/(features × variance); or auto, 1/features."""
     degree: int = Field(default=3, ge=1, le=1000)
-    """Of the poly kernel."""
-    max_iter: int = Field(default=-1, ge=-1, lt=2**31)
-    """Most iterations of its solver; -1 for no limit."""
+    """Degree of the polynomial kernel."""
+    max_iter: int = Field(default=-1, ge=-1, lt=2**31, json_schema_extra={"not": {"const": 0}})
+    """Most iterations of the support vector machine's solver, at least 1; or -1 for no limit."""
 
     @field_validator(
         "epochs", "batch_size", "lr", "momentum", "weight_decay", "seed", "hidden_layers", "hidden_units", "C",

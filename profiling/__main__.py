@@ -42,8 +42,9 @@ class Exit(IntEnum):
 
 
 app = typer.Typer(
-    help="What a model costs: multiply-accumulates, time on a CPU and on GPUs, memory.  "
-    "Exit codes: 0 done, 2 wrong input, 3 nothing could be measured, 4 interrupted.",
+    help="What a model costs: multiply-accumulates, time on a CPU and on GPUs, memory.  All is measured in this "
+    "process or ones that it starts, without Ray.\n\n"
+    "Exit codes: 0 done; 2 wrong input; 3 nothing could be measured; 4 interrupted, what was finished is kept.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -53,12 +54,24 @@ app = typer.Typer(
 
 @app.command()
 def flops(
-    models: Annotated[str, typer.Option(metavar="A,B", help="Models, by commas; all by default.")] = "",
-    image_size: Annotated[str, typer.Option(metavar="N,M", help="Pixels a side, by commas.")] = "28",
-    channels: Annotated[str, typer.Option(metavar="N,M", help="Channels of the images, by commas.")] = "1",
-    output: Annotated[Path | None, typer.Option(help="Write the table to this .csv or .parquet file, too.")] = None,
+    models: Annotated[
+        str,
+        typer.Option(metavar="A,B", help="Models, by commas; a wrong name is answered with the list.  [default: all]"),
+    ] = "",
+    image_size: Annotated[
+        str, typer.Option(metavar="N,M", help="Sizes of the images, in pixels a side, by commas.")
+    ] = "28",
+    channels: Annotated[
+        str, typer.Option(metavar="N,M", help="Channels of the images, by commas: 1 grey, 3 colour.")
+    ] = "1",
+    output: Annotated[
+        Path | None, typer.Option(help="A .csv or .parquet file to which the table is written besides.")
+    ] = None,
 ) -> None:
-    """Count multiply-accumulates, parameters and activations for one image, by fvcore, with what it left out."""
+    """Count multiply-accumulates and parameters for one image.
+
+    By operator, with fvcore, which also says what was not counted.  A multiply-accumulate is about two FLOPs.
+    """
     with _one_line_errors():
         from profiling.asked import comma_ints, comma_models
         from profiling.console import console, say
@@ -92,21 +105,23 @@ def devices(
     dataset: DatasetName = "fashion_mnist",
     limit: Limit = None,
     device: DeviceNames = "all",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; as many as PyTorch takes by itself.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.  [default: PyTorch's]")] = None,
     compare: Compare = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            help="The .parquet file for the rows; the same goes into a .csv beside it.  By default one under "
-            "runs/ that bears the time."
+            help="The .parquet file for the rows; the same goes into a .csv beside it.  [default: one under runs/ "
+            "that bears the time]"
         ),
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Train models on the CPU and on every accelerator: the reports' fixed benchmark where nothing else is asked.
+    """Time training on the CPU and on every accelerator.
 
-    The default is one epoch of FashionMNIST with batch 16 and learning rate 1e-3, ResNet-18 and ResNet-50, sgd and
-    adam.  Rows that are finished are kept on Ctrl-C.
+    Each combination of the options is a row: time, share of the machine's measured peak, memory, speed-up over the
+    CPU.  The default is what three published reports measured, whose figures stand beside: one epoch of FashionMNIST
+    with batch 16 and learning rate 1e-3, ResNet-18 and ResNet-50, sgd and adam.  Rows that are finished are kept on
+    Ctrl-C.
     """
     with _one_line_errors():
         import torch
@@ -147,12 +162,13 @@ def memory(
     image_size: Sizes = "28",
     batch_size: Batches = "16",
     precision: Precisions = "auto",
-    channels: Annotated[int, typer.Option(min=1, max=1024, help="Channels of the images.")] = 1,
+    channels: Annotated[int, typer.Option(min=1, max=1024, help="Channels of the images: 1 grey, 3 colour.")] = 1,
     device: DeviceNames = "all",
 ) -> None:
-    """Measure the peak memory of training steps, each in a fresh process.
+    """Measure the peak memory of training steps.
 
-    On a CPU it is what the process grew by; on CUDA what tensors held at most, and what the card had less of.
+    Each combination of the options runs in a fresh process.  On a CPU it is what the process grew by; on CUDA what
+    tensors held at most, and what the card had less of.
     """
     with _one_line_errors():
         from profiling.asked import benchmark
@@ -173,29 +189,40 @@ def bench(
     optimizers: Optimizers = "sgd,adam",
     batch_size: Batches = "16,32",
     lr: Annotated[str, typer.Option(metavar="X,Y", help="Learning rates, by commas.")] = "1e-3,1e-4",
-    epochs: Annotated[int, typer.Option(min=1, help="Of each training.")] = 1,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each training.")] = 1,
     dataset: DatasetName = "fashion_mnist",
-    limit: Annotated[int, typer.Option(min=20, help="So many images, split 70/10/20.")] = 4000,
+    limit: Annotated[int, typer.Option(min=20, help="Use so many of its images, split 70/10/20.")] = 4000,
     idle: Annotated[
-        str, typer.Option(metavar="N,M", help="Instead of the grid, so many trials with next to nothing to train.")
+        str,
+        typer.Option(
+            metavar="N,M",
+            help="Instead of the grid, so many trials with next to nothing to train: what a trial costs beyond that.",
+        ),
     ] = "",
     contenders: Annotated[
-        str, typer.Option(metavar="A,B", help="sequential, stock, optuna, ours, floor, by commas; all by default.")
+        str,
+        typer.Option(
+            metavar="A,B",
+            help="By commas, of those above: sequential, stock, optuna, ours, floor.  [default: all]",
+        ),
     ] = "",
-    rounds: Annotated[int, typer.Option(min=1, help="Each contender so often, in turns, each with another seed.")] = 3,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="How often each contender runs, in turns, each round with another seed.")
+    ] = 3,
     output: Annotated[
         Path | None,
         typer.Option(
-            help="The .parquet file for the runs; the cells' goes beside it, and .csv of both.  By default one under "
-            "runs/ that bears the time."
+            help="The .parquet file for the runs; the single trainings' goes beside it, and a .csv of both.  "
+            "[default: one under runs/ that bears the time]"
         ),
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """How long the same trainings take here and elsewhere: cold, from process start to the last result.
+    """Time a whole search here against other ways to run it.
 
-    A course's sequential loop, Ray Tune as in its own example, Optuna in a process a core, `tune_jobs search`, and
-    bare processes without a search.  The machine must have nothing else to do.
+    The same grid of trainings, from a cold process start to the last result, by five contenders: a course's loop, one
+    after another (sequential); Ray Tune as in its own example (stock); Optuna in a process a core (optuna);
+    `tune_jobs search` (ours); bare processes without a search (floor).  The machine must have nothing else to do.
     """
     with _one_line_errors():
         import tempfile

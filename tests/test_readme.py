@@ -38,6 +38,7 @@ def test_readme_example_has_the_trials_it_says(tmp_path: Path) -> None:
     block, _ = blocks("yaml")
     (tmp_path / "my.yaml").write_text(block)
     experiment = load(str(tmp_path / "my.yaml"))
+    assert (ROOT / block.splitlines()[0].partition("$schema=")[2]).is_file()
     assert len(space.parse(experiment.space, experiment.train, "grid").grid()) == 6
 
 
@@ -75,7 +76,17 @@ def test_readme_commands_run_in_their_order(app: App) -> None:
         assert ran.returncode == 0, (arguments, ran.stdout, ran.stderr)
 
 
-@pytest.mark.parametrize("page", [*PAGES, "tune_jobs/docs/resources.md", "tune_jobs/docs/survival.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        *PAGES,
+        "tune_jobs/docs/experiment.md",
+        "tune_jobs/docs/resources.md",
+        "tune_jobs/docs/survival.md",
+        "models/README.md",
+        "datasets/README.md",
+    ],
+)
 def test_readme_links_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text())
     assert [link for link in links if "://" not in link and not (ROOT / page).parent.joinpath(link).exists()] == []

@@ -38,7 +38,11 @@ class Exit(IntEnum):
 
 app = typer.Typer(
     help="Hyperparameter search for image classifiers on Ray Tune: an experiment file in, a table of trials and a "
-    "best config out.  Exit codes: 0 done, 2 wrong input, 3 no usable trial, 4 interrupted and resumable.",
+    "best config out.\n\n"
+    "To begin: `search digits-demo` runs a small experiment that ships, in under a minute; `presets` lists the others; "
+    "tune_jobs/docs/experiment.md describes the file for one of your own.\n\n"
+    "Exit codes: 0 done; 2 wrong input or a request that no node can serve, nothing was trained; 3 no usable trial; "
+    "4 interrupted, the same command takes it up again.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -50,8 +54,8 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=V[,V...]",
-        help="Override the file: a training field (lr=1e-3 fixes it, lr=1e-3,1e-4 makes a grid axis) or a dotted "
-        "path (dataset.limit=4000).  May be given several times.",
+        help="Change the file for this call: a training field (lr=1e-3 fixes it, lr=1e-3,1e-4 makes a grid axis) or "
+        "another key by its path (dataset.limit=4000).  May be given several times.",
     ),
 ]
 Storage = Annotated[
@@ -59,24 +63,38 @@ Storage = Annotated[
     typer.Option(
         "--storage",
         envvar="TUNE_JOBS_STORAGE",
-        help="Directory that holds the run directories, or s3://bucket/folder or gs://bucket/folder.",
+        help="Directory in which each run has a directory of its name; or s3://bucket/folder, gs://bucket/folder.",
     ),
 ]
-Run = Annotated[str, typer.Argument(help="A run directory or its URI, or the name of a run under the storage.")]
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="Name of a run under the storage, or its run directory or URI.")
+]
+Experiments = Annotated[
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT", help="Path of an experiment file, or the name of one that ships (`presets` lists them)."
+    ),
+]
+Name = Annotated[
+    str | None,
+    typer.Option(help="Name of the run and of its directory under the storage.  [default: the experiment's]"),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
         envvar="TUNE_JOBS_DATA",
-        help="Folder with IDX files of MNIST or FashionMNIST (gzipped or not, flat or in torchvision's layout), and "
-        "what a relative dataset.path is looked for in.",
+        help="Folder with your data: IDX files of MNIST or FashionMNIST (gzipped or not, flat or in torchvision's "
+        "layout), and what a relative dataset.path is looked for in.  digits is bundled; the other two are "
+        "downloaded where they are not found.",
     ),
 ]
 Quick = Annotated[
     bool,
     typer.Option(
         "--quick",
-        help="Scaled down: at most 4,000 images, a fifth of the epochs.  The run is named …-quick and says so.",
+        help="Scaled down to at most 4,000 images and a fifth of the epochs, to see whether it runs.  The run is "
+        "NAME-quick, and its report says so.",
     ),
 ]
 DEFAULT_STORAGE = "~/ray_results"
@@ -84,22 +102,32 @@ DEFAULT_STORAGE = "~/ray_results"
 
 @app.command()
 def search(
-    experiment: Annotated[str, typer.Argument(help="An experiment file, or the name of one that ships (`presets`).")],
+    experiment: Experiments,
     overrides: Set = [],  # noqa: B006 - Typer reads it and never changes it
-    name: Annotated[str | None, typer.Option(help="Name of the run; the experiment's own by default.")] = None,
+    name: Name = None,
     storage: Storage = DEFAULT_STORAGE,
     data_dir: DataDir = None,
     wait_for_nodes: Annotated[
         bool,
-        typer.Option("--wait-for-nodes", help="Wait for nodes that can serve the trials, on a cluster that grows."),
+        typer.Option(
+            "--wait-for-nodes",
+            help="Where no node can serve a trial, wait for one that joins the cluster instead of ending with code 2.",
+        ),
     ] = False,
     quick: Quick = False,
     extend: Annotated[
         bool,
-        typer.Option("--extend", help="Add the grid values given here to those that the run has, and run what is new."),
+        typer.Option(
+            "--extend", help="Add the grid values of this call to those that the run has, and train what is new."
+        ),
     ] = False,
 ) -> None:
-    """Run an experiment.  The same name again takes it up where it stopped."""
+    """Run an experiment, or go on with it where it stopped.
+
+    Ray is started for it, or joined where a cluster runs here or RAY_ADDRESS names one.  The run directory then
+    holds the table of trials (trials.csv, trials.parquet), the best config (best.yaml, which `train` runs) and
+    report.html.
+    """
     with _one_line_errors():
         from tune_jobs import cluster, space, yaml
         from tune_jobs import experiment as experiments
@@ -160,14 +188,18 @@ def search(
 
 @app.command()
 def plan(
-    experiment: Annotated[str, typer.Argument(help="An experiment file, or the name of one that ships (`presets`).")],
+    experiment: Experiments,
     overrides: Set = [],  # noqa: B006 - Typer reads it and never changes it
-    name: Annotated[str | None, typer.Option(help="Name of the run; the experiment's own by default.")] = None,
+    name: Name = None,
     storage: Storage = DEFAULT_STORAGE,
     data_dir: DataDir = None,
     quick: Quick = False,
 ) -> None:
-    """Say what would run: trials, requests against each node, expected time.  Starts nothing."""
+    """Say what a search would run and how long it takes.  Starts nothing.
+
+    The file is checked as a search checks it; then come the trials, what each asks for and how many fit on each node,
+    and the expected time, which says whether it was measured or guessed.
+    """
     with _one_line_errors():
         from tune_jobs import experiment as experiments
         from tune_jobs import plan as plans
@@ -185,39 +217,48 @@ def plan(
 
 @app.command()
 def submit(
-    experiment: Annotated[str, typer.Argument(help="An experiment file, or the name of one that ships (`presets`).")],
+    experiment: Experiments,
     overrides: Set = [],  # noqa: B006 - Typer reads it and never changes it
-    name: Annotated[str | None, typer.Option(help="Name of the run; the experiment's own by default.")] = None,
+    name: Name = None,
     storage: Annotated[
         str | None,
         typer.Option(
             "--storage",
             envvar="TUNE_JOBS_STORAGE",
-            help="Where the run directories are, as the cluster's nodes see it.",
+            help="Directory or s3://…, gs://… of the run directories, as the cluster's nodes see it.  [default: "
+            "~/ray_results on the node that runs the job]",
         ),
     ] = None,
     data_dir: Annotated[
         str | None,
-        typer.Option("--data-dir", envvar="TUNE_JOBS_DATA", help="Folder of data, as the cluster's nodes see it."),
+        typer.Option("--data-dir", envvar="TUNE_JOBS_DATA", help="Folder of your data, as the cluster's nodes see it."),
     ] = None,
     address: Annotated[
         str | None,
         typer.Option(
-            help="http://HOST:PORT of the dashboard, or HOST:PORT of the cluster; else RAY_API_SERVER_ADDRESS, "
-            "RAY_ADDRESS, or the cluster that runs on this machine."
+            help="http://HOST:PORT of the cluster's dashboard (port 8265), or HOST:PORT of the cluster.  [default: "
+            "RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or the cluster that runs on this machine]"
         ),
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Follow the log to the job's end, or only print the job's id.")
+        bool,
+        typer.Option(
+            "--wait/--no-wait",
+            help="Follow the log to the job's end; or only print the job's id, how to follow it and how to stop it.",
+        ),
     ] = True,
     wait_for_nodes: Annotated[
         bool,
-        typer.Option("--wait-for-nodes", help="The job waits for nodes that can serve the trials."),
+        typer.Option(
+            "--wait-for-nodes",
+            help="Where no node can serve a trial, the job waits for one that joins instead of ending with code 2.",
+        ),
     ] = False,
 ) -> None:
-    """Run an experiment as a job on a Ray cluster, follow it, and end with its exit code.
+    """Run an experiment as a job on a Ray cluster.
 
-    The same again takes the run up where it stopped.
+    The experiment is checked here; the code is sent, the job's log followed, and the command ends with the search's
+    exit code.  Ctrl-C ends the following, not the job.  The same command again takes the run up where it stopped.
     """
     with _one_line_errors():
         from tune_jobs import submit as submits
@@ -251,7 +292,7 @@ def submit(
 
 @app.command()
 def presets() -> None:
-    """List the experiments that ship."""
+    """List the experiments that ship: name, and what it does."""
     with _one_line_errors():
         from rich.table import Table
 
@@ -265,15 +306,47 @@ def presets() -> None:
 
 
 @app.command()
+def schema(
+    form: Annotated[
+        str,
+        typer.Option("--format", help="json: the JSON schema (draft 7).  md: the reference page that is made from it."),
+    ] = "json",
+    output: Annotated[Path | None, typer.Option(help="File to write, instead of printing it.")] = None,
+) -> None:
+    """Print the JSON schema of an experiment file, for editors.
+
+    With `# yaml-language-server: $schema=PATH` as the first line of an experiment, editors complete its keys and
+    values and mark what is wrong.  --format md is the page tune_jobs/docs/experiment.md.
+    """
+    with _one_line_errors():
+        from tune_jobs import reference
+        from tune_jobs import schema as schemas
+        from tune_jobs.errors import UsageError
+        from tune_jobs.results.atomic import write_text
+
+        forms = {"json": schemas.text, "md": reference.page}
+        if form not in forms:
+            raise UsageError(f"--format {form}: there is no such format; there are {', '.join(forms)}")
+        written = forms[form]()
+        if output is None:
+            typer.echo(written, nl=False)
+        else:
+            write_text(output.absolute(), written)
+
+
+@app.command()
 def status(
     run: Run,
     follow: Annotated[
         bool,
-        typer.Option("--follow", help="Stay and show each trial as it goes, until no process runs it; Ctrl-C leaves."),
+        typer.Option("--follow", help="Stay and show the trials as they go, until the search ends; Ctrl-C leaves it."),
     ] = False,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Say how far a run is, from its ledger, also while it runs, and from any machine that sees its directory."""
+    """Show a run's trials and how far it is, also while it runs.
+
+    It reads the run directory alone: from another terminal, or any machine that sees the storage.
+    """
     with _one_line_errors():
         from collections import Counter
 
@@ -302,20 +375,28 @@ def export(
     rule: Annotated[
         str,
         typer.Option(
-            help="best: highest validation accuracy.  cheapest: least training time, smallest: fewest "
-            "multiply-accumulates, among those that are near the best: within its interval where the run is confirmed."
+            help="best: highest validation accuracy.  cheapest: least training time, or smallest: fewest "
+            "multiply-accumulates, among the configs near the best one: see --within."
         ),
     ] = "best",
     within: Annotated[
         float | None,
-        typer.Option(min=0, max=100, help="Points of accuracy that count as near, for cheapest, smallest."),
+        typer.Option(
+            min=0,
+            max=100,
+            help="For cheapest and smallest: so many percentage points below the best accuracy count as near.  "
+            "[default: half the interval of a confirmed run's best; else it must be given]",
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="File to write; best.yaml in the run directory.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write.  [default: best.yaml in the run directory]")
+    ] = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Write the best config of a run by a stated rule, as a file that `train` runs.
+    """Write the best config of a run as a file that `train` runs.
 
-    Of a run with several objectives, the configs of its Pareto front are written besides, a file each.
+    A search writes best.yaml itself, by rule best; this chooses by another rule, or writes elsewhere.  Of a run with
+    several objectives, the configs of its Pareto front are written besides, a file each.
     """
     with _one_line_errors():
         from tune_jobs import experiment as experiments
@@ -343,16 +424,23 @@ def export(
 @app.command()
 def confirm(
     run: Run,
-    top: Annotated[int, typer.Option(min=1, help="How many of the best configs.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="How many of the best configs are trained again.")] = 3,
     seeds: Annotated[int, typer.Option(min=2, help="Fresh training seeds for each.")] = 5,
-    splits: Annotated[bool, typer.Option("--splits", help="A fresh split of the images with each seed, too.")] = False,
+    splits: Annotated[bool, typer.Option("--splits", help="With each seed also split the images afresh.")] = False,
     together: Annotated[
-        bool, typer.Option("--together", help="Trials side by side: sooner done, but their times do not compare.")
+        bool,
+        typer.Option(
+            "--together", help="Trials side by side instead of one at a time: sooner done, but times do not compare."
+        ),
     ] = False,
     storage: Storage = DEFAULT_STORAGE,
     data_dir: DataDir = None,
 ) -> None:
-    """Train the top configs again over fresh seeds; say which are really apart."""
+    """Train a run's top configs again over fresh seeds.
+
+    It says which are really better, by paired tests corrected for several, and by how much the search flattered its
+    winner; the report then shows both.
+    """
     with _one_line_errors():
         from tune_jobs import confirm as confirms
         from tune_jobs.cluster import leave
@@ -378,14 +466,21 @@ def confirm(
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="best.yaml, or a file with `dataset:` and `train:`.")],
+    config: Annotated[
+        Path,
+        typer.Argument(metavar="CONFIG", help="A run's best.yaml, or a file with `dataset:` and `train:` sections."),
+    ],
     overrides: Set = [],  # noqa: B006 - Typer reads it and never changes it
     output: Annotated[
-        Path | None, typer.Option(help="Where the weights go; beside CONFIG, with the ending .safetensors.")
+        Path | None, typer.Option(help="File for the weights.  [default: beside CONFIG, with the ending .safetensors]")
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Train one config in this process, without Ray, and write the model."""
+    """Train one config in this process, without Ray.
+
+    The weights are written.  A run's best.yaml comes to the same validation accuracy as in the search, where it has a
+    seed and the machine and number of threads are the same.
+    """
     with _one_line_errors():
         from models.training import DivergedError
         from tune_jobs.console import console, say
@@ -416,13 +511,17 @@ def benchmark(
     repeats: options.Repeats = None,
     dataset: options.DatasetName = "fashion_mnist",
     limit: options.Limit = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or all that the nodes have.")] = "all",
+    device: Annotated[str, typer.Option(help="cpu, cuda, or all: both, where the nodes have them.")] = "all",
     compare: options.Compare = None,
     name: Annotated[str, typer.Option(help="Name of the run; the same name again takes it up.")] = "benchmark",
     storage: Storage = DEFAULT_STORAGE,
     data_dir: DataDir = None,
 ) -> None:
-    """`python -m profiling devices` on the cluster: each row alone on its device, on one node of every kind."""
+    """Time training on CPU and GPUs of the cluster's nodes.
+
+    As `python -m profiling devices`, but through Ray: each row alone on its device, on one node of every kind, into a
+    run directory.  The default is one epoch of FashionMNIST with learning rate 1e-3.
+    """
     with _one_line_errors():
         from profiling import rows
         from profiling.asked import benchmark as parse
@@ -455,7 +554,10 @@ def benchmark(
 
 @app.command()
 def report(
-    runs: Annotated[list[str], typer.Argument(help="Run directories, or names of runs under the storage.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN", help="Names of runs under the storage, or their run directories or URIs."),
+    ],
     form: Annotated[
         str,
         typer.Option("--format", help="html: one page with figures.  md: tables and findings.  csv: the rows."),
@@ -463,8 +565,8 @@ def report(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="File to write.  By default html goes to report.html, in the run directory or, of several runs, in "
-            "this folder; md and csv are printed."
+            help="File to write.  [default: of html report.html, in the run directory or, of several runs, in this "
+            "folder; md and csv are printed]"
         ),
     ] = None,
     published: Annotated[
@@ -477,8 +579,11 @@ def report(
     storage: Storage = DEFAULT_STORAGE,
     data_dir: DataDir = None,
 ) -> None:
-    """Write the report of a run, or of several side by side.  Nothing is trained: where `train` has written the best
-    config's weights, they are run on the test images once, to show what the model confuses."""
+    """Write the report of a run, or of several side by side.
+
+    A search writes its own; this makes it anew, in another form, or of several runs.  Nothing is trained.  The best
+    model's weights, where they are kept, are run on the test images once, to show what it confuses.
+    """
     with _one_line_errors():
         from tune_jobs.console import console, say
         from tune_jobs.errors import UsageError

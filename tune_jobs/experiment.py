@@ -22,7 +22,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 OBJECTIVES = ("val_accuracy", "val_loss", "train_time_s", "params", "macs")
@@ -39,15 +39,15 @@ class Search(_Section):
     sampler: Literal["tpe", "random", "gp", "qmc", "nsga2"] = "tpe"
     """Optuna's sampler: tree-structured Parzen estimator, random, Gaussian process, quasi-Monte Carlo or NSGA-II."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Of the sampler: with one trial at a time, the same seed gives the same configs in the same order."""
+    """The sampler's: with one trial at a time, the same seed gives the same configs in the same order."""
     startup_trials: int = Field(default=10, ge=1)
     """Random trials before tpe and gp start to model; nsga2's population."""
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials at once at most; null for as many as the cluster has room for.  1 makes a seeded search repeatable."""
     objectives: dict[str, Literal["max", "min"]] = {"val_accuracy": "max"}
-    """What the search aims at; several give a Pareto front."""
+    """What the search aims at, and which way; several give a Pareto front."""
     enqueue: list[dict[str, Any]] = []
-    """Points to try first, each fields of the space with values."""
+    """Points to try first: each gives values to fields of the space that are choices or ranges."""
     warm_start: str | None = None
     """An earlier run, by its directory or its name under the storage, whose results optuna begins with."""
 
@@ -97,11 +97,13 @@ class Quick(_Section):
     """The `quick:` section: what `search --quick` left of the experiment."""
 
     images: int = Field(ge=3)
-    """All parts together."""
+    """Images used, all parts together."""
     of_images: int = Field(ge=3)
+    """Images that the experiment had."""
     epochs: int | None = Field(default=None, ge=1)
-    """The most that a trial has; null where no model has any."""
+    """Epochs that a trial has at most; null where no model has any."""
     of_epochs: int | None = Field(default=None, ge=1)
+    """Epochs that it had."""
 
     def __str__(self) -> str:
         images = f"quick: {self.images:,} of {self.of_images:,} images"
@@ -114,19 +116,23 @@ class Experiment(_Section):
     """What is asked: one experiment file, resolved."""
 
     name: str = Field(pattern=f"^{NAME.pattern}$")
-    """Names the run too, unless --name gives another."""
+    """Names the run too, unless --name gives another: up to 100 letters, digits, '.', '_' and '-'."""
     description: str = ""
     """One line for the list of presets."""
     dataset: DatasetConfig
     """Which images, and how they are split."""
     space: dict[str, Any] = {}
-    """Field of the training config -> a plain value or {grid: [...]}."""
+    """What the trials differ in: a training field, and a value or an axis of values for it."""
     train: dict[str, Any] = {}
-    """Fields of the training config that the space leaves alone."""
+    """What they have in common: a value for each training field that the space leaves alone."""
     search: Search = Search()
+    """How trials are chosen from the space."""
     scheduler: Scheduler = Scheduler()
+    """Early stopping by the validation accuracy after each epoch."""
     resources: Resources = Resources()
+    """What each trial asks of the machine or cluster; as many run at once as fit."""
     budget: Budget = Budget()
+    """Limits on time."""
     repeats: int = Field(default=1, ge=1, le=1000)
     """How often each config is trained, under seeds that count up from its own; the search is told the mean."""
     retries: int = Field(default=2, ge=0, le=100)

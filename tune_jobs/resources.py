@@ -34,25 +34,35 @@ def _check_memory(value: object) -> float | str:
     return float(value)
 
 
-_NUMBER_OR_AUTO = WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"const": "auto"}]})
+_AUTO = {"const": "auto"}
+_GPU_SCHEMA = WithJsonSchema(
+    {
+        "anyOf": [
+            {"type": "number", "minimum": 0, "maximum": 1},
+            {"type": "integer", "minimum": 0, "maximum": 1e6},
+            _AUTO,
+        ]
+    }
+)
+_MEMORY_SCHEMA = WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": 1e9}, _AUTO]})
 _AS_IT_IS = PlainSerializer(lambda value: value)
 Cpu = Annotated[float, Field(ge=FINEST, le=1e6, multiple_of=FINEST)]
-Gpu = Annotated[float | Literal["auto"], PlainValidator(_check_gpu), _AS_IT_IS, _NUMBER_OR_AUTO]
-Memory = Annotated[float | Literal["auto"], PlainValidator(_check_memory), _AS_IT_IS, _NUMBER_OR_AUTO]
+Gpu = Annotated[float | Literal["auto"], PlainValidator(_check_gpu), _AS_IT_IS, _GPU_SCHEMA]
+Memory = Annotated[float | Literal["auto"], PlainValidator(_check_memory), _AS_IT_IS, _MEMORY_SCHEMA]
 Custom = dict[str, Annotated[float, Field(gt=0, le=1e9, multiple_of=FINEST)]]
 
 
 class Request(BaseModel):
     """One trial's request."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     cpu: Cpu = 1
     """CPU cores; the trial computes with as many threads (at least one)."""
     gpu: Gpu = 0
     """A fraction of one GPU, or whole GPUs; 0 trains on the CPU; auto measures the fraction that a trial needs."""
     memory_mib: Memory | None = None
-    """Main memory that Ray keeps for the trial; null counts none; auto measures it."""
+    """MiB of main memory that Ray keeps for the trial; null counts none; auto measures it."""
     custom: Custom = {}
     """Custom resources of the Ray cluster: name -> amount."""
 
@@ -104,19 +114,23 @@ def _amount(amount: float | str) -> str:
 class Override(BaseModel):
     """What one model asks for instead; null leaves the default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     cpu: Cpu | None = None
+    """CPU cores."""
     gpu: Gpu | None = None
+    """A fraction of one GPU, whole GPUs, 0 or auto."""
     memory_mib: Memory | None = None
+    """Main memory, or auto."""
     custom: Custom | None = None
+    """Custom resources, in place of all those of the other models."""
 
 
 class Resources(Request):
     """The `resources:` section: a request for every trial, and exceptions by model."""
 
     by_model: dict[str, Override] = {}
-    """Model name -> what it asks for instead."""
+    """What trials of one model ask for instead, as `svm: {gpu: 0}`; what is left out or null is as for the others."""
 
     @field_validator("by_model")
     @classmethod
