@@ -162,10 +162,13 @@ class Study:
     def report(self, number: int, epoch: Mapping[str, Any]) -> None:
         """The objective after an epoch, where it is one of an epoch's numbers.
 
-        Optuna takes none for several objectives, and none that is not a number.
+        Optuna takes none for several objectives, and none that is not a number.  An epoch that is trained again, since
+        it was after the last checkpoint, has been reported.
         """
         value = epoch.get(next(iter(self.objectives)))
-        if len(self.objectives) == 1 and value is not None and math.isfinite(value):
+        if len(self.objectives) > 1 or value is None or not math.isfinite(value):
+            return
+        if epoch["epoch"] not in self.optuna.get_trials(deepcopy=False)[number].intermediate_values:
             self.trial(number).report(value, epoch["epoch"])
 
     def tell(self, group: Sequence[TrialRecord]) -> None:

@@ -52,6 +52,16 @@ def test_point_of_a_waiting_and_of_a_running_trial_is_the_one_added(path: Path) 
         study.point(3)
 
 
+def test_report_of_an_epoch_that_was_trained_again_is_not_told_twice(path: Path) -> None:
+    """Optuna would warn on a person's screen (and pytest makes an error of it)."""
+    study = opened(path)
+    number = study.add(study.space.grid()[0])
+    study.start(number)
+    for _ in range(2):
+        study.report(number, {"epoch": 1, "val_accuracy": 0.5})
+    assert study.optuna.trials[number].intermediate_values == {1: 0.5}
+
+
 def test_tell_each_ending(path: Path) -> None:
     study = opened(path)
     for point in study.space.grid():
