@@ -19,11 +19,13 @@ import jinja2
 
 from tune_jobs.errors import UsageError
 from tune_jobs.results.confirmation import Confirmed
-from tune_jobs.results.report import figures as drawing
-from tune_jobs.results.report import predictions
-from tune_jobs.results.report.compared import Line, lines
+from tune_jobs.results.report import drawing, predictions
+from tune_jobs.results.report.cells import Cell, Column, count, duration, of_trials, percent
+from tune_jobs.results.report.compared import Line, lines, times
+from tune_jobs.results.report.drawing import Figure
 from tune_jobs.results.report.effects import effects, label, outcomes
-from tune_jobs.results.report.figures import Figure
+from tune_jobs.results.report.figures import comparison as comparison_of
+from tune_jobs.results.report.figures import figures
 from tune_jobs.results.report.findings import Finding, findings, wilson
 from tune_jobs.results.report.loaded import Loaded, load
 from tune_jobs.results.report.predictions import Predictions
@@ -33,23 +35,6 @@ from tune_jobs.results.rundir import RunDir, write_text
 from tune_jobs.results.table import Row
 
 HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of the table of trials."""
-
-    text: str
-    sort: str
-    """What it is sorted and filtered by; numbers in full."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table of trials."""
-
-    name: str
-    number: bool
 
 
 @dataclass(frozen=True)
@@ -65,6 +50,8 @@ class Section:
     columns: list[Column]
     table: list[tuple[Row, list[Cell]]]
     constant: dict[str, str]
+    times: str
+    """Whether the training times of all its trials compare; empty where they do."""
     predictions: Predictions | None
     no_predictions: str
     """Why there are none, or how to get them."""
@@ -90,7 +77,7 @@ def render(sections: Sequence[Section]) -> str:
     )  # fmt: skip
     environment.filters |= {"percent": percent, "duration": duration, "count": count}
     several = [(section.name, section.loaded) for section in sections]
-    comparison = drawing.comparison(several) if len(sections) > 1 else None
+    comparison = comparison_of(several) if len(sections) > 1 else None
     specs = {f"{section.key}-{figure.key}": figure.spec for section in sections for figure in section.figures}
     for section in sections:
         if section.predictions is not None:
@@ -103,6 +90,7 @@ def render(sections: Sequence[Section]) -> str:
         sections=sections,
         comparison=comparison,
         compared=compared,
+        compared_times=times([section.loaded for section in sections]),
         specs=specs,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         style=(HERE / "page.css").read_text(encoding="utf-8"),
@@ -113,45 +101,20 @@ def render(sections: Sequence[Section]) -> str:
     )
 
 
-def percent(value: float) -> str:
-    """A share from 0 to 1; a dash where there is none."""
-    return "–" if math.isnan(value) else f"{100 * value:.2f}%"
-
-
-def duration(seconds: float | None) -> str:
-    """As a person says it."""
-    if seconds is None or math.isnan(seconds):
-        return "–"
-    if seconds < 100:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def count(value: float | None) -> str:
-    """A large number, to three digits; a dash where there is none."""
-    if value is None or math.isnan(value):
-        return "–"
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {letter}"
-    return f"{value:g}"
-
-
 def _section(key: str, loaded: Loaded, data_dir: Path | None, look: bool) -> Section:
     found, none = _predictions(loaded, data_dir, look)
-    columns, table = _table(loaded)
+    columns, table = of_trials(loaded)
     return Section(
         key=key,
         name=loaded.run.name,
         loaded=loaded,
         headline=_headline(loaded),
         findings=findings(loaded),
-        figures=drawing.figures(loaded, effects(loaded, outcomes(loaded))),
+        figures=figures(loaded, effects(loaded, outcomes(loaded))),
         columns=columns,
         table=table,
         constant=_constant(loaded),
+        times=loaded.times(loaded.rows),
         predictions=found,
         no_predictions=none,
         published=[shown(beside_table(name, [loaded])) for name in loaded.experiment.published],
@@ -211,50 +174,6 @@ def _constant(loaded: Loaded) -> dict[str, str]:
     if len(seeds := {row.seed for row in loaded.rows if row.seed is not None}) == 1:
         found["seed"] = str(seeds.pop())
     return found
-
-
-def _table(loaded: Loaded) -> tuple[list[Column], list[tuple[Row, list[Cell]]]]:
-    """Best first; what is not COMPLETE at the end."""
-    values = {name: [row.config.get(name) for row in loaded.rows] for name in loaded.fields}
-    columns = [Column("trial", False), Column("state", False), Column("val %", True), Column("test %", True)]
-    columns += [Column(name, all(v is None or type(v) in (int, float) for v in values[name])) for name in loaded.fields]
-    if any(row.fold for row in loaded.rows):
-        columns.append(Column("seed", True))
-    names = ("best epoch", "epochs", "train s", "params", "MACs")
-    columns += [Column(name, True) for name in names]
-    if any(row.reason for row in loaded.rows):
-        columns.append(Column("reason", False))
-    ordered = sorted(loaded.rows, key=lambda row: (row.state != "COMPLETE", -_or_less(row.val_accuracy), row.id))
-    return columns, [(row, [_cell(row, column.name) for column in columns]) for row in ordered]
-
-
-def _or_less(value: float) -> float:
-    return -1.0 if math.isnan(value) else value
-
-
-def _cell(row: Row, column: str) -> Cell:
-    match column:
-        case "trial":
-            return Cell(row.id + (" ★" if row.pareto else ""), row.id)
-        case "state":
-            return Cell(row.state, row.state)
-        case "val %" | "test %":
-            return _number(100 * (row.val_accuracy if column == "val %" else row.test_accuracy))
-        case "train s":
-            return _number(row.train_time_s)
-        case "params" | "MACs":
-            cost = row.params if column == "params" else row.macs
-            return Cell(count(cost), "" if cost is None else str(cost))
-        case "reason":
-            text = f"{row.failure}: {row.reason}" if row.failure else row.reason or ""
-            return Cell(text, text)
-    known = {"best epoch": row.best_epoch, "epochs": row.epochs, "seed": row.seed}
-    value = known[column] if column in known else row.config.get(column)
-    return Cell("–", "") if value is None else Cell(label(value), str(value))
-
-
-def _number(value: float) -> Cell:
-    return Cell("–", "") if math.isnan(value) else Cell(f"{value:.2f}", repr(value))
 
 
 def _predictions(loaded: Loaded, data_dir: Path | None, look: bool) -> tuple[Predictions | None, str]:

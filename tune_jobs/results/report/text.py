@@ -9,7 +9,7 @@ import pandas as pd
 
 from tune_jobs.results import table
 from tune_jobs.results.report import published
-from tune_jobs.results.report.compared import lines
+from tune_jobs.results.report.compared import lines, times
 from tune_jobs.results.report.effects import label
 from tune_jobs.results.report.findings import findings, wilson
 from tune_jobs.results.report.loaded import Loaded, load
@@ -98,8 +98,8 @@ def _trials(loaded: Loaded) -> str:
         ]
         for row in ordered
     ]
-    note = "\n\nTimes are of trials that ran side by side." if loaded.side_by_side else ""
-    return _table(heads, numbers, cells) + note
+    note = loaded.times(loaded.rows)
+    return _table(heads, numbers, cells) + (f"\n\n{_escaped(note)}" if note else "")
 
 
 def _confirmed(loaded: Loaded) -> str:
@@ -119,7 +119,13 @@ def _comparison(loaded: Sequence[Loaded]) -> str:
     for line in lines([(each.run.name, each) for each in loaded]):
         numbers = [_fixed(100 * line.accuracy), _fixed(100 * line.test_accuracy), _fixed(line.train_time_s)]
         cells.append([line.name, line.verdict or "–", str(line.trials), *numbers])
-    return "# Runs\n\n" + _table(["run", "against the first"], ["trials", "best val %", "test %", "training s"], cells)
+    note = times(loaded)
+    head = ["run", "against the first"]
+    return (
+        "# Runs\n\n"
+        + _table(head, ["trials", "best val %", "test %", "training s"], cells)
+        + (f"\n\n{_escaped(note)}" if note else "")
+    )
 
 
 def _table(words: Sequence[str], numbers: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
