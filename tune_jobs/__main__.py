@@ -455,7 +455,9 @@ def benchmark(
 
 @app.command()
 def report(
-    runs: Annotated[list[str], typer.Argument(help="Run directories, or names of runs under the storage.")],
+    runs: Annotated[
+        list[str], typer.Argument(help="Run directories, or names of runs under the storage; searches and benchmarks.")
+    ],
     form: Annotated[
         str,
         typer.Option("--format", help="html: one page with figures.  md: tables and findings.  csv: the rows."),
@@ -487,7 +489,7 @@ def report(
 
         if form not in FORMATS:
             raise UsageError(f"--format {form}: there is no such format; there are {', '.join(FORMATS)}")
-        found = [rundir.find(run, _storage(storage)) for run in runs]
+        found = [rundir.find(run, _storage(storage), benchmarks=True) for run in runs]
         if form == "html" and not published:
             from tune_jobs.results.report import page
 

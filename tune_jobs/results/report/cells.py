@@ -54,7 +54,10 @@ def count(value: float | None) -> str:
 
 
 def of_trials(loaded: Loaded) -> tuple[list[Column], list[tuple[Row, list[Cell]]]]:
-    """Best first; what is not COMPLETE at the end.  With how many others and on what a trial ran is there where that differs."""
+    """Best first; what is not COMPLETE at the end.
+
+    With how many others a trial ran, and on what, is there where that matters or differs.
+    """
     values = {name: [row.config.get(name) for row in loaded.rows] for name in loaded.fields}
     columns = [Column("trial", False), Column("state", False), Column("val %", True), Column("test %", True)]
     columns += [Column(name, all(v is None or type(v) in (int, float) for v in values[name])) for name in loaded.fields]

@@ -19,7 +19,8 @@ import jinja2
 
 from tune_jobs.errors import UsageError
 from tune_jobs.results.confirmation import Confirmed
-from tune_jobs.results.report import drawing, predictions
+from tune_jobs.results.report import benchmarked, drawing, predictions
+from tune_jobs.results.report.benchmarked import Benchmark
 from tune_jobs.results.report.cells import Cell, Column, count, duration, of_trials, percent
 from tune_jobs.results.report.compared import Line, lines, times
 from tune_jobs.results.report.drawing import Figure
@@ -60,17 +61,21 @@ class Section:
 
 
 def write(runs: Sequence[RunDir], path: Path, data_dir: Path | None = None, look: bool = True) -> None:
-    """Write the report of one run, or of several side by side.
+    """Write the report of one run, or of several side by side; a run is a search or a benchmark.
 
     `look`: whether weights that `train` wrote may be run on the test part, if that was not done before.
-    Raises UsageError where a run's files are missing or damaged.
+    Raises UsageError or ProfilingError where a run's files are missing or damaged.
     """
-    sections = [_section(f"r{index}", load(run), data_dir, look) for index, run in enumerate(runs)]
-    write_text(path, render(sections))
+    searches = [run for run in runs if not run.is_benchmark]
+    sections = [_section(f"r{index}", load(run), data_dir, look) for index, run in enumerate(searches)]
+    benchmarks = [
+        benchmarked.load(f"b{index}", run) for index, run in enumerate(run for run in runs if run.is_benchmark)
+    ]
+    write_text(path, render(sections, benchmarks))
 
 
-def render(sections: Sequence[Section]) -> str:
-    """The page as text."""
+def render(sections: Sequence[Section], benchmarks: Sequence[Benchmark] = ()) -> str:
+    """The page as text; benchmarks after the searches."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -82,12 +87,16 @@ def render(sections: Sequence[Section]) -> str:
     for section in sections:
         if section.predictions is not None:
             specs[f"{section.key}-confusion"] = _confusion(section.predictions)
+    for benchmark in benchmarks:
+        if benchmark.figure is not None:
+            specs[f"{benchmark.key}-{benchmark.figure.key}"] = benchmark.figure.spec
     if comparison is not None:
         specs[comparison.key] = comparison.spec
     compared: list[Line] = lines(several) if comparison else []
     return environment.get_template("page.html.j2").render(
-        title=" · ".join(section.name for section in sections),
+        title=" · ".join([section.name for section in sections] + [benchmark.run.name for benchmark in benchmarks]),
         sections=sections,
+        benchmarks=benchmarks,
         comparison=comparison,
         compared=compared,
         compared_times=times([section.loaded for section in sections]),

@@ -37,7 +37,8 @@ def time_line(loaded: Loaded) -> Iterator[Figure]:
                 textposition="none",
                 orientation="h",
                 name=words.get(state, state),
-                marker={"color": looks[state], "pattern": {"shape": patterns.get(state, ""), "fgcolor": "var(--paper)"},
+                marker={"color": looks[state], "pattern": {"shape": patterns.get(state, ""), "fgcolor": "var(--paper)",
+                                    "fillmode": "overlay"},
                         "line": {"width": 0.5, "color": "var(--paper)"}},
                 hovertemplate=f"%{{text}}<br>%{{x:.1f}} {name}<extra></extra>",
             )  # fmt: skip
