@@ -20,6 +20,7 @@ import typer
 from profiling import options
 
 if TYPE_CHECKING:
+    from datasets import Splits
     from tune_jobs.experiment import Experiment
     from tune_jobs.results.rundir import RunDir
     from tune_jobs.storage import Store
@@ -152,6 +153,7 @@ def search(
         if front := best.write_front(run_dir, asked, rows):
             where = run_dir.shown(front[0].parent)
             say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {where}")
+        _glance(run_dir, outcome.splits, row.macs)
         _write_report(run_dir)
         data = [] if data_dir is None else ["--data-dir", str(data_dir)]
         say(out, f"next: {shlex.join(['python', '-m', 'tune_jobs', 'train', str(run_dir.best), *data])}")
@@ -479,8 +481,8 @@ def report(
     storage: Storage = DEFAULT_STORAGE,
     data_dir: DataDir = None,
 ) -> None:
-    """Write the report of a run, or of several side by side.  Nothing is trained: where `train` has written the best
-    config's weights, they are run on the test images once, to show what the model confuses."""
+    """Write the report of a run, or of several side by side.  Nothing is trained: where the best config's
+    weights are there, they are run on the test images once, to show what the model confuses."""
     with _one_line_errors():
         from tune_jobs.console import console, say
         from tune_jobs.errors import UsageError
@@ -522,6 +524,17 @@ def _asked(experiment: str, overrides: list[str], quick: bool, data_dir: Path | 
     from tune_jobs.quick import scaled_down
 
     return scaled_down(asked, _data_dir(data_dir))
+
+
+def _glance(run_dir: RunDir, splits: Splits, macs: int | None) -> None:
+    """What the best config's weights confuse, for the report of a search; a fault in it is told, and costs no more."""
+    from tune_jobs.console import console, say
+    from tune_jobs.results.report import predictions
+
+    try:
+        predictions.glance(run_dir, splits, macs)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the search's result and exit code stand
+        say(console(stderr=True), f"the report has no confusion matrix ({type(error).__name__}: {error})")
 
 
 def _write_report(run_dir: RunDir) -> None:

@@ -54,8 +54,8 @@ class Section:
     times: str
     """Whether the training times of all its trials compare; empty where they do."""
     predictions: Predictions | None
-    no_predictions: str
-    """Why there are none, or how to get them."""
+    confusions: str
+    """What images they are of; where there are none why, or how to get them."""
     published: list[Shown]
     """The published tables that its experiment does again."""
 
@@ -111,7 +111,7 @@ def render(sections: Sequence[Section], benchmarks: Sequence[Benchmark] = ()) ->
 
 
 def _section(key: str, loaded: Loaded, data_dir: Path | None, look: bool) -> Section:
-    found, none = _predictions(loaded, data_dir, look)
+    found, words = _predictions(loaded, data_dir, look)
     columns, table = of_trials(loaded)
     return Section(
         key=key,
@@ -125,7 +125,7 @@ def _section(key: str, loaded: Loaded, data_dir: Path | None, look: bool) -> Sec
         constant=_constant(loaded),
         times=loaded.times(loaded.rows),
         predictions=found,
-        no_predictions=none,
+        confusions=words,
         published=[shown(beside_table(name, [loaded])) for name in loaded.experiment.published],
     )
 
@@ -189,21 +189,23 @@ def _predictions(loaded: Loaded, data_dir: Path | None, look: bool) -> tuple[Pre
     from datasets import DataError
     from models import ModelError
 
-    weights = loaded.run.best.with_suffix(".safetensors")
+    weights = loaded.run.best_model
     train, report = (
         shlex.join(["python", "-m", "tune_jobs", *words])
         for words in (["train", str(loaded.run.best)], ["report", str(loaded.run.path)])
     )
-    how = f"Its weights are not here. To see what it confuses: {train}, then {report}."
     try:
         found = predictions.look(loaded.run, data_dir) if look else predictions.known(loaded.run)
     except (DataError, ModelError, UsageError) as error:
         return None, f"{weights.name} is here, but: {error}"
-    if found is None and weights.exists():
-        how = how.replace(
-            "Its weights are not here.", f"{weights.name} is of another config, or was not looked at yet."
-        )
-    return found, how
+    if found is None:
+        why = "is of another config, or was not looked at yet" if weights.exists() else "is not here"
+        again = f"{report}, or first {train}" if weights.exists() else f"{train}, then {report}"
+        return None, f"{weights.name} {why}. To see what it confuses: {again}."
+    what = f"Its {found.of:,} test images"
+    if not found.whole:
+        what = f"{len(found.numbers):,} of its {found.of:,} test images, drawn at random; {report} looks at all"
+    return found, f"{what}: how many of each class it named what. Nothing was chosen by them."
 
 
 def _confusion(found: Predictions) -> dict[str, Any]:
