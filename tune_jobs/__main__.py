@@ -20,6 +20,7 @@ import typer
 from profiling import options
 
 if TYPE_CHECKING:
+    from datasets import Splits
     from tune_jobs.experiment import Experiment
     from tune_jobs.results.rundir import RunDir
     from tune_jobs.storage import Store
@@ -180,6 +181,7 @@ def search(
         if front := best.write_front(run_dir, asked, rows):
             where = run_dir.shown(front[0].parent)
             say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {where}")
+        _glance(run_dir, outcome.splits, row.macs)
         _write_report(run_dir)
         data = [] if data_dir is None else ["--data-dir", str(data_dir)]
         say(out, f"next: {shlex.join(['python', '-m', 'tune_jobs', 'train', str(run_dir.best), *data])}")
@@ -556,7 +558,10 @@ def benchmark(
 def report(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN", help="Names of runs under the storage, or their run directories or URIs."),
+        typer.Argument(
+            metavar="RUN",
+            help="Names of runs under the storage, or their run directories or URIs; searches and benchmarks.",
+        ),
     ],
     form: Annotated[
         str,
@@ -592,7 +597,7 @@ def report(
 
         if form not in FORMATS:
             raise UsageError(f"--format {form}: there is no such format; there are {', '.join(FORMATS)}")
-        found = [rundir.find(run, _storage(storage)) for run in runs]
+        found = [rundir.find(run, _storage(storage), benchmarks=True) for run in runs]
         if form == "html" and not published:
             from tune_jobs.results.report import page
 
@@ -625,6 +630,17 @@ def _asked(experiment: str, overrides: list[str], quick: bool, data_dir: Path | 
     from tune_jobs.quick import scaled_down
 
     return scaled_down(asked, _data_dir(data_dir))
+
+
+def _glance(run_dir: RunDir, splits: Splits, macs: int | None) -> None:
+    """What the best config's weights confuse, for the report of a search; a fault in it is told, and costs no more."""
+    from tune_jobs.console import console, say
+    from tune_jobs.results.report import predictions
+
+    try:
+        predictions.glance(run_dir, splits, macs)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the search's result and exit code stand
+        say(console(stderr=True), f"the report has no confusion matrix ({type(error).__name__}: {error})")
 
 
 def _write_report(run_dir: RunDir) -> None:

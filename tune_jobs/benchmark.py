@@ -113,7 +113,7 @@ def run(asked: Benchmark, device: str, run_dir: RunDir, data_dir: Path | None, s
             finally:
                 found = rows.with_speedups([finished[task.key] for task in tasks if task.key in finished])
                 if found:
-                    rows.write(found, run_dir.path / "benchmark.parquet")
+                    rows.write(found, run_dir.benchmark)
     return Outcome(found, len(tasks) - len(found))
 
 

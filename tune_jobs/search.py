@@ -45,6 +45,8 @@ class Outcome:
     """One a trial."""
     ended: Literal["done", "interrupted", "budget", "disk", "store", "nodes"]
     """done: nothing is left to run.  Else the same call takes it up again."""
+    splits: Splits
+    """The data that it ran on; of repeats on data of their own, the first's."""
     detail: str = ""
     """More on how it ended, for a person."""
 
@@ -142,7 +144,7 @@ def run_space(
             rows = rows_of(run_dir, experiment)
             with _room_or(stop):
                 table.write(run_dir, rows)
-    return Outcome(rows, _ended(stop, _is_left(experiment, space, trials)), stop.detail)
+    return Outcome(rows, _ended(stop, _is_left(experiment, space, trials)), splits[0], stop.detail)
 
 
 def _ended(stop: Stop, is_left: bool) -> Literal["done", "interrupted", "budget", "disk", "store", "nodes"]:

@@ -45,6 +45,10 @@ def test_search_leaves_a_report_and_says_where(app: App, searched: str) -> None:
     assert f"report: {path}\n" in searched
     page = path.read_text()
     assert "What the rows say" in page
+    # The weights are there when a search ends, and so are the images.
+    assert "Its 120 test images: how many of each class it named what" in page
+    assert '"r0-confusion"' in page
+    assert "slot 0" in page
     assert f"python -m tune_jobs train {app.storage / 'looked-at' / 'best.yaml'}" in page
 
 
@@ -115,6 +119,19 @@ def test_report_that_cannot_be_written_costs_no_search_its_result(app: App, sear
     assert "best: trial" in ran.stdout
     assert "report:" not in ran.stdout
     assert "no report was written (IsADirectoryError" in ran.stderr
+
+
+def test_confusions_that_cannot_be_kept_cost_no_search_its_report(app: App, searched: str) -> None:
+    path = app.storage / "looked-at" / "best.predictions.npz"
+    path.unlink()
+    path.mkdir()
+    try:
+        ran = app("search", str(app.home / "looked-at.yaml"))
+    finally:
+        path.rmdir()
+    assert ran.returncode == 0
+    assert "the report has no confusion matrix (IsADirectoryError" in ran.stderr
+    assert "report:" in ran.stdout
 
 
 def test_status_follow_of_a_run_that_has_ended_says_so_and_ends(app: App, searched: str) -> None:

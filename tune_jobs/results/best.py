@@ -90,8 +90,10 @@ def write_front(run: RunDir, experiment: Experiment, rows: Sequence[Row]) -> lis
         for old in folder.glob("*.yaml"):
             run.remove(old)
     objectives = " and ".join(f"{name} ({way})" for name, way in experiment.search.objectives.items())
+    complete = [row for candidate in selection.candidates(rows) for row in candidate.rows]
+    beside = selection.shared_differently(complete) if "train_time_s" in experiment.search.objectives else ""
     for row in members:
-        reason = f"one of {len(members)} configs on the Pareto front of {objectives}"
+        reason = f"one of {len(members)} configs on the Pareto front of {objectives}{beside}"
         write(run, experiment, row, "pareto", reason, folder / f"{row.id}.yaml")
     return [folder / f"{row.id}.yaml" for row in members]
 

@@ -16,6 +16,8 @@ from tune_jobs.results.atomic import write_text as write_text
 from tune_jobs.results.mirror import LEDGER, STUDY, Mirror, is_locked, working_copy
 from tune_jobs.storage import Store, parse
 
+BENCHMARK = "benchmark.parquet"
+
 
 def _ignore(line: str) -> None:
     """Where nobody is to be told."""
@@ -76,6 +78,16 @@ class RunDir:
     @property
     def csv(self) -> Path:
         return self.path / "trials.csv"
+
+    @property
+    def benchmark(self) -> Path:
+        """The rows of a benchmark, where the run is one."""
+        return self.path / BENCHMARK
+
+    @property
+    def is_benchmark(self) -> bool:
+        """Whether it is one with rows."""
+        return self.benchmark.is_file() and not self.ledger.is_file()
 
     @property
     def confirmation(self) -> Path:
@@ -166,9 +178,10 @@ def at(storage: Path | Store, name: str) -> RunDir:
     return RunDir(path, Mirror(path, run))
 
 
-def find(run: str, storage: Path | Store) -> RunDir:
+def find(run: str, storage: Path | Store, benchmarks: bool = False) -> RunDir:
     """A run by its directory or URI or by its name under the storage, fetched where it lies on an object store.
 
+    `benchmarks`: whether it may be a benchmark, which lies in a local folder.
     Raises UsageError where there is none.
     """
     if "://" in run:
@@ -177,12 +190,13 @@ def find(run: str, storage: Path | Store) -> RunDir:
         if "/" not in asked.root:
             raise UsageError(f"run {run}: a run is a folder of a bucket, as s3://bucket/folder/name")
         return find(asked.name, asked.parent)
-    if (Path(run) / LEDGER).is_file():
+    files = (LEDGER, BENCHMARK) if benchmarks else (LEDGER,)
+    if _has(Path(run), files):
         return RunDir(Path(run).absolute())
     if isinstance(storage, Path):
-        if (storage / run / LEDGER).is_file():
+        if _has(storage / run, files):
             return RunDir((storage / run).absolute())
-        known: Sequence[str] = sorted(path.parent.name for path in storage.glob(f"*/{LEDGER}"))
+        known: Sequence[str] = sorted({path.parent.name for name in files for path in storage.glob(f"*/{name}")})
     else:
         known = storage.folders_with(LEDGER)
         if run in known:
@@ -191,3 +205,7 @@ def find(run: str, storage: Path | Store) -> RunDir:
             return found
     have = f"; runs under {storage}: {', '.join(known)}" if known else f"; there are no runs under {storage}"
     raise UsageError(f"run {run}: no run directory of that path or name{have}")
+
+
+def _has(path: Path, files: Sequence[str]) -> bool:
+    return any((path / name).is_file() for name in files)

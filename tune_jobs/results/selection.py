@@ -67,6 +67,7 @@ def best(found: Sequence[Candidate], within: float | None) -> tuple[Candidate, s
     reason = f"highest validation accuracy, {chosen.in_words}, of {len(found)} complete configs"
     if tied > 1:
         reason += f"; {tied} share it, of which this one trained in the least time"
+        reason += shared_differently([row for candidate in found[:tied] for row in candidate.rows])
     return chosen, reason
 
 
@@ -78,17 +79,25 @@ def cheapest(found: Sequence[Candidate], within: float | None) -> tuple[Candidat
     return chosen, reason + shared_differently([row for candidate in near for row in candidate.rows])
 
 
+ALIKE = 0.5
+"""Rows of which none had more company than another by so many trials, on average, shared alike."""
+
+
+def company(rows: Sequence[Row]) -> tuple[float, float]:
+    """The least and the most other trials that one of the rows ran beside, on average; NaN where none knows."""
+    shared = [row.shared_with for row in rows if math.isfinite(row.shared_with)]
+    return min(shared, default=math.nan), max(shared, default=math.nan)
+
+
 def shared_differently(rows: Sequence[Row]) -> str:
     """A clause for a ranking by time, where some of the rows had more company than others; empty where none had.
 
     Trials that share a socket or a card slow each other.
     """
-    shared = [row.shared_with for row in rows if math.isfinite(row.shared_with)]
-    if not shared or max(shared) - min(shared) < 0.5:
+    least, most = company(rows)
+    if not most - least >= ALIKE:
         return ""
-    return (
-        f"; times of trials that ran beside {min(shared):.1f} to {max(shared):.1f} others, so they do not quite compare"
-    )
+    return f"; times of trials that ran beside {least:.1f} to {most:.1f} others, so they do not quite compare"
 
 
 def smallest(found: Sequence[Candidate], within: float | None) -> tuple[Candidate, str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from tune_jobs.results.report import timing
 from tune_jobs.results.report.findings import points
 from tune_jobs.results.report.loaded import Loaded
 from tune_jobs.results.statistics import LEVEL, Summary
@@ -38,6 +39,11 @@ def lines(runs: Sequence[tuple[str, Loaded]]) -> list[Line]:
     return [
         _line(name, loaded, "" if index == 0 else _verdict(loaded, first)) for index, (name, loaded) in enumerate(runs)
     ]
+
+
+def times(runs: Sequence[Loaded]) -> str:
+    """One sentence on whether the training times of all their trials compare; empty where they do."""
+    return timing.sentence([row for run in runs for row in run.rows], any(run.side_by_side for run in runs))
 
 
 def _line(name: str, loaded: Loaded, verdict: str) -> Line:

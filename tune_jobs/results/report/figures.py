@@ -1,6 +1,5 @@
 """The report's figures, as plotly makes them: Optuna's own where it has one, the rest from the rows.
 
-Colours are CSS variables, which the page fills in for light or dark; so a figure holds no colour of its own.
 Accuracies are shown in percent.
 """
 
@@ -8,11 +7,9 @@ from __future__ import annotations
 
 import html
 import itertools
-import json
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,33 +25,19 @@ from optuna.importance import PedAnovaImportanceEvaluator
 
 from tune_jobs import space as spaces
 from tune_jobs.results import selection
-from tune_jobs.results.report import timeline
+from tune_jobs.results.report.drawing import Figure, axis, grouped, spec
 from tune_jobs.results.report.effects import Effect, label, levels
 from tune_jobs.results.report.loaded import Loaded
+from tune_jobs.results.report.slots import time_line
 from tune_jobs.results.selection import Candidate
 from tune_jobs.results.table import Row
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-COLOURS = 6
-"""Of --c0, --c1, …: more groups than these start again, with another symbol."""
-SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
-SEQUENTIAL = [[i / 4, f"var(--s{i})"] for i in range(5)]
 FEWEST_FOR_IMPORTANCE = 30
 """Complete configs: fewer have no best tenth to tell from the rest."""
 MOST_LEVELS = 12
 """Of an axis of the heat map: numbers with more are shown in parts of equal counts."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure with its words."""
-
-    key: str
-    title: str
-    caption: str
-    spec: dict[str, Any]
-    """What plotly.js draws; of the heat map, what the page makes it from."""
 
 
 def figures(loaded: Loaded, effects: Sequence[Effect]) -> list[Figure]:
@@ -69,35 +52,13 @@ def figures(loaded: Loaded, effects: Sequence[Effect]) -> list[Figure]:
         *_parallel(loaded),
         *_trade_offs(loaded),
         *_objectives(loaded),
-        *_time_line(loaded),
+        *time_line(loaded),
     ]
-
-
-def spec(figure: go.Figure, height: int = 380, **layout: Any) -> dict[str, Any]:
-    """A figure as plain JSON values, without plotly's template: the page has its own looks."""
-    plain: dict[str, Any] = json.loads(figure.to_json())
-    plain["layout"] = {k: v for k, v in plain["layout"].items() if k not in ("template", "title")}
-    plain["layout"] |= {"height": height} | layout
-    return plain
-
-
-def axis(title: str, **more: Any) -> dict[str, Any]:
-    """An axis under this title."""
-    return {"title": {"text": title}} | more
 
 
 def models_of(loaded: Loaded) -> dict[str, dict[str, str]]:
     """Model -> its colour and its symbol, the same in all figures of a run."""
     return grouped([row.config["model"] for row in loaded.rows if "model" in row.config])
-
-
-def grouped(names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Name -> its colour and its symbol, which tell it apart also without colour."""
-    distinct = list(dict.fromkeys(names))
-    return {
-        name: {"color": f"var(--c{index % COLOURS})", "symbol": SYMBOLS[index % len(SYMBOLS)]}
-        for index, name in enumerate(distinct)
-    }
 
 
 def _curves(loaded: Loaded) -> Iterator[Figure]:
@@ -218,7 +179,8 @@ def _history(loaded: Loaded) -> Iterator[Figure]:
     yield Figure(
         "history",
         "How the search went",
-        "Complete configs in the order they were asked for, and the best until then (Optuna).",
+        "Complete configs in the order they were asked for, and the best until then (Optuna)."
+        + _on_times(loaded, [name]),
         spec(figure, xaxis=axis("complete config"), yaxis=axis(_in_words(name))),
     )
 
@@ -247,6 +209,7 @@ def _importance(loaded: Loaded, effects: Sequence[Effect]) -> Iterator[Figure]:
             "sets the best tenth apart from all that the sampler tried. Relative; whether a field is told from chance, "
             "the findings say."
         )
+        caption += _on_times(loaded, list(loaded.experiment.search.objectives)[:1])
     figure.update_traces(marker_color="var(--c0)", hovertemplate="%{y}: %{x:.3g}<extra></extra>")
     height = 120 + 34 * len(figure.data[0].y)
     yield Figure("importance", "What mattered", caption, spec(figure, height, xaxis=x))
@@ -284,8 +247,8 @@ def _objectives(loaded: Loaded) -> Iterator[Figure]:
         trace.update(hovertemplate="<br>".join(f"{_in_words(n)}: %{{{a}}}" for n, a in zip(objectives, "xyz")))  # noqa: B905
     scene = {f"{a}axis": axis(_in_words(name)) for name, a in zip(objectives, "xyz", strict=False)}
     layout = scene if len(objectives) == 2 else {"scene": scene}
-    yield Figure("objectives", "The search's objectives", "Every complete config; the best trade-offs apart (Optuna).",
-                 spec(figure, showlegend=True, **layout))  # fmt: skip
+    caption = f"Every complete config; the best trade-offs apart (Optuna).{_on_times(loaded, objectives)}"
+    yield Figure("objectives", "The search's objectives", caption, spec(figure, showlegend=True, **layout))
 
 
 # --- from the rows ------------------------------------------------------------------------------------------------
@@ -361,7 +324,8 @@ def _heat(loaded: Loaded) -> Iterator[Figure]:
     yield Figure(
         "heat",
         "Any two fields against each other",
-        "The mean, or the best, over all complete configs in a cell; ranges are cut into parts of equal counts.",
+        "The mean, or the best, over all complete configs in a cell; ranges are cut into parts of equal counts."
+        + _on_times(loaded),
         {"axes": axes, "values": values, "first": first},
     )
 
@@ -381,13 +345,8 @@ def _levels(loaded: Loaded, name: str) -> tuple[list[int | None], list[str]]:
 
 
 def _trade_offs(loaded: Loaded) -> Iterator[Figure]:
-    beside = (
-        " Trials ran side by side: their times are of a shared machine, and small differences mean nothing."
-        if loaded.side_by_side
-        else ""
-    )
     for key, title, metric, more in (
-        ("time", "Accuracy against training time", "train_time_s", beside),
+        ("time", "Accuracy against training time", "train_time_s", _on_times(loaded)),
         ("macs", "Accuracy against multiply-accumulates", "macs", " An svm's are support vectors × features."),
     ):
         found = [c for c in loaded.candidates if math.isfinite(c.value(metric)) and c.value(metric) > 0]
@@ -397,6 +356,13 @@ def _trade_offs(loaded: Loaded) -> Iterator[Figure]:
         caption = f"Every complete config; the line joins those that none beats in both.{more}"
         x = axis(_in_words(metric), **({"type": "log", "dtick": 1} if _decades(found, metric) > 1 else {}))
         yield Figure(key, title, caption, spec(figure, xaxis=x, yaxis=axis(_in_words("val_accuracy"))))
+
+
+def _on_times(loaded: Loaded, objectives: Iterable[str] = ("train_time_s",)) -> str:
+    """What has to be known of the complete configs' times, as the end of a caption; empty where they play no part."""
+    if "train_time_s" not in objectives:
+        return ""
+    return f" {loaded.times([row for c in loaded.candidates for row in c.rows])}".rstrip()
 
 
 def _decades(found: Sequence[Candidate], metric: str) -> float:
@@ -437,44 +403,6 @@ def _hover(loaded: Loaded, row: Row) -> str:
         f"{html.escape(name)}: {html.escape(label(row.config[name]))}" for name in loaded.fields if name in row.config
     )
     return f"trial {html.escape(row.id)}<br>{config}"
-
-
-def _time_line(loaded: Loaded) -> Iterator[Figure]:
-    if not loaded.attempts:
-        return
-    start = loaded.attempts[0].start
-    whole = max(attempt.end for attempt in loaded.attempts) - start
-    unit, name = (60.0, "minutes") if whole > 180 else (1.0, "seconds")
-    lanes = timeline.lanes(loaded.attempts)
-    looks = {"COMPLETE": "var(--c0)", "PRUNED": "var(--c1)", "FAIL": "var(--bad)",
-             "WAITING": "var(--c4)", "RUNNING": "var(--muted)"}  # fmt: skip
-    words = {"WAITING": "tried again later", "RUNNING": "no end known"}
-    patterns = {"FAIL": "x", "PRUNED": "/", "WAITING": "."}
-    figure = go.Figure()
-    for state in looks:
-        own = [(a, lane) for a, lane in zip(loaded.attempts, lanes, strict=True) if a.state == state]
-        if own:
-            figure.add_bar(
-                base=[(attempt.start - start) / unit for attempt, _ in own],
-                x=[(attempt.end - attempt.start) / unit for attempt, _ in own],
-                y=[lane + 1 for _, lane in own],
-                text=[f"trial {attempt.trial}, attempt {attempt.number}" for attempt, _ in own],
-                textposition="none",
-                orientation="h",
-                name=words.get(state, state),
-                marker={"color": looks[state], "pattern": {"shape": patterns.get(state, ""), "fgcolor": "var(--paper)"},
-                        "line": {"width": 0.5, "color": "var(--paper)"}},
-                hovertemplate=f"%{{text}}<br>%{{x:.1f}} {name}<extra></extra>",
-            )  # fmt: skip
-    height = 140 + 26 * (max(lanes) + 1)
-    ticks = {"tickvals": list(range(1, max(lanes) + 2)), "autorange": "reversed"}
-    yield Figure(
-        "timeline",
-        "When trials ran",
-        "A lane a trial that ran at the same time as others. The ledger has starts and ends; which worker had a trial "
-        "it does not say, so the lanes are packed from those.",
-        spec(figure, min(height, 700), barmode="overlay", xaxis=axis(name), yaxis=axis("lane", **ticks)),
-    )
 
 
 # --- several runs -------------------------------------------------------------------------------------------------

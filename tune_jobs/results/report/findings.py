@@ -177,14 +177,14 @@ def _cheaper(loaded: Loaded) -> Iterator[Finding]:
     least = min(near, key=lambda c: c.train_time_s, default=best)
     if least is best or least.train_time_s <= 0 or best.train_time_s / least.train_time_s < 1.25:
         return
-    beside = "; trials ran side by side, so their times are of a shared machine" if loaded.side_by_side else ""
+    beside = loaded.times([row for candidate in near for row in candidate.rows])
     text = (
         f"Trial {least.rows[0].id} ({_in_words(loaded, least)}) trained in {least.train_time_s:.2g} s, "
         f"{best.train_time_s / least.train_time_s:.1f} times faster than the best, for "
         f"{points(best.accuracy - least.accuracy)} points of accuracy, within the interval of {loaded.val_images:,} "
-        f"images{beside}."
+        "images."
     )
-    yield Finding("note", "A cheaper one", text)
+    yield Finding("note", "A cheaper one", f"{text} {beside}".strip())
 
 
 def _in_words(loaded: Loaded, candidate: selection.Candidate) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from tune_jobs.experiment import Experiment, check
 from tune_jobs.results import best, confirmation, ledger, selection, table
 from tune_jobs.results.confirmation import Confirmation
 from tune_jobs.results.ledger import TrialRecord
-from tune_jobs.results.report import timeline
+from tune_jobs.results.report import timeline, timing
 from tune_jobs.results.report.timeline import Attempt
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.results.selection import Candidate
@@ -81,10 +82,14 @@ class Loaded:
     def val_images(self) -> int:
         return int(self.environment["images"]["val"])
 
-    @property
+    @cached_property
     def side_by_side(self) -> bool:
-        """Whether trials ran at once, so that their times are of a shared machine."""
+        """Whether trials ran at once on one node, so that their times are of a shared machine."""
         return timeline.overlap(self.attempts)
+
+    def times(self, rows: Sequence[Row]) -> str:
+        """One sentence on whether the rows' training times compare; empty where each ran alone and on the same."""
+        return timing.sentence(rows, self.side_by_side)
 
     @cached_property
     def choice(self) -> Choice | None:

@@ -131,7 +131,7 @@
       }
       const seen = all ? found : Math.min(found, FIRST);
       card.querySelector("output").textContent =
-        found === rows.length && seen === found ? `${rows.length} trials` : `${seen} of ${found} that match, ${rows.length} in all`;
+        found === rows.length && seen === found ? `${rows.length} ${table.dataset.noun}` : `${seen} of ${found} that match, ${rows.length} in all`;
       more.hidden = seen === found;
     }
 

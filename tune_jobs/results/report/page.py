@@ -19,11 +19,14 @@ import jinja2
 
 from tune_jobs.errors import UsageError
 from tune_jobs.results.confirmation import Confirmed
-from tune_jobs.results.report import figures as drawing
-from tune_jobs.results.report import predictions
-from tune_jobs.results.report.compared import Line, lines
+from tune_jobs.results.report import benchmarked, drawing, predictions
+from tune_jobs.results.report.benchmarked import Benchmark
+from tune_jobs.results.report.cells import Cell, Column, count, duration, of_trials, percent
+from tune_jobs.results.report.compared import Line, lines, times
+from tune_jobs.results.report.drawing import Figure
 from tune_jobs.results.report.effects import effects, label, outcomes
-from tune_jobs.results.report.figures import Figure
+from tune_jobs.results.report.figures import comparison as comparison_of
+from tune_jobs.results.report.figures import figures
 from tune_jobs.results.report.findings import Finding, findings, wilson
 from tune_jobs.results.report.loaded import Loaded, load
 from tune_jobs.results.report.predictions import Predictions
@@ -33,23 +36,6 @@ from tune_jobs.results.rundir import RunDir, write_text
 from tune_jobs.results.table import Row
 
 HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of the table of trials."""
-
-    text: str
-    sort: str
-    """What it is sorted and filtered by; numbers in full."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table of trials."""
-
-    name: str
-    number: bool
 
 
 @dataclass(frozen=True)
@@ -65,44 +51,55 @@ class Section:
     columns: list[Column]
     table: list[tuple[Row, list[Cell]]]
     constant: dict[str, str]
+    times: str
+    """Whether the training times of all its trials compare; empty where they do."""
     predictions: Predictions | None
-    no_predictions: str
-    """Why there are none, or how to get them."""
+    confusions: str
+    """What images they are of; where there are none why, or how to get them."""
     published: list[Shown]
     """The published tables that its experiment does again."""
 
 
 def write(runs: Sequence[RunDir], path: Path, data_dir: Path | None = None, look: bool = True) -> None:
-    """Write the report of one run, or of several side by side.
+    """Write the report of one run, or of several side by side; a run is a search or a benchmark.
 
     `look`: whether weights that `train` wrote may be run on the test part, if that was not done before.
-    Raises UsageError where a run's files are missing or damaged.
+    Raises UsageError or ProfilingError where a run's files are missing or damaged.
     """
-    sections = [_section(f"r{index}", load(run), data_dir, look) for index, run in enumerate(runs)]
-    write_text(path, render(sections))
+    searches = [run for run in runs if not run.is_benchmark]
+    sections = [_section(f"r{index}", load(run), data_dir, look) for index, run in enumerate(searches)]
+    benchmarks = [
+        benchmarked.load(f"b{index}", run) for index, run in enumerate(run for run in runs if run.is_benchmark)
+    ]
+    write_text(path, render(sections, benchmarks))
 
 
-def render(sections: Sequence[Section]) -> str:
-    """The page as text."""
+def render(sections: Sequence[Section], benchmarks: Sequence[Benchmark] = ()) -> str:
+    """The page as text; benchmarks after the searches."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters |= {"percent": percent, "duration": duration, "count": count}
     several = [(section.name, section.loaded) for section in sections]
-    comparison = drawing.comparison(several) if len(sections) > 1 else None
+    comparison = comparison_of(several) if len(sections) > 1 else None
     specs = {f"{section.key}-{figure.key}": figure.spec for section in sections for figure in section.figures}
     for section in sections:
         if section.predictions is not None:
             specs[f"{section.key}-confusion"] = _confusion(section.predictions)
+    for benchmark in benchmarks:
+        if benchmark.figure is not None:
+            specs[f"{benchmark.key}-{benchmark.figure.key}"] = benchmark.figure.spec
     if comparison is not None:
         specs[comparison.key] = comparison.spec
     compared: list[Line] = lines(several) if comparison else []
     return environment.get_template("page.html.j2").render(
-        title=" · ".join(section.name for section in sections),
+        title=" · ".join([section.name for section in sections] + [benchmark.run.name for benchmark in benchmarks]),
         sections=sections,
+        benchmarks=benchmarks,
         comparison=comparison,
         compared=compared,
+        compared_times=times([section.loaded for section in sections]),
         specs=specs,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         style=(HERE / "page.css").read_text(encoding="utf-8"),
@@ -113,47 +110,22 @@ def render(sections: Sequence[Section]) -> str:
     )
 
 
-def percent(value: float) -> str:
-    """A share from 0 to 1; a dash where there is none."""
-    return "–" if math.isnan(value) else f"{100 * value:.2f}%"
-
-
-def duration(seconds: float | None) -> str:
-    """As a person says it."""
-    if seconds is None or math.isnan(seconds):
-        return "–"
-    if seconds < 100:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def count(value: float | None) -> str:
-    """A large number, to three digits; a dash where there is none."""
-    if value is None or math.isnan(value):
-        return "–"
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {letter}"
-    return f"{value:g}"
-
-
 def _section(key: str, loaded: Loaded, data_dir: Path | None, look: bool) -> Section:
-    found, none = _predictions(loaded, data_dir, look)
-    columns, table = _table(loaded)
+    found, words = _predictions(loaded, data_dir, look)
+    columns, table = of_trials(loaded)
     return Section(
         key=key,
         name=loaded.run.name,
         loaded=loaded,
         headline=_headline(loaded),
         findings=findings(loaded),
-        figures=drawing.figures(loaded, effects(loaded, outcomes(loaded))),
+        figures=figures(loaded, effects(loaded, outcomes(loaded))),
         columns=columns,
         table=table,
         constant=_constant(loaded),
+        times=loaded.times(loaded.rows),
         predictions=found,
-        no_predictions=none,
+        confusions=words,
         published=[shown(beside_table(name, [loaded])) for name in loaded.experiment.published],
     )
 
@@ -213,69 +185,27 @@ def _constant(loaded: Loaded) -> dict[str, str]:
     return found
 
 
-def _table(loaded: Loaded) -> tuple[list[Column], list[tuple[Row, list[Cell]]]]:
-    """Best first; what is not COMPLETE at the end."""
-    values = {name: [row.config.get(name) for row in loaded.rows] for name in loaded.fields}
-    columns = [Column("trial", False), Column("state", False), Column("val %", True), Column("test %", True)]
-    columns += [Column(name, all(v is None or type(v) in (int, float) for v in values[name])) for name in loaded.fields]
-    if any(row.fold for row in loaded.rows):
-        columns.append(Column("seed", True))
-    names = ("best epoch", "epochs", "train s", "params", "MACs")
-    columns += [Column(name, True) for name in names]
-    if any(row.reason for row in loaded.rows):
-        columns.append(Column("reason", False))
-    ordered = sorted(loaded.rows, key=lambda row: (row.state != "COMPLETE", -_or_less(row.val_accuracy), row.id))
-    return columns, [(row, [_cell(row, column.name) for column in columns]) for row in ordered]
-
-
-def _or_less(value: float) -> float:
-    return -1.0 if math.isnan(value) else value
-
-
-def _cell(row: Row, column: str) -> Cell:
-    match column:
-        case "trial":
-            return Cell(row.id + (" ★" if row.pareto else ""), row.id)
-        case "state":
-            return Cell(row.state, row.state)
-        case "val %" | "test %":
-            return _number(100 * (row.val_accuracy if column == "val %" else row.test_accuracy))
-        case "train s":
-            return _number(row.train_time_s)
-        case "params" | "MACs":
-            cost = row.params if column == "params" else row.macs
-            return Cell(count(cost), "" if cost is None else str(cost))
-        case "reason":
-            text = f"{row.failure}: {row.reason}" if row.failure else row.reason or ""
-            return Cell(text, text)
-    known = {"best epoch": row.best_epoch, "epochs": row.epochs, "seed": row.seed}
-    value = known[column] if column in known else row.config.get(column)
-    return Cell("–", "") if value is None else Cell(label(value), str(value))
-
-
-def _number(value: float) -> Cell:
-    return Cell("–", "") if math.isnan(value) else Cell(f"{value:.2f}", repr(value))
-
-
 def _predictions(loaded: Loaded, data_dir: Path | None, look: bool) -> tuple[Predictions | None, str]:
     from datasets import DataError
     from models import ModelError
 
-    weights = loaded.run.best.with_suffix(".safetensors")
+    weights = loaded.run.best_model
     train, report = (
         shlex.join(["python", "-m", "tune_jobs", *words])
         for words in (["train", str(loaded.run.best)], ["report", str(loaded.run.path)])
     )
-    how = f"Its weights are not here. To see what it confuses: {train}, then {report}."
     try:
         found = predictions.look(loaded.run, data_dir) if look else predictions.known(loaded.run)
     except (DataError, ModelError, UsageError) as error:
         return None, f"{weights.name} is here, but: {error}"
-    if found is None and weights.exists():
-        how = how.replace(
-            "Its weights are not here.", f"{weights.name} is of another config, or was not looked at yet."
-        )
-    return found, how
+    if found is None:
+        why = "is of another config, or was not looked at yet" if weights.exists() else "is not here"
+        again = f"{report}, or first {train}" if weights.exists() else f"{train}, then {report}"
+        return None, f"{weights.name} {why}. To see what it confuses: {again}."
+    what = f"Its {found.of:,} test images"
+    if not found.whole:
+        what = f"{len(found.numbers):,} of its {found.of:,} test images, drawn at random; {report} looks at all"
+    return found, f"{what}: how many of each class it named what. Nothing was chosen by them."
 
 
 def _confusion(found: Predictions) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the best model says of each test image, from the weights that `train` wrote.
+"""What the best model says of test images, from the weights that the search kept or `train` wrote.
 
 The weights are run once; what they say is kept beside them, so that later reports need neither the data nor PyTorch's
 time.  Nothing is trained here.
@@ -23,26 +23,43 @@ from tune_jobs.results.rundir import RunDir, replacing
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from datasets import Splits
+
 MOST_CONFUSED = 24
 """Images shown."""
+GLANCE_MACS = 10e9
+"""Multiply-accumulates that a glance may cost: 1 to 3 seconds of CPU time for our models, shared by the cores."""
+FEWEST = 100
+"""Images that a glance is worth."""
 Array = np.ndarray[Any, Any]
+_ARRAYS = ("numbers", "labels", "predicted", "shown", "sureness", "images")
+_KEPT = (*_ARRAYS, "weights", "classes", "of")
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of one model, on the test part."""
+    """Of one model, on the test part or some of it."""
 
     classes: list[str]
+    of: int
+    """How many images the test part has."""
+    numbers: Array
+    """int64, N: which of them were looked at, ascending."""
     labels: Array
     """int64, N."""
     predicted: Array
     """int64, N."""
     shown: Array
-    """int64: numbers of wrongly named images, the surest mistakes first; at most MOST_CONFUSED."""
+    """int64: places in `numbers` of wrongly named images, the surest mistakes first; at most MOST_CONFUSED."""
     sureness: Array
     """float64, of those: the probability of the wrong class less that of the right one (of an svm, votes)."""
     images: Array
     """uint8 M×C×H×W, those shown."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the test part was looked at."""
+        return len(self.numbers) == self.of
 
     def matrix(self) -> Array:
         """Counts, true class × named class."""
@@ -52,33 +69,55 @@ class Predictions:
 
 def known(run: RunDir) -> Predictions | None:
     """What is kept of an earlier look, if it is of the weights that are there now."""
-    path, weights = _kept(run), run.best.with_suffix(".safetensors")
-    if not path.exists() or not weights.exists() or not _is_of(run, weights):
+    path, weights = _kept(run), run.best_model
+    if not path.is_file() or not weights.exists() or not _is_of(run, weights):
         return None
     with np.load(path, allow_pickle=False) as kept:
-        if str(kept["weights"]) != _digest(weights):
-            return None
-        fields = {name: kept[name] for name in ("labels", "predicted", "shown", "sureness", "images")}
-        return Predictions(classes=[str(name) for name in kept["classes"]], **fields)
+        if not set(_KEPT) <= set(kept.files) or str(kept["weights"]) != _digest(weights):
+            return None  # of an earlier version, or of other weights
+        fields = {name: kept[name] for name in _ARRAYS}
+        return Predictions(classes=[str(name) for name in kept["classes"]], of=int(kept["of"]), **fields)
 
 
 def look(run: RunDir, data_dir: Path | None) -> Predictions | None:
-    """As `known`; else the weights are run on the test part, and what they say is kept.
+    """As `known`, of the whole test part; else the weights are run on it, and what they say is kept.
 
     None where there are no weights, or they are of another config than best.yaml's.  Raises DataError where the data
-    cannot be had, UsageError where they are other data.
+    cannot be had, UsageError where they are other data or what is kept cannot be put on the run's object store.
     """
-    weights = run.best.with_suffix(".safetensors")
-    if (found := known(run)) is not None:
+    from datasets import load_splits
+
+    found = known(run)
+    if found is not None and found.whole:
         return found
-    if not weights.exists() or not _is_of(run, weights):
+    if not run.best_model.exists() or not _is_of(run, run.best_model):
         return None
-    found = _run(run, weights, data_dir)
+    return _look(run, load_splits(best.load(run.best).dataset, data_dir), None)
+
+
+def glance(run: RunDir, splits: Splits, macs: int | None) -> Predictions | None:
+    """As `look`, at no more test images than GLANCE_MACS allow; `splits` are the data of the run.
+
+    `macs`: of the model for one image; None where they are not known.  The images are drawn once for all, since a test
+    part may be in an order of its own.  None, too, where FEWEST would take too long.  Raises UsageError as `look`.
+    """
+    found = known(run)
+    if found is not None:
+        return found
+    if not run.best_model.exists() or not _is_of(run, run.best_model):
+        return None
+    most = int(GLANCE_MACS / macs) if macs else 0
+    return _look(run, splits, most) if most >= min(FEWEST, len(splits.test)) else None
+
+
+def _look(run: RunDir, splits: Splits, most: int | None) -> Predictions:
+    found = _run(run, splits, most)
     with replacing(_kept(run)) as temporary, temporary.open("wb") as file:
+        arrays = {name: getattr(found, name) for name in _ARRAYS}
         np.savez_compressed(
-            file, weights=_digest(weights), classes=np.array(found.classes), labels=found.labels,
-            predicted=found.predicted, shown=found.shown, sureness=found.sureness, images=found.images,
-        )  # fmt: skip
+            file, weights=_digest(run.best_model), classes=np.array(found.classes), of=found.of, **arrays
+        )
+    run.publish(_kept(run))
     return found
 
 
@@ -116,30 +155,35 @@ def _header(path: Path) -> dict[str, str]:
     return metadata
 
 
-def _run(run: RunDir, path: Path, data_dir: Path | None) -> Predictions:
+def _run(run: RunDir, splits: Splits, most: int | None) -> Predictions:
     import torch
 
-    from datasets import load_splits
     from datasets.transforms import Transform
 
-    config = best.load(run.best)
-    splits = load_splits(config.dataset, data_dir)
-    if config.data_sha256 not in (None, splits.sha256):
+    if best.load(run.best).data_sha256 not in (None, splits.sha256):
         raise UsageError("these are not the images that the config was chosen on")
+    of = len(splits.test)
+    numbers = torch.arange(of)
+    if most is not None and most < of:
+        numbers = torch.randperm(of, generator=torch.Generator().manual_seed(0))[:most].sort().values
+    images, labels = splits.test.images[numbers], splits.test.labels[numbers]
     transform = Transform.of(splits, torch.device("cpu"))
-    scores = torch.cat([_scores(path, len(splits.classes), transform(part)) for part in splits.test.images.split(500)])
-    labels, predicted = splits.test.labels, scores.argmax(1)
+    weights, classes = run.best_model, len(splits.classes)
+    scores = torch.cat([_scores(weights, classes, transform(part)) for part in images.split(500)])
+    predicted = scores.argmax(1)
     rows = torch.arange(len(labels))
     sure = scores[rows, predicted] - scores[rows, labels]
     wrong = (predicted != labels).nonzero().flatten()
     shown = wrong[sure[wrong].argsort(descending=True, stable=True)][:MOST_CONFUSED]
     return Predictions(
         classes=list(splits.classes),
+        of=of,
+        numbers=numbers.numpy(),
         labels=labels.numpy(),
         predicted=predicted.numpy(),
         shown=shown.numpy(),
         sureness=sure[shown].double().numpy(),
-        images=splits.test.images[shown].numpy(),
+        images=images[shown].numpy(),
     )
 
 

@@ -7,28 +7,40 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from profiling import rows
+from tune_jobs.errors import UsageError
 from tune_jobs.results import table
-from tune_jobs.results.report import published
-from tune_jobs.results.report.compared import lines
+from tune_jobs.results.report import benchmarked, published
+from tune_jobs.results.report.benchmarked import Benchmark
+from tune_jobs.results.report.compared import lines, times
 from tune_jobs.results.report.effects import label
 from tune_jobs.results.report.findings import findings, wilson
 from tune_jobs.results.report.loaded import Loaded, load
-from tune_jobs.results.report.published_table import shown
+from tune_jobs.results.report.published_table import Shown, shown
 from tune_jobs.results.rundir import RunDir
 
 
 def markdown(runs: Sequence[RunDir]) -> str:
-    """Tables and findings of each run."""
-    loaded = [load(run) for run in runs]
+    """Tables and findings of each run; benchmarks after the searches."""
+    searches, benchmarks = _parted(runs)
+    loaded = [load(run) for run in searches]
     parts = [_comparison(loaded)] if len(loaded) > 1 else []
-    return "\n\n".join(parts + [_run(each) for each in loaded]) + "\n"
+    parts += [_run(each) for each in loaded] + [_benchmark(each) for each in benchmarks]
+    return "\n\n".join(parts) + "\n"
 
 
 def csv(runs: Sequence[RunDir]) -> str:
-    """The rows of all runs, with the name of the run before each."""
+    """The rows of all runs, with the name of the run before each.
+
+    Raises UsageError for searches and benchmarks together, whose rows have no column in common.
+    """
+    searches, benchmarks = _parted(runs)
+    if searches and benchmarks:
+        raise UsageError("--format csv: the rows of searches and of benchmarks are no one table; ask for each alone")
     frames = []
-    for run in runs:
-        data = table.frame(load(run).rows)
+    for run, data in [(run, table.frame(load(run).rows)) for run in searches] + [
+        (benchmark.run, rows.frame(benchmark.rows)) for benchmark in benchmarks
+    ]:
         data.insert(0, "run", run.name)
         frames.append(data)
     with_rows = [frame for frame in frames if len(frame)] or frames[:1]
@@ -38,14 +50,46 @@ def csv(runs: Sequence[RunDir]) -> str:
 
 def beside_published(runs: Sequence[RunDir]) -> str:
     """Published tables with our figures in every cell.  Raises UsageError where the runs have no cell of any."""
-    tables = published.beside([load(run) for run in runs])
+    searches, benchmarks = _parted(runs)
     parts = []
+    for benchmark in benchmarks:
+        if benchmark.published is None:
+            raise UsageError(f"--published: no row of benchmark {benchmark.run.name} is one of a published table")
+        parts += [f"## {_escaped(benchmark.run.name)}", _shown(benchmark.published)]
+    if not searches:
+        return "\n\n".join(parts) + "\n"
+    tables = published.beside([load(run) for run in searches])
     for each in map(shown, tables):
-        notes = "\n".join(f"- {_escaped(note)}" for note in each.notes)
-        parts += [f"## {_escaped(each.title)}", _table(each.words, each.numbers, each.rows), notes]
+        parts += [f"## {_escaped(each.title)}", _shown(each)]
     if missing := published.not_run(tables):
         parts.append(f"Published, and none of its cells here (cells): {_escaped(', '.join(missing))}.")
     return "\n\n".join(parts) + "\n"
+
+
+def _parted(runs: Sequence[RunDir]) -> tuple[list[RunDir], list[Benchmark]]:
+    """The searches, and the benchmarks read."""
+    benchmarks = [benchmarked.load(run.name, run) for run in runs if run.is_benchmark]
+    return [run for run in runs if not run.is_benchmark], benchmarks
+
+
+def _shown(each: Shown) -> str:
+    notes = "\n".join(f"- {_escaped(note)}" for note in each.notes)
+    return f"{_table(each.words, each.numbers, each.rows)}\n\n{notes}"
+
+
+def _benchmark(found: Benchmark) -> str:
+    words = [column.name for column in found.columns if not column.number]
+    numbers = [column.name for column in found.columns if column.number]
+    cells = []
+    for _, row in found.table:
+        texts = dict(zip([column.name for column in found.columns], [cell.text for cell in row], strict=True))
+        cells.append([texts[name] for name in (*words, *numbers)])
+    parts = [f"# {_escaped(found.run.name)}", *([_escaped(found.figure.caption)] if found.figure else [])]
+    parts.append(_table(words, numbers, cells))
+    if found.findings:
+        told = [f"- **{_escaped(finding.lead)}.** {_escaped(finding.text)}" for finding in found.findings]
+        parts += ["## What the rows say", "\n".join(told)]
+    return "\n\n".join(parts)
 
 
 def _run(loaded: Loaded) -> str:
@@ -98,8 +142,8 @@ def _trials(loaded: Loaded) -> str:
         ]
         for row in ordered
     ]
-    note = "\n\nTimes are of trials that ran side by side." if loaded.side_by_side else ""
-    return _table(heads, numbers, cells) + note
+    note = loaded.times(loaded.rows)
+    return _table(heads, numbers, cells) + (f"\n\n{_escaped(note)}" if note else "")
 
 
 def _confirmed(loaded: Loaded) -> str:
@@ -119,7 +163,13 @@ def _comparison(loaded: Sequence[Loaded]) -> str:
     for line in lines([(each.run.name, each) for each in loaded]):
         numbers = [_fixed(100 * line.accuracy), _fixed(100 * line.test_accuracy), _fixed(line.train_time_s)]
         cells.append([line.name, line.verdict or "–", str(line.trials), *numbers])
-    return "# Runs\n\n" + _table(["run", "against the first"], ["trials", "best val %", "test %", "training s"], cells)
+    note = times(loaded)
+    head = ["run", "against the first"]
+    return (
+        "# Runs\n\n"
+        + _table(head, ["trials", "best val %", "test %", "training s"], cells)
+        + (f"\n\n{_escaped(note)}" if note else "")
+    )
 
 
 def _table(words: Sequence[str], numbers: Sequence[str], cells: Iterable[Sequence[str]]) -> str:

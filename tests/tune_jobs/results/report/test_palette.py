@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from colorspacious import cspace_convert
 
-from tune_jobs.results.report import figures, page
+from tune_jobs.results.report import drawing, page
 
 CSS = (Path(page.__file__).parent / "page.css").read_text()
 BLOCKS = CSS.split("/* One")[1].split("@media")[:2]
@@ -37,7 +37,7 @@ def contrast(one: str, other: str) -> float:
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 @pytest.mark.parametrize("deficiency", [None, "protanomaly", "deuteranomaly", "tritanomaly"])
 def test_groups_are_told_apart(theme: dict[str, str], deficiency: str | None) -> None:
-    colours = [rgb(theme[f"c{index}"]) for index in range(figures.COLOURS)]
+    colours = [rgb(theme[f"c{index}"]) for index in range(drawing.COLOURS)]
     if deficiency is not None:
         seen = {"name": "sRGB1+CVD", "cvd_type": deficiency, "severity": 100}
         colours = [np.clip(cspace_convert(colour, seen, "sRGB1"), 0, 1) for colour in colours]

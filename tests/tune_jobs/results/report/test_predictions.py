@@ -14,9 +14,10 @@ from datasets.transforms import Transform
 from models import TrainConfig, weights
 from models.training import fit
 from tests.tune_jobs.results.report.conftest import MakeRun
+from tune_jobs.errors import UsageError
 from tune_jobs.results import best
-from tune_jobs.results.report import predictions
-from tune_jobs.results.report.predictions import MOST_CONFUSED
+from tune_jobs.results.report import page, predictions
+from tune_jobs.results.report.predictions import FEWEST, GLANCE_MACS, MOST_CONFUSED
 from tune_jobs.results.rundir import RunDir
 
 DIGITS = {"name": "digits", "limit": 400}
@@ -71,6 +72,62 @@ def test_known_is_of_the_weights_that_are_there(make_run: MakeRun) -> None:
     path = run.best.with_suffix(".safetensors")
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
     assert predictions.known(run) is None
+
+
+def test_glance_takes_as_many_images_as_are_cheap_and_a_look_takes_all(make_run: MakeRun) -> None:
+    run, *_ = trained(make_run, {"model": "mlp", "epochs": 1, "lr": 0.01, "seed": 1})
+    splits = load_splits(DatasetConfig(**DIGITS))
+    of = len(splits.test)
+    few = min(FEWEST, of) - 1
+    assert predictions.glance(run, splits, int(GLANCE_MACS / (few + 0.5))) is None  # too dear: fewer are not worth it
+    assert predictions.glance(run, splits, None) is None
+    assert predictions.known(run) is None
+    part = predictions._look(run, splits, 30)
+    assert (part.of, len(part.numbers), part.whole) == (of, 30, False)
+    assert (np.diff(part.numbers) > 0).all()
+    assert (part.labels == splits.test.labels[torch.from_numpy(part.numbers)].numpy()).all()
+    assert part.matrix().sum() == 30
+    shown = torch.from_numpy(part.numbers[part.shown])
+    assert (part.images == splits.test.images[shown].numpy()).all()
+
+    again = predictions.glance(run, splits, None)  # what is kept costs nothing
+    assert again is not None
+    assert (again.numbers == part.numbers).all()
+    page.write([run], run.report, look=False)
+    assert f"30 of its {of} test images, drawn at random; python -m tune_jobs report {run.path} looks at all" in (
+        run.report.read_text()
+    )
+
+    found = predictions.look(run, None)
+    assert found is not None
+    assert found.whole
+    assert (found.predicted[part.numbers] == part.predicted).all()
+    known = predictions.glance(run, splits, None)
+    assert known is not None
+    assert known.whole
+
+
+def test_glance_at_a_cheap_model_takes_all(make_run: MakeRun) -> None:
+    run, accuracy, _ = trained(make_run, {"model": "mlp", "epochs": 1, "lr": 0.01, "seed": 1})
+    found = predictions.glance(run, load_splits(DatasetConfig(**DIGITS)), 1000)
+    assert found is not None
+    assert found.whole
+    assert found.matrix().trace() / found.matrix().sum() == pytest.approx(accuracy)
+    run.best.with_suffix(".predictions.npz").unlink()
+    others = load_splits(DatasetConfig(**DIGITS | {"split_seed": 5}))
+    with pytest.raises(UsageError, match="not the images"):
+        predictions.glance(run, others, 1000)
+
+
+def test_kept_of_an_earlier_version_is_looked_at_again(make_run: MakeRun) -> None:
+    run, *_ = trained(make_run, {"model": "mlp", "epochs": 1, "lr": 0.01, "seed": 1})
+    assert predictions.look(run, None) is not None
+    path = run.best.with_suffix(".predictions.npz")
+    with np.load(path) as kept:
+        fields = {name: kept[name] for name in kept.files if name not in ("of", "numbers")}
+    np.savez_compressed(path, **fields)
+    assert predictions.known(run) is None
+    assert predictions.look(run, None) is not None
 
 
 def test_weights_of_another_config_are_not_looked_at(make_run: MakeRun) -> None:

@@ -1,0 +1,110 @@
+"""The tables of the page that a person sorts and filters, and numbers as the page says them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tune_jobs.results.report.effects import label
+from tune_jobs.results.report.loaded import Loaded
+from tune_jobs.results.table import Row
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the table of trials."""
+
+    text: str
+    sort: str
+    """What it is sorted and filtered by; numbers in full."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table of trials."""
+
+    name: str
+    number: bool
+
+
+def percent(value: float) -> str:
+    """A share from 0 to 1; a dash where there is none."""
+    return "–" if math.isnan(value) else f"{100 * value:.2f}%"
+
+
+def duration(seconds: float | None) -> str:
+    """As a person says it."""
+    if seconds is None or math.isnan(seconds):
+        return "–"
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def count(value: float | None) -> str:
+    """A large number, to three digits; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:g}"
+
+
+def of_trials(loaded: Loaded) -> tuple[list[Column], list[tuple[Row, list[Cell]]]]:
+    """Best first; what is not COMPLETE at the end.
+
+    With how many others a trial ran, and on what, is there where that matters or differs.
+    """
+    values = {name: [row.config.get(name) for row in loaded.rows] for name in loaded.fields}
+    columns = [Column("trial", False), Column("state", False), Column("val %", True), Column("test %", True)]
+    columns += [Column(name, all(v is None or type(v) in (int, float) for v in values[name])) for name in loaded.fields]
+    if any(row.fold for row in loaded.rows):
+        columns.append(Column("seed", True))
+    names = ("best epoch", "epochs", "train s", "params", "MACs")
+    columns += [Column(name, True) for name in names]
+    if any(row.shared_with >= 0.05 for row in loaded.rows):
+        columns.append(Column("beside", True))
+    if len({(row.node, row.device) for row in loaded.rows if row.device}) > 1:
+        columns.append(Column("on", False))
+    if any(row.reason for row in loaded.rows):
+        columns.append(Column("reason", False))
+    ordered = sorted(loaded.rows, key=lambda row: (row.state != "COMPLETE", -_or_less(row.val_accuracy), row.id))
+    return columns, [(row, [_cell(row, column.name) for column in columns]) for row in ordered]
+
+
+def _or_less(value: float) -> float:
+    return -1.0 if math.isnan(value) else value
+
+
+def _cell(row: Row, column: str) -> Cell:
+    match column:
+        case "trial":
+            return Cell(row.id + (" ★" if row.pareto else ""), row.id)
+        case "state":
+            return Cell(row.state, row.state)
+        case "val %" | "test %":
+            return number(100 * (row.val_accuracy if column == "val %" else row.test_accuracy))
+        case "train s":
+            return number(row.train_time_s)
+        case "params" | "MACs":
+            cost = row.params if column == "params" else row.macs
+            return Cell(count(cost), "" if cost is None else str(cost))
+        case "beside":
+            return number(row.shared_with, 1)
+        case "on":
+            text = " ".join(filter(None, (row.device, row.node))) or "–"
+            return Cell(text, text)
+        case "reason":
+            text = f"{row.failure}: {row.reason}" if row.failure else row.reason or ""
+            return Cell(text, text)
+    known = {"best epoch": row.best_epoch, "epochs": row.epochs, "seed": row.seed}
+    value = known[column] if column in known else row.config.get(column)
+    return Cell("–", "") if value is None else Cell(label(value), str(value))
+
+
+def number(value: float, digits: int = 2) -> Cell:
+    """A dash where there is none."""
+    return Cell("–", "") if math.isnan(value) else Cell(f"{value:,.{digits}f}", repr(value))

@@ -1,0 +1,50 @@
+"""Whether training times compare: said wherever the report ranks by them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tune_jobs.results import selection
+from tune_jobs.results.table import Row
+
+
+def sentence(rows: Sequence[Row], side_by_side: bool) -> str:
+    """On the times of these rows; empty where each ran alone, on the same node and kind of device.
+
+    `side_by_side`: whether the ledger's times show trials at once, which is all that one of an earlier version knows.
+    """
+    timed = [row for row in rows if not math.isnan(row.train_time_s)]
+    if len(timed) < 2:
+        return ""
+    shared, others = _shared(timed, side_by_side), _places(timed)
+    if not shared and not others:
+        return ""
+    return " ".join(filter(None, ["Times are of trials that ran", shared, f"on {others}" if others else ""])) + (
+        ": small differences mean nothing." if _alike(timed) and not others else ": they do not quite compare."
+    )
+
+
+def _alike(rows: Sequence[Row]) -> bool:
+    least, most = selection.company(rows)
+    return not most - least >= selection.ALIKE
+
+
+def _shared(rows: Sequence[Row], side_by_side: bool) -> str:
+    least, most = selection.company(rows)
+    if math.isnan(most):
+        return "side by side, beside how many is not known" if side_by_side else ""
+    silent = sum(math.isnan(row.shared_with) for row in rows)
+    unknown = f" ({silent} do not say)" if silent else ""
+    if not _alike(rows):
+        return f"beside {least:.1f} to {most:.1f} others{unknown}"
+    return f"side by side, each beside about {most:.1f} others{unknown}" if most >= selection.ALIKE else ""
+
+
+def _places(rows: Sequence[Row]) -> str:
+    """The kinds of device, or the number of nodes, where there are several."""
+    devices = sorted({row.device.partition(":")[0] for row in rows if row.device})
+    nodes = {row.node for row in rows if row.node}
+    parts = [" and ".join(devices)] if len(devices) > 1 else []
+    parts += [f"{len(nodes)} nodes"] if len(nodes) > 1 else []
+    return ", ".join(parts)
