@@ -1,0 +1,159 @@
+"""What the subcommands share: their options, exit codes, and how a mistake is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from datasets import Splits
+    from tune_jobs.experiment import Experiment
+    from tune_jobs.results.rundir import RunDir
+    from tune_jobs.storage import Store
+
+
+class Exit(IntEnum):
+    """Exit codes of every subcommand."""
+
+    DONE = 0
+    WRONG = 2
+    """A wrong experiment, config, path or a request that no node can serve; no trial was started."""
+    NO_USABLE_TRIAL = 3
+    INTERRUPTED = 4
+    """Interrupted; the same command takes it up again."""
+
+
+Set = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=V[,V...]",
+        help="Change the file for this call: a training field (lr=1e-3 fixes it, lr=1e-3,1e-4 makes a grid axis) or "
+        "another key by its path (dataset.limit=4000).  May be given several times.",
+    ),
+]
+Storage = Annotated[
+    str,
+    typer.Option(
+        "--storage",
+        envvar="TUNE_JOBS_STORAGE",
+        help="Directory in which each run has a directory of its name; or s3://bucket/folder, gs://bucket/folder.",
+    ),
+]
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="Name of a run under the storage, or its run directory or URI.")
+]
+Experiments = Annotated[
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT", help="Path of an experiment file, or the name of one that ships (`presets` lists them)."
+    ),
+]
+Name = Annotated[
+    str | None,
+    typer.Option(help="Name of the run and of its directory under the storage.  [default: the experiment's]"),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        envvar="TUNE_JOBS_DATA",
+        help="Folder with your data: IDX files of MNIST or FashionMNIST (gzipped or not, flat or in torchvision's "
+        "layout), and what a relative dataset.path is looked for in.  digits is bundled; the other two are "
+        "downloaded where they are not found.",
+    ),
+]
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick",
+        help="Scaled down to at most 4,000 images and a fifth of the epochs, to see whether it runs.  The run is "
+        "NAME-quick, and its report says so.",
+    ),
+]
+DEFAULT_STORAGE = "~/ray_results"
+
+
+def asked_for(experiment: str, overrides: list[str], quick: bool, data_dir: Path | None) -> Experiment:
+    """The experiment of a file or of a name that ships, changed by --set and --quick.  Raises UsageError."""
+    from tune_jobs import experiment as experiments
+
+    asked = experiments.load(experiment, overrides)
+    if not quick:
+        return asked
+    from tune_jobs.quick import scaled_down
+
+    return scaled_down(asked, data_folder(data_dir))
+
+
+def glance(run_dir: RunDir, splits: Splits, macs: int | None) -> None:
+    """What the best config's weights confuse, for the report of a search; a fault in it is told, and costs no more."""
+    from tune_jobs.console import console, say
+    from tune_jobs.results.report import predictions
+
+    try:
+        predictions.glance(run_dir, splits, macs)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the search's result and exit code stand
+        say(console(stderr=True), f"the report has no confusion matrix ({type(error).__name__}: {error})")
+
+
+def write_report(run_dir: RunDir) -> None:
+    """report.html at the end of a command whose result is on disk already: a fault in it is told, and costs no more."""
+    from tune_jobs.console import console, say
+    from tune_jobs.results.report import page
+
+    try:
+        page.write([run_dir], run_dir.report, look=False)
+        run_dir.publish(run_dir.report)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the search's result and exit code stand
+        say(console(stderr=True), f"no report was written ({type(error).__name__}: {error})")
+    else:
+        say(console(), f"report: {run_dir.shown(run_dir.report)}")
+
+
+def storage_at(given: str) -> Path | Store:
+    """What --storage means.  Raises UsageError."""
+    from tune_jobs.storage import parse
+
+    return parse(given)
+
+
+def data_folder(given: Path | None) -> Path | None:
+    """What --data-dir means."""
+    return None if given is None else given.expanduser().absolute()
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """A person's mistake becomes one line on stderr and exit code 2; a fault of ours keeps its traceback."""
+    from tune_jobs.errors import UsageError
+
+    try:
+        yield
+    except UsageError as error:
+        fail(str(error), Exit.WRONG)
+    except ValueError as error:
+        from datasets import DataError
+        from models import ModelError
+        from profiling import ProfilingError
+
+        if not isinstance(error, DataError | ModelError | ProfilingError):
+            raise
+        fail(str(error), Exit.WRONG)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        fail(f"{error.filename}: {error.strerror}", Exit.WRONG)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command starts again from what is done", Exit.INTERRUPTED)
+
+
+def fail(line: str, code: Exit) -> NoReturn:
+    """End the command with one line on stderr."""
+    typer.echo("error: " + " ".join(line.split()), err=True)
+    raise typer.Exit(code)

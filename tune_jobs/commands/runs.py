@@ -1,0 +1,214 @@
+"""Subcommands that take a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tune_jobs.commands.common import (
+    DEFAULT_STORAGE,
+    DataDir,
+    Exit,
+    Run,
+    Storage,
+    data_folder,
+    fail,
+    one_line_errors,
+    storage_at,
+    write_report,
+)
+
+
+def status(
+    run: Run,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Stay and show the trials as they go, until the search ends; Ctrl-C leaves it."),
+    ] = False,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Show a run's trials and how far it is, also while it runs.
+
+    It reads the run directory alone: from another terminal, or any machine that sees the storage.
+    """
+    with one_line_errors():
+        from collections import Counter
+
+        from tune_jobs.console import console, say, trials_table
+        from tune_jobs.results import ledger, rundir, table
+
+        run_dir = rundir.find(run, storage_at(storage))
+        out = console()
+        if follow:
+            from tune_jobs.follow import watch
+
+            watch(run_dir, out)
+        rows = table.rows(ledger.read(run_dir.ledger).values())
+        states = Counter(row.state for row in rows)
+        out.print(trials_table(rows))
+        counts = ", ".join(f"{count} {state}" for state, count in states.items())
+        finished = sum(row.finished for row in rows)
+        say(out, f"run {run_dir.name}: {finished} of {len(rows)} trials finished ({counts}); {run_dir}")
+        if finished < len(rows) and not run_dir.is_running():
+            say(out, "no process runs it now; the search command that began it takes it up again")
+
+
+def export(
+    run: Run,
+    rule: Annotated[
+        str,
+        typer.Option(
+            help="best: highest validation accuracy.  cheapest: least training time, or smallest: fewest "
+            "multiply-accumulates, among the configs near the best one: see --within."
+        ),
+    ] = "best",
+    within: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=100,
+            help="For cheapest and smallest: so many percentage points below the best accuracy count as near.  "
+            "[default: half the interval of a confirmed run's best; else it must be given]",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write.  [default: best.yaml in the run directory]")
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Write the best config of a run as a file that `train` runs.
+
+    A search writes best.yaml itself, by rule best; this chooses by another rule, or writes elsewhere.  Of a run with
+    several objectives, the configs of its Pareto front are written besides, a file each.
+    """
+    with one_line_errors():
+        from tune_jobs import experiment as experiments
+        from tune_jobs import yaml
+        from tune_jobs.console import console, say
+        from tune_jobs.results import best, confirmation, ledger, rundir, selection, table
+
+        run_dir = rundir.find(run, storage_at(storage))
+        experiment = experiments.check(yaml.read(run_dir.experiment))
+        rows = selection.with_front(table.rows(ledger.read(run_dir.ledger).values()), experiment.search.objectives)
+        best.check_rule(rule)
+        if not selection.candidates(rows):
+            fail(f"run {run_dir.name}: no usable trial: none is COMPLETE with an accuracy", Exit.NO_USABLE_TRIAL)
+        near = confirmation.half_width(run_dir.confirmation) if within is None else within / 100
+        row, reason = best.choose(rows, rule, near)
+        path = output or run_dir.best
+        best.write(run_dir, experiment, row, rule, reason, path)
+        out = console()
+        say(out, f"trial {row.id} ({reason}) written to {run_dir.shown(path)}")
+        if front := best.write_front(run_dir, experiment, rows):
+            where = run_dir.shown(front[0].parent)
+            say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {where}")
+
+
+def confirm(
+    run: Run,
+    top: Annotated[int, typer.Option(min=1, help="How many of the best configs are trained again.")] = 3,
+    seeds: Annotated[int, typer.Option(min=2, help="Fresh training seeds for each.")] = 5,
+    splits: Annotated[bool, typer.Option("--splits", help="With each seed also split the images afresh.")] = False,
+    together: Annotated[
+        bool,
+        typer.Option(
+            "--together", help="Trials side by side instead of one at a time: sooner done, but times do not compare."
+        ),
+    ] = False,
+    storage: Storage = DEFAULT_STORAGE,
+    data_dir: DataDir = None,
+) -> None:
+    """Train a run's top configs again over fresh seeds.
+
+    It says which are really better, by paired tests corrected for several, and by how much the search flattered its
+    winner; the report then shows both.
+    """
+    with one_line_errors():
+        from tune_jobs import confirm as confirms
+        from tune_jobs.cluster import leave
+        from tune_jobs.console import confirmation_lines, confirmation_table, console, say
+        from tune_jobs.progress import Progress
+        from tune_jobs.results import rundir
+
+        run_dir = rundir.find(run, storage_at(storage))
+        out = console()
+        with Progress(out, ["model", "seed"], top * seeds) as progress:
+            outcome, found = confirms.confirm(run_dir, top, seeds, splits, together, data_folder(data_dir), progress)
+        leave()
+        if outcome.ended != "done":
+            fail(f"{outcome.detail or 'interrupted'}; the same command takes it up again", Exit.INTERRUPTED)
+        if found is None:
+            fail("no usable trial: no config is COMPLETE under every seed", Exit.NO_USABLE_TRIAL)
+        out.print(confirmation_table(found))
+        for line in confirmation_lines(found):
+            say(out, line)
+        say(out, f"written to {run_dir.shown(run_dir.confirmation)}")
+        write_report(run_dir)
+
+
+def report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN",
+            help="Names of runs under the storage, or their run directories or URIs; searches and benchmarks.",
+        ),
+    ],
+    form: Annotated[
+        str,
+        typer.Option("--format", help="html: one page with figures.  md: tables and findings.  csv: the rows."),
+    ] = "html",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write.  [default: of html report.html, in the run directory or, of several runs, in this "
+            "folder; md and csv are printed]"
+        ),
+    ] = None,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published",
+            help="Instead, as Markdown: the tables of five published reports with these runs' figures beside theirs.",
+        ),
+    ] = False,
+    storage: Storage = DEFAULT_STORAGE,
+    data_dir: DataDir = None,
+) -> None:
+    """Write the report of a run, or of several side by side.
+
+    A search writes its own; this makes it anew, in another form, or of several runs.  Nothing is trained.  The best
+    model's weights, where they are kept, are run on the test images once, to show what it confuses.
+    """
+    with one_line_errors():
+        from tune_jobs.console import console, say
+        from tune_jobs.errors import UsageError
+        from tune_jobs.results import rundir
+        from tune_jobs.results.report import FORMATS
+
+        if form not in FORMATS:
+            raise UsageError(f"--format {form}: there is no such format; there are {', '.join(FORMATS)}")
+        found = [rundir.find(run, storage_at(storage), benchmarks=True) for run in runs]
+        if form == "html" and not published:
+            from tune_jobs.results.report import page
+
+            path = output or (found[0].report if len(found) == 1 else Path("report.html"))
+            page.write(found, path.absolute(), data_folder(data_dir))
+            found[0].publish(path.absolute())
+        else:
+            from tune_jobs.results.report import text
+
+            if published:
+                if form == "csv":
+                    raise UsageError("--published: is Markdown; leave --format out")
+                written = text.beside_published(found)
+            else:
+                written = text.markdown(found) if form == "md" else text.csv(found)
+            if output is None:
+                typer.echo(written, nl=False)
+                return
+            path = output
+            rundir.write_text(path.absolute(), written)
+        say(console(), f"report: {path}")

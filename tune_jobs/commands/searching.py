@@ -1,0 +1,139 @@
+"""Subcommands that take an experiment and search, or say what a search would be."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from tune_jobs.commands.common import (
+    DEFAULT_STORAGE,
+    DataDir,
+    Exit,
+    Experiments,
+    Name,
+    Quick,
+    Set,
+    Storage,
+    asked_for,
+    data_folder,
+    glance,
+    one_line_errors,
+    storage_at,
+    write_report,
+)
+
+
+def search(
+    experiment: Experiments,
+    overrides: Set = [],  # noqa: B006 - Typer reads it and never changes it
+    name: Name = None,
+    storage: Storage = DEFAULT_STORAGE,
+    data_dir: DataDir = None,
+    wait_for_nodes: Annotated[
+        bool,
+        typer.Option(
+            "--wait-for-nodes",
+            help="Where no node can serve a trial, wait for one that joins the cluster instead of ending with code 2.",
+        ),
+    ] = False,
+    quick: Quick = False,
+    extend: Annotated[
+        bool,
+        typer.Option(
+            "--extend", help="Add the grid values of this call to those that the run has, and train what is new."
+        ),
+    ] = False,
+) -> None:
+    """Run an experiment, or go on with it where it stopped.
+
+    Ray is started for it, or joined where a cluster runs here or RAY_ADDRESS names one.  The run directory then
+    holds the table of trials (trials.csv, trials.parquet), the best config (best.yaml, which `train` runs) and
+    report.html.
+    """
+    with one_line_errors():
+        from tune_jobs import cluster, space, yaml
+        from tune_jobs import experiment as experiments
+        from tune_jobs.results import rundir
+
+        asked = asked_for(experiment, overrides, quick, data_dir)
+        run_dir = rundir.at(storage_at(storage), experiments.check_name(name or asked.name))
+        run_dir.fetch()
+        if extend and run_dir.experiment.exists():
+            asked = experiments.extended(experiments.check(yaml.read(run_dir.experiment)), asked)
+        checked = space.parse(asked.space, asked.train, asked.search.method)
+        if not run_dir.ledger.exists():  # else it may be that nothing is left to run
+            cluster.begin()
+
+        from tune_jobs import recorder
+        from tune_jobs import search as searches
+        from tune_jobs.console import console, say, trials_table
+        from tune_jobs.progress import Progress
+        from tune_jobs.results import best, selection
+
+        total = recorder.total(asked, checked)
+        out = console()
+        for field in space.unread(checked):
+            say(out, f"note: {field} is read by none of the trials")
+        fields = ["model", *(axis.field for axis in checked.axes if axis.kind != "value" and axis.field != "model")]
+        say(out, f"run {run_dir.name}: {total} trials, into {run_dir}")
+        with Progress(out, fields, total) as progress:
+            outcome = searches.run(asked, run_dir, data_folder(data_dir), progress, wait_for_nodes)
+        cluster.leave()
+        rows = outcome.rows
+        out.print(trials_table(rows))
+        say(out, f"run directory: {run_dir}")
+        if outcome.ended != "done":
+            left = total - sum(row.finished for row in rows)
+            cause = {"interrupted": "interrupted", "budget": "the budget is used up"}.get(outcome.ended, outcome.detail)
+            say(out, f"{cause}, {left} of {total} trials left; the same command takes it up again")
+        if outcome.ended in ("interrupted", "disk", "store", "nodes"):
+            raise typer.Exit(Exit.INTERRUPTED)
+        usable = len(selection.candidates(rows))
+        if usable < asked.min_usable:
+            write_report(run_dir)
+            wanted = f", of the {asked.min_usable} that min_usable asks for" if asked.min_usable > 1 else ""
+            some = f"{usable} usable trial{'s' * (usable > 1)}" if usable else "no usable trial"
+            say(out, f"{some}{wanted}: COMPLETE with an accuracy; no best.yaml")
+            raise typer.Exit(Exit.NO_USABLE_TRIAL)
+        row, reason = best.choose(rows, "best")
+        best.write(run_dir, asked, row, "best", reason, run_dir.best)
+        best.write_model(run_dir, row)
+        say(out, f"best: trial {row.id}, {reason}; test accuracy {row.test_accuracy:.2%}")
+        if front := best.write_front(run_dir, asked, rows):
+            where = run_dir.shown(front[0].parent)
+            say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {where}")
+        glance(run_dir, outcome.splits, row.macs)
+        write_report(run_dir)
+        data = [] if data_dir is None else ["--data-dir", str(data_dir)]
+        say(out, f"next: {shlex.join(['python', '-m', 'tune_jobs', 'train', str(run_dir.best), *data])}")
+        say(out, f"      {shlex.join(['tensorboard', '--logdir', str(run_dir.path)])}")
+
+
+def plan(
+    experiment: Experiments,
+    overrides: Set = [],  # noqa: B006 - Typer reads it and never changes it
+    name: Name = None,
+    storage: Storage = DEFAULT_STORAGE,
+    data_dir: DataDir = None,
+    quick: Quick = False,
+) -> None:
+    """Say what a search would run and how long it takes.  Starts nothing.
+
+    The file is checked as a search checks it; then come the trials, what each asks for and how many fit on each node,
+    and the expected time, which says whether it was measured or guessed.
+    """
+    with one_line_errors():
+        from tune_jobs import experiment as experiments
+        from tune_jobs import plan as plans
+        from tune_jobs.console import console, say
+        from tune_jobs.results import rundir
+
+        asked = asked_for(experiment, overrides, quick, data_dir)
+        run_dir = rundir.at(storage_at(storage), experiments.check_name(name or asked.name))
+        run_dir.fetch()
+        out = console()
+        say(out, f"experiment {asked.name}, run {run_dir}")
+        for line in plans.lines(plans.plan(asked, run_dir, data_folder(data_dir))):
+            say(out, line)
