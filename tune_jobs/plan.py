@@ -15,6 +15,7 @@ from datasets import Splits, load_splits
 from profiling import machine
 from profiling.memory import Shape
 from tune_jobs import space as spaces
+from tune_jobs.axis import key
 from tune_jobs.cluster import connect, is_named
 from tune_jobs.device import local_gpus
 from tune_jobs.errors import UsageError
@@ -146,9 +147,9 @@ def _left(experiment: Experiment, space: Space, trials: Mapping[str, ledger.Tria
     """The configs still to be run; of a sampled space a random draw of as many."""
     begun = [trial.config for trial in trials.values() if not trial.finished and trial.config]
     if experiment.search.trials is None:
-        have = {spaces.key(trial.config) for trial in trials.values()}
+        have = {key(trial.config) for trial in trials.values()}
         every = [own for point in space.grid() for own in repeated(point, experiment.repeats)]
-        return begun + [point for point in every if spaces.key(point) not in have]
+        return begun + [point for point in every if key(point) not in have]
     sampler = optuna.samplers.RandomSampler(seed=experiment.search.seed)
     study = optuna.create_study(sampler=sampler)
     numbers = max(0, experiment.search.trials - len({ledger.number_of(own) for own in trials}))

@@ -19,6 +19,7 @@ from models.training import check_classes
 from profiling.memory import Shape
 from tune_jobs import loggers, probe, warm_start, yaml
 from tune_jobs import space as spaces
+from tune_jobs.axis import key
 from tune_jobs.cluster import Leave, Stop, connect, sigterm_as_sigint, wait_until_servable
 from tune_jobs.cost import work_macs
 from tune_jobs.environment import environment
@@ -217,9 +218,9 @@ def _new_points(experiment: Experiment, space: Space, trials: Mapping[str, ledge
 def _key(config: Mapping[str, Any]) -> str:
     """Of a stored config as a point of today: an older version's may lack a field, which then has its default."""
     try:
-        return spaces.key(spaces.relevant(config))
+        return key(spaces.relevant(config))
     except UsageError:  # it has a field or a value that there is no more
-        return spaces.key(config)
+        return key(config)
 
 
 def _is_left(experiment: Experiment, space: Space, trials: Mapping[str, ledger.TrialRecord]) -> bool:

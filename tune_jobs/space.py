@@ -1,15 +1,9 @@
-"""A declared space -> the points of a grid, or what Optuna samples, each with exactly the fields that its model reads.
-
-An axis is a plain value, `{grid: [...]}` (method grid), or `{choice: [...]}`, `{uniform: [low, high]}`,
-`{loguniform: [low, high]}`, `{int: [low, high]}`, `{logint: [low, high]}` (methods random and optuna; both ends belong
-to the range).  `when: {field: value or list of values, ...}` beside it makes it part of a trial only while all hold.
-"""
+"""A declared space -> the points of a grid, or what Optuna samples, each with exactly the fields that its model reads."""
 
 from __future__ import annotations
 
 import graphlib
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +13,7 @@ from pydantic import ValidationError
 import models
 from models import ModelError, TrainConfig
 from models.config import CONDITIONS
+from tune_jobs.axis import RANGES, Axis, check_value, key, parse_axis
 from tune_jobs.errors import UsageError, one_line
 
 if TYPE_CHECKING:
@@ -26,52 +21,6 @@ if TYPE_CHECKING:
 
 Point = dict[str, Any]
 """Field of TrainConfig -> value."""
-
-LISTS = ("grid", "choice")
-RANGES = ("uniform", "loguniform", "int", "logint")
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One field of the space, checked."""
-
-    field: str
-    kind: str
-    """value, grid, choice, uniform, loguniform, int or logint."""
-    values: tuple[Any, ...]
-    """All of them; of a range its low and high end."""
-    when: Mapping[str, tuple[Any, ...]]
-    """Field -> the values with which this axis is part of a trial; all must hold."""
-
-    @property
-    def sampled(self) -> bool:
-        return self.kind not in ("value", "grid")
-
-    def candidates(self, axes: Iterable[Axis]) -> list[Any]:
-        """Values that stand for all when it is asked which other axes are part of a trial: of a range, its low end
-        and what conditions name within it."""
-        if self.kind not in RANGES:
-            return list(self.values)
-        named = [value for axis in axes for value in axis.when.get(self.field, ())]
-        return [self.values[0], *(value for value in named if self.values[0] <= value <= self.values[1])]
-
-    def holds(self, value: Any) -> bool:
-        """Whether the axis can take this value."""
-        if self.kind in RANGES:
-            return bool(self.values[0] <= value <= self.values[1])
-        return key(value) in map(key, self.values)
-
-    def suggest(self, trial: optuna.trial.BaseTrial) -> Any:
-        """A value by Optuna, or the only one."""
-        low, high = self.values[0], self.values[-1]
-        match self.kind:
-            case "uniform" | "loguniform":
-                return trial.suggest_float(self.field, low, high, log=self.kind == "loguniform")
-            case "int" | "logint":
-                return trial.suggest_int(self.field, low, high, log=self.kind == "logint")
-            case "choice" | "grid":
-                return trial.suggest_categorical(self.field, self.values)
-        return low
 
 
 @dataclass(frozen=True)
@@ -215,7 +164,7 @@ def parse(space: Mapping[str, Any], train: Mapping[str, Any], method: str) -> Sp
     if both:
         raise UsageError(f"{both[0]} stands in both space and train")
     fixed = {field: check_value(field, value, "train") for field, value in train.items()}
-    axes = tuple(_axis(field, declared, method) for field, declared in space.items())
+    axes = tuple(parse_axis(field, declared, method) for field, declared in space.items())
     if "model" not in fixed and not any(axis.field == "model" for axis in axes):
         raise UsageError(f"model: is missing from space and train; there are {', '.join(models.names())}")
     _check_conditions(axes, fixed)
@@ -228,66 +177,6 @@ def parse(space: Mapping[str, Any], train: Mapping[str, Any], method: str) -> Sp
     if method != "grid" and not any(axis.sampled for axis in axes):
         raise UsageError(f"search.method: {method} samples, but no field of the space is a choice or a range")
     return checked
-
-
-def _axis(field: str, declared: Any, method: str) -> Axis:
-    where = f"space.{field}"
-    if isinstance(declared, list):
-        wanted = "grid" if method == "grid" else "choice"
-        raise UsageError(f"{where}: {declared!r}: several values are written {{{wanted}: [a, b, ...]}}")
-    if not isinstance(declared, Mapping):
-        return Axis(field, "value", (check_value(field, declared, "space"),), {})
-    kinds = [key for key in declared if key != "when"]
-    if len(kinds) != 1 or kinds[0] not in LISTS + RANGES or not isinstance(declared[kinds[0]], list):
-        raise UsageError(
-            f"{where}: {dict(declared)!r}: give a plain value, or {' or '.join(LISTS)}: [a, b, ...], "
-            f"or {', '.join(RANGES)}: [low, high]; and, if wanted, when: {{field: value}}"
-        )
-    kind = kinds[0]
-    if (kind == "grid") != (method == "grid"):
-        cure = "write {choice: [...]}" if kind == "grid" else "write {grid: [...]}, or search by random or optuna"
-        raise UsageError(f"{where}: method {method} does not take a {kind}; {cure}")
-    values = _list_values(field, declared[kind]) if kind in LISTS else _ends(field, kind, declared[kind])
-    return Axis(field, kind, values, _conditions(field, declared.get("when", {})))
-
-
-def _list_values(field: str, given: list[Any]) -> tuple[Any, ...]:
-    if not given:
-        raise UsageError(f"space.{field}: needs at least one value")
-    values = [check_value(field, value, "space") for value in given]
-    for index, value in enumerate(values):
-        if key(value) in map(key, values[:index]):
-            raise UsageError(f"space.{field}: {value!r} stands in it twice")
-    return tuple(values)
-
-
-def _ends(field: str, kind: str, given: list[Any]) -> tuple[Any, Any]:
-    where = f"space.{field}"
-    if len(given) != 2 or not all(isinstance(end, int | float) and not isinstance(end, bool) for end in given):
-        raise UsageError(f"{where}: {given!r}: {kind} takes two numbers, [low, high]")
-    low, high = given
-    if kind in ("int", "logint") and not all(isinstance(end, int) for end in given):
-        raise UsageError(f"{where}: {given!r}: the ends of {kind} are whole numbers")
-    if not low < high:
-        raise UsageError(f"{where}: {given!r}: the low end must be below the high one")
-    if kind.startswith("log") and low <= 0:
-        raise UsageError(f"{where}: {given!r}: a log scale starts above zero")
-    if kind in ("uniform", "loguniform"):
-        check_value(field, low + (high - low) / math.pi, "space")  # a field of whole numbers does not take it
-        low, high = float(low), float(high)
-    return check_value(field, low, "space"), check_value(field, high, "space")
-
-
-def _conditions(field: str, given: Any) -> dict[str, tuple[Any, ...]]:
-    if not isinstance(given, Mapping):
-        raise UsageError(f"space.{field}.when: {given!r}: write {{field: value}} or {{field: [value, ...]}}")
-    conditions = {}
-    for other, allowed in given.items():
-        values = allowed if isinstance(allowed, list) else [allowed]
-        if not values:
-            raise UsageError(f"space.{field}.when.{other}: needs at least one value")
-        conditions[other] = tuple(check_value(other, value, f"space.{field}.when") for value in values)
-    return conditions
 
 
 def _check_conditions(axes: tuple[Axis, ...], fixed: Mapping[str, Any]) -> None:
@@ -345,20 +234,6 @@ def _holds(condition: tuple[str, tuple[Any, ...]], asked: Mapping[str, Any]) -> 
     return field in asked and key(asked[field]) in map(key, allowed)
 
 
-def check_value(field: str, value: Any, where: str) -> Any:
-    """The value as TrainConfig holds it (`"1e-3"` becomes 0.001).  Raises UsageError that says what is allowed."""
-    if field not in TrainConfig.model_fields:
-        raise UsageError(
-            f"{where}.{field}: there is no such field; the fields are {', '.join(TrainConfig.model_fields)}"
-        )
-    if field == "model" and value not in models.names():
-        raise UsageError(f"{where}.model: {value!r} is not a model; there are {', '.join(models.names())}")
-    try:
-        return getattr(TrainConfig(**({"model": "resnet18"} | {field: value})), field)
-    except ValidationError as error:
-        raise UsageError(one_line(error, TrainConfig, where)) from error
-
-
 def unread(space: Space) -> list[str]:
     """Fields given one value that no trial reads: harmless, but the person should know."""
     possible = frozenset(field for name in space.models() for field in models.fields_possible(name))
@@ -376,8 +251,3 @@ def relevant(values: Mapping[str, Any]) -> Point:
     except ModelError as error:
         raise UsageError(str(error)) from error
     return {field: getattr(config, field) for field in TrainConfig.model_fields if field in fields}
-
-
-def key(value: Any) -> str:
-    """Tells points and values apart as Python types do: 1 and True are two things."""
-    return repr(value)

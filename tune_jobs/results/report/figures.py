@@ -24,6 +24,7 @@ from optuna.distributions import (
 from optuna.importance import PedAnovaImportanceEvaluator
 
 from tune_jobs import space as spaces
+from tune_jobs.axis import Axis
 from tune_jobs.results import selection
 from tune_jobs.results.report.drawing import Figure, axis, grouped, spec
 from tune_jobs.results.report.effects import Effect, label, levels
@@ -157,7 +158,7 @@ def study(loaded: Loaded) -> optuna.Study:
     return found
 
 
-def _distribution(declared: spaces.Axis) -> BaseDistribution:
+def _distribution(declared: Axis) -> BaseDistribution:
     low, high = declared.values[0], declared.values[-1]
     match declared.kind:
         case "uniform" | "loguniform":
