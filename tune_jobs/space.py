@@ -1,4 +1,4 @@
-"""A declared space -> the points of a grid, or what Optuna samples, each with exactly the fields that its model reads."""
+"""A declared space -> the points of a grid, or what Optuna samples, each with just the fields that its model reads."""
 
 from __future__ import annotations
 
