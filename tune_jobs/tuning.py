@@ -10,6 +10,7 @@ from typing import Any
 
 from ray import tune
 from ray.air._internal import usage
+from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.trainable.function_trainable import wrap_function
@@ -45,6 +46,9 @@ def run_trials(
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # Tune's own snapshots, of which we use none
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1024")  # the recorder hands out as many as there is room for
 
+    # Tune sets a variable for PyTorch Lightning in its workers.  Without it they are like any other, and those that Ray
+    # has started beforehand serve: 1.3 s sooner.
+    class_cache.DEFAULT_ENV_VARS.clear()
     # For a tag in usage reports, which are off, Ray would import wandb, mlflow and comet where they are installed.
     usage.tag_callbacks = lambda callbacks: False  # noqa: ARG005 - called by name
 
