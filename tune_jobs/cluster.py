@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import logging
 import math
 import os
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import ray
+from ray._private import worker
 from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import AuthenticationError
 
@@ -40,8 +42,18 @@ class _Membership:
         self._thread.start()
 
     def end(self, wait: bool = False) -> None:
-        """Shut Ray down.  It takes seconds, for which the end of the process waits, at the latest."""
+        """Shut Ray down.  It takes seconds, for which the end of the process waits, at the latest.
+
+        What belongs to this process is gone when this returns: an object reference that were dropped while it goes,
+        by the collector too, would end the process with exit code 1.
+        """
         self._over.set()
+        collecting = gc.isenabled()
+        gc.disable()
+        while hasattr(worker.global_worker, "core_worker") and self._thread.is_alive():
+            time.sleep(0.01)
+        if collecting:
+            gc.enable()
         if wait:
             self._thread.join()
 
