@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from statsmodels.stats.proportion import proportion_confint, test_proportions_2indep
 
 from models import is_network
@@ -116,8 +117,9 @@ def _shares_differ(one: float, other: float, images: int) -> bool:
     counts = round(one * images), round(other * images)
     if counts[0] == counts[1]:
         return False
-    # Agresti and Caffo's half-added counts stay finite at shares of 0 and 1.
-    result = test_proportions_2indep(counts[0], images, counts[1], images, compare="diff", method="agresti-caffo")
+    # Agresti and Caffo's half-added counts stay finite at shares of 0 and 1; ratios, which it gives too, do not.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result = test_proportions_2indep(counts[0], images, counts[1], images, compare="diff", method="agresti-caffo")
     return float(result.pvalue) < 1 - LEVEL
 
 

@@ -3,8 +3,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+import pytest
+
 from tests.tune_jobs.results.report.conftest import MakeRun, Trial
-from tune_jobs.results.report.findings import Finding, findings, points
+from tune_jobs.results.report.findings import Finding, _shares_differ, findings, points
 from tune_jobs.results.report.loaded import load
 from tune_jobs.results.rundir import RunDir
 
@@ -24,6 +26,16 @@ def by_lead(run: RunDir) -> dict[str, Finding]:
 
 def test_points_have_a_sign_that_is_a_minus() -> None:
     assert (points(-0.0123), points(0.0123, sign=True)) == ("−1.23", "+1.23")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "images", "differ"), [(1, 0.5, 40, True), (1, 0.9, 10, False), (0, 0, 9, False)]
+)
+def test_shares_of_none_and_of_all_compare_without_a_warning(
+    one: float, other: float, images: int, differ: bool
+) -> None:
+    assert _shares_differ(one, other, images) == differ
+    assert _shares_differ(other, one, images) == differ
 
 
 def test_sentences_follow_the_numbers(make_run: MakeRun) -> None:
