@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,21 +86,37 @@ class LiveConvolution(nn.Module):
         kept = live.permute(0, 2, 3, 1).flatten(1) if self.is_product else live  # as the patches have them
         self.weight = nn.Parameter(torch.empty_like(kept, memory_format=torch.contiguous_format).copy_(kept))
         self.bias = whole.bias
+        self.read: Tensor
+        self.register_buffer("read", self._pixels_read(height, width), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         if not self.is_product:
             return F.conv2d(images, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         made = F.linear(self._patches(images.permute(0, 2, 3, 1)), self.weight, self.bias)
+        if self.outputs == (1, 1):  # strides that say nothing else: batch norm's quick way back wants both maps' equal
+            return made.view(len(images), -1, 1, 1)
         return made.view(len(images), *self.outputs, -1).permute(0, 3, 1, 2)
 
     def _patches(self, images: Tensor) -> Tensor:
-        """Images N×H×W×C -> what each output pixel reads, in rows of taps × C."""
+        """Images N×H×W×C -> what each output pixel reads, in rows of taps × C: N·outputs × taps·C."""
         if self.taps == (1, 1) and self.padding == (0, 0):
             return images[:, :: self.stride[0], :: self.stride[1]].flatten(0, 2)
         if self.outputs == (1, 1) and self.taps == images.shape[1:3] and self.padding == (0, 0):
             return images.flatten(1)
-        patches: Tensor = _Patches.apply(images, self.taps, self.stride, self.padding, self.outputs)
-        return patches
+        pixels = F.pad(images.flatten(1, 2), (0, 0, 0, 1))  # a last one, black, stands for all outside
+        return pixels.index_select(1, self.read).view(len(images) * self.outputs[0] * self.outputs[1], -1)
+
+    def _pixels_read(self, height: int, width: int) -> Tensor:
+        """Which pixel, counted row by row, each tap of each output pixel reads: int64, outputs · taps."""
+        rows, columns = (
+            torch.arange(self.outputs[axis])[:, None] * self.stride[axis]
+            + torch.arange(self.taps[axis])
+            - self.padding[axis]
+            for axis in (0, 1)
+        )
+        row, column = rows[:, None, :, None], columns[None, :, None, :]
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        return torch.where(inside, row * width + column, height * width).flatten()
 
     def as_kernel(self, values: Tensor) -> Tensor:
         """Values of the weight's shape as O×I×rows×columns, as the whole kernel has its live taps."""
@@ -112,33 +127,6 @@ class LiveConvolution(nn.Module):
 
 
 Pair = tuple[int, int]
-
-
-class _Patches(torch.autograd.Function):
-    """Images N×H×W×C -> N·outputs × taps·C, as `F.unfold` does it for channels that come first."""
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, taps: Pair, stride: Pair, padding: Pair, outputs: Pair) -> Tensor:
-        ctx.arguments = images.shape, taps, stride, padding, outputs
-        n, _, _, channels = images.shape
-        padded = F.pad(images, (0, 0, padding[1], padding[1], padding[0], padding[0]))
-        image, row, column, channel = padded.stride()
-        strides = (image, row * stride[0], column * stride[1], row, column, channel)
-        windows = padded.as_strided((n, *outputs, *taps, channels), strides)
-        return windows.reshape(n * outputs[0] * outputs[1], -1)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (n, height, width, channels), taps, stride, padding, outputs = ctx.arguments
-        windows = gradients[0].reshape(n, *outputs, *taps, channels)
-        padded = windows.new_zeros(n, height + 2 * padding[0], width + 2 * padding[1], channels)
-        for row in range(taps[0]):
-            for column in range(taps[1]):
-                rows = slice(row, row + stride[0] * outputs[0], stride[0])
-                columns = slice(column, column + stride[1] * outputs[1], stride[1])
-                padded[:, rows, columns] += windows[:, :, :, row, column]
-        inside = padded[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
-        return inside, None, None, None, None
 
 
 def _pair(values: tuple[int, ...]) -> Pair:
@@ -170,8 +158,10 @@ class LiveNetwork:
                 _put(network, name, convolution)
         self.idle: nn.Parameter | None = None
         self.idle_is_a_factor = config.optimizer != "adam"
+        if not config.weight_decay:
+            return
         dead = [whole.weight.detach()[_dead(whole, live)] for whole, live in self.replaced.values()]
-        if config.weight_decay and sum(len(taps) for taps in dead):
+        if sum(len(taps) for taps in dead):
             one = torch.ones((), dtype=torch.float64)
             self.idle = nn.Parameter(one if self.idle_is_a_factor else torch.cat(dead))
             network.register_parameter("idle_taps", self.idle)
