@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,11 +13,11 @@ import torchvision
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import models
 from datasets import Splits
-from models import ModelError, TrainConfig, batches
+from models import ModelError, TrainConfig, batches, resnet
+from models.resnet import ResNet
 from models.training import EpochMetrics, Fitted, fit
 
 Bits = Callable[[tuple[Fitted, list[EpochMetrics]]], dict[str, str]]
@@ -99,6 +98,29 @@ def test_resnet_weights_are_finite_and_of_the_fan_out_scale_for_any_channels(nam
         weight = network.state_dict()["conv1.weight"]
         assert weight.shape == (64, channels, 7, 7)
         assert weight.std().item() == pytest.approx((2 / (64 * 7 * 7)) ** 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_resnet_is_torchvisions_with_its_weights_to_the_last_bit(name: str, channels: int) -> None:
+    torch.manual_seed(3)
+    ours = models.build(TrainConfig(model=name), channels, 10, 28)
+    assert isinstance(ours, nn.Module)
+    torch.manual_seed(3)
+    theirs = getattr(torchvision.models, name)(weights=None, num_classes=10)
+    if channels != 3:
+        theirs.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+        nn.init.kaiming_normal_(theirs.conv1.weight, mode="fan_out", nonlinearity="relu")
+    images = torch.randn(4, channels, 33, 33)
+    for network in (ours, theirs):
+        network.train()(images).logsumexp(1).sum().backward()  # moves the running statistics
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    for mine, other in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
+        assert torch.equal(mine, other)
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert mine.grad is not None
+        assert torch.equal(mine.grad, other.grad)
+    assert torch.equal(ours.eval()(images), theirs.eval()(images))
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
@@ -403,9 +425,8 @@ def test_fields_read_are_exactly_those_that_change_something(
     """
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})  # so that "auto" is not bf16
     # One block a stage: what is read does not depend on the depth, and this test trains each model fifty times.
-    for resnet, block, width in (("resnet18", BasicBlock, 64), ("resnet50", Bottleneck, 8)):
-        shallow = functools.partial(torchvision.models.ResNet, block, [1, 1, 1, 1], width_per_group=width)
-        monkeypatch.setattr(torchvision.models, resnet, lambda make=shallow, **named: make(named["num_classes"]))
+    shallow = lambda block, _, channels, classes: ResNet(block, (1, 1, 1, 1), channels, classes)  # noqa: E731
+    monkeypatch.setattr(resnet, "ResNet", shallow)
 
     def observe(config: TrainConfig) -> dict[str, str]:
         loaders: list[object] = []
