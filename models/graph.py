@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,7 +63,7 @@ class RecordedStep:
             for _ in range(WARM_UP_STEPS):
                 self._body()
             try:
-                self.replay = record(self._body, step.optimizer)
+                self.replay = record(self._body, step.optimizer.param_groups)
             except RuntimeError as error:
                 cause = " ".join(str(error).split())
                 warnings.warn(f"training goes on without a CUDA graph, which failed: {cause}", stacklevel=2)
@@ -91,10 +92,10 @@ class RecordedStep:
             self.loss = self.step.move(self.pixels, self.labels)
 
 
-def record(body: Callable[[], None], optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+def record(body: Callable[[], None], param_groups: list[dict[str, Any]]) -> Callable[[], None]:
     """Capture what the body launches -> a function that launches it again."""
     graph = torch.cuda.CUDAGraph()
-    groups = [group for group in optimizer.param_groups if "capturable" in group]
+    groups = [group for group in param_groups if "capturable" in group]
     torch.cuda.synchronize()
     try:
         for group in groups:

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from models.config import TrainConfig
 from models.evaluation import LOSSES
+from models.optimizer import InBackward, kept_for_each_weight, on_device
 from models.precision import Precision, autocast, in_memory_format
 
 
@@ -33,14 +34,14 @@ class Step:
         self.loss = LOSSES[config.loss]
         self.precision: Precision = precision
         self.device = device
-        self.optimizer = _optimizer(network, config, device)
-        self.kept = {"momentum_buffer"} if config.momentum else set()
-        """What the optimizer keeps for each weight once it has moved."""
-        if config.optimizer != "sgd":
-            self.kept = {"step", "exp_avg", "exp_avg_sq"}
-        # A schedule reads the rate that it set, and would wait for a GPU to say it: it has an optimizer of its own.
-        self.rates = torch.optim.SGD([torch.zeros(())], config.lr)
-        self.schedule = _schedule(self.rates, config, steps)
+        self.optimizer = InBackward(network, config) if device.type == "cpu" else on_device(network, config, device)
+        self.kept = kept_for_each_weight(config)
+        self.rates: torch.optim.Optimizer | None = None
+        self.schedule: LRScheduler | None = None
+        if config.lr_schedule != "constant":
+            # A schedule reads the rate that it set, and would wait for a GPU to say it: it has an optimizer of its own.
+            self.rates = torch.optim.SGD([torch.zeros(())], config.lr)
+            self.schedule = _schedule(self.rates, config, steps)
         self._set_rate()
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
@@ -54,22 +55,33 @@ class Step:
         with autocast(self.precision, self.device):
             logits = self.network(in_memory_format(images, self.precision))
         loss = self.loss(logits if self.precision == "fp32" else logits.float(), labels)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         if self.idle is not None:
             self.idle.grad = self.no_gradient
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if isinstance(self.optimizer, InBackward):
+            loss.backward()
+            self.optimizer.step()
+        else:
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         return loss.detach()
 
     def turn(self) -> None:
         """What is done on the host behind each step: the next learning rate."""
-        if self.schedule is not None:
+        if self.schedule is not None and self.rates is not None:
             self.rates.step()  # moves nothing; PyTorch warns of a schedule whose optimizer stands still
             self.schedule.step()
             self._set_rate()
 
+    def close(self) -> None:
+        """Let go of the network, which has been trained."""
+        if isinstance(self.optimizer, InBackward):
+            self.optimizer.close()
+
     def _set_rate(self) -> None:
+        if self.rates is None:
+            return
         rate = self.rates.param_groups[0]["lr"]
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
@@ -81,7 +93,7 @@ class Step:
         """What a step changes beside the network: live tensors and plain values."""
         return {
             "optimizer": self.optimizer.state_dict(),
-            "rates": self.rates.state_dict(),
+            "rates": None if self.rates is None else self.rates.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
@@ -100,28 +112,14 @@ class Step:
             for name, value in found.items():  # the fused kernels would read beyond a smaller one
                 if isinstance(value, Tensor) and name != "step" and value.shape != parameter.shape:
                     raise ValueError(f"an optimizer's {name} of shape {tuple(value.shape)}")
-        self.rates.load_state_dict(copy.deepcopy(state["rates"]))
-        if self.schedule is not None:
+        if self.schedule is not None and self.rates is not None:
+            self.rates.load_state_dict(copy.deepcopy(state["rates"]))
             self.schedule.load_state_dict(state["schedule"])
         self._set_rate()
         self.scaler.load_state_dict(state["scaler"])
 
 
-def _optimizer(network: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
-    parameters = network.parameters()
-    # A CUDA graph sees a rate change only where it is a tensor.
-    lr = torch.tensor(config.lr, device=device) if device.type == "cuda" else config.lr
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, lr, config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov, fused=True
-        )
-    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, lr, weight_decay=config.weight_decay, fused=True)
-
-
-def _schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int) -> LRScheduler | None:
+def _schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int) -> LRScheduler:
     if config.lr_schedule == "cosine":
         return CosineAnnealingLR(optimizer, T_max=steps)
-    if config.lr_schedule == "onecycle":
-        return OneCycleLR(optimizer, max_lr=config.lr, total_steps=steps, cycle_momentum=False)
-    return None
+    return OneCycleLR(optimizer, max_lr=config.lr, total_steps=steps, cycle_momentum=False)

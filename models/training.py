@@ -15,7 +15,7 @@ from torch import nn
 
 from datasets.splits import Splits
 from datasets.transforms import AUGMENTATIONS, Transform
-from models import build
+from models import allocator, build
 from models.batches import batches, index_batches, placed, steps_of
 from models.checkpoint import CheckpointError, Progress, origin, restore, seed_of, state_of
 from models.config import TrainConfig
@@ -57,7 +57,8 @@ def fit(
     """Train one model; `report` is called after each epoch.
 
     With a seed, the same config on the same CPU with the same number of threads gives the same numbers to the last
-    digit, whatever ran before in this process.
+    digit, whatever ran before in this process.  On a CPU this process keeps from then on the memory that it frees:
+    `models.allocator.give_back`.
 
     `checkpoint(epoch, state)` is called before `report` after each epoch of a network but the last.  `state()`, called
     before it returns, gives the state of the training: tensors on the CPU and plain values, which
@@ -92,6 +93,8 @@ def _fit_network(
     start: Mapping[str, Any] | None,
 ) -> Fitted:
     assert config.seed is not None
+    if device.type == "cpu":
+        allocator.keep_freed_memory()
     precision = choose_precision(config, device)
     params = sum(p.numel() for p in network.parameters() if p.requires_grad)
     live = LiveNetwork(network, config, splits.channels, splits.image_size, device)
@@ -144,6 +147,7 @@ def _fit_network(
             checkpoint(epoch, lambda: state_of(progress, own_origin, device))
         report(progress.epochs[-1])
 
+    step.close()
     if progress.best_weights is not None:
         network.load_state_dict(progress.best_weights)
     test_loss, test_accuracy = evaluate(network, test, transform, config.loss, precision, device)
@@ -170,13 +174,12 @@ def _determinism(wanted: bool) -> Iterator[None]:
     """PyTorch's process-wide switch, put back afterwards: the next trial in this process may want another."""
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # PyTorch asks for it before it multiplies on CUDA
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(wanted)
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("error" if wanted else "default")  # the other way imports a compiler
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        torch.set_deterministic_debug_mode(before)
 
 
 def _clock(device: torch.device) -> float:

@@ -31,7 +31,8 @@ def test_help_loads_nothing_heavy(package: str, words: list[str]) -> None:
     assert loaded(code, HEAVY) == []
 
 
-def test_worker_that_trains_an_mlp_on_resized_images_loads_neither_torchvision_nor_sklearn() -> None:
+@pytest.mark.parametrize("model", ["mlp", "resnet18"])
+def test_worker_that_trains_a_network_loads_neither_torchvision_nor_the_compiler_nor_sklearn(model: str) -> None:
     """As far as a trial can be run here: its module, and its training without Ray."""
     code = (
         "import tune_jobs.trial, torch\n"
@@ -39,10 +40,11 @@ def test_worker_that_trains_an_mlp_on_resized_images_loads_neither_torchvision_n
         "from models import TrainConfig\n"
         "part = Split(torch.arange(8 * 64).reshape(8, 1, 8, 8).to(torch.uint8), torch.arange(8) % 2)\n"
         "splits = Splits(part, part, part, ('a', 'b'), 28, (0.5,), (0.5,), '')\n"
-        "config = TrainConfig(model='mlp', epochs=1)\n"
+        f"config = TrainConfig(model='{model}', epochs=1)\n"
         "tune_jobs.trial.fit(config, splits, torch.device('cpu'), lambda _: None)"
     )
-    assert loaded(code, ("torchvision", "sklearn", "fvcore", "plotly", "scipy", "statsmodels", "optuna")) == []
+    unwanted = ("torchvision", "torch._dynamo", "sklearn", "fvcore", "plotly", "scipy", "statsmodels", "optuna")
+    assert loaded(code, unwanted) == []
 
 
 @pytest.mark.cluster

@@ -22,7 +22,7 @@ import ray
 from ray import tune
 
 from datasets import Splits
-from models import ModelError, TrainConfig, is_network, weights
+from models import ModelError, TrainConfig, allocator, is_network, weights
 from models.training import CheckpointError, DivergedError, EpochMetrics, Fitted, fit
 from tune_jobs.checkpoints import Checkpoints
 from tune_jobs.device import Place, is_out_of_memory
@@ -61,6 +61,7 @@ def run_trial(config: dict[str, Any], splits: Sequence[Splits], folder: str, kee
         tune.report({"val_accuracy": math.nan, "failure": failure, "reason": reason, "done": True} | _where())
     finally:
         gc.collect()  # the next trial in this process starts with the memory of this one
+        allocator.give_back()
         if not gc.get_freeze_count():
             gc.freeze()  # what is there after the first trial stays; to go through it again takes tenths of a second
 

@@ -36,7 +36,7 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Every full batch goes through a recorded step, and a replay runs its body; grows by one for each replay."""
     seen: list[int] = []
 
-    def record(body: Callable[[], None], _: torch.optim.Optimizer) -> Callable[[], None]:
+    def record(body: Callable[[], None], _: list[dict[str, Any]]) -> Callable[[], None]:
         body()  # a capture leaves no trace either
 
         def replay() -> None:
@@ -85,7 +85,7 @@ def test_a_capture_that_fails_is_warned_of_and_trained_without(
     fields: dict[str, Any] = {"model": "stabilized", "epochs": 2, "batch_size": 16}
     eager = bits(train(small, **fields))
 
-    def failing(body: Callable[[], None], _: torch.optim.Optimizer) -> Callable[[], None]:
+    def failing(body: Callable[[], None], _: list[dict[str, Any]]) -> Callable[[], None]:
         body()
         raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
