@@ -18,6 +18,7 @@ from models.config import CONDITIONS, NETWORK_FIELDS, ModelError, TrainConfig
 from models.mlp import mlp
 from models.resnet import resnet18, resnet50
 from models.svm import svm
+from models.valueless import without_values
 
 if TYPE_CHECKING:
     from sklearn.svm import SVC
@@ -84,6 +85,10 @@ def fields_possible(name: str) -> frozenset[str]:
     return frozenset(("model", *_own_fields(name), *(NETWORK_FIELDS if is_network(name) else ())))
 
 
+CHECKED_FOR_REAL = 30_000_000
+"""Weights and pixels.  On the meta device a forward pass first imports PyTorch's compiler, for a second and a half."""
+
+
 def build(config: TrainConfig, channels: int, classes: int, image_size: int) -> Model:
     """The model with fresh weights from torch's global generator.  Raises ModelError for an unknown name."""
     own = {field: getattr(config, field) for field in _own_fields(config.model)}
@@ -91,19 +96,23 @@ def build(config: TrainConfig, channels: int, classes: int, image_size: int) -> 
 
 
 def check(config: TrainConfig, channels: int, classes: int, image_size: int, images: int = 2) -> None:
-    """Raise ModelError where this model cannot train on so many such images or in such batches.  Allocates no weights.
+    """Raise ModelError where this model cannot train on so many such images or in such batches.
 
-    One training step's forward pass runs on shapes alone (torch's meta device).
+    One training step's forward pass is run: for real on weights that nobody has set, or for what is larger than
+    CHECKED_FOR_REAL on shapes alone (PyTorch's meta device).
     """
     if not is_network(config.model):
         return
     n_asked = min(config.batch_size, 2)
     n = min(n_asked, images)
     try:
-        with torch.device("meta"):
+        with without_values("meta"):
+            shapes = build(config, channels, classes, image_size)
+            assert isinstance(shapes, nn.Module)
+        asked = sum(parameter.numel() for parameter in shapes.parameters()) + n * channels * image_size**2
+        with without_values("cpu" if asked <= CHECKED_FOR_REAL else "meta"), torch.no_grad():
             network = build(config, channels, classes, image_size)
-            assert isinstance(network, nn.Module)
-            network(torch.empty(n, channels, image_size, image_size))
+            network(torch.zeros(n, channels, image_size, image_size))
     except (RuntimeError, ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
         cause = " ".join(str(error).split()).rstrip(".")
         how = f"in batches of {config.batch_size}" if images >= n_asked else f"with {images} to train on"

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 import models
 from datasets import DatasetConfig, load_splits
 from datasets.config import SplitSizes
 from datasets.transforms import Transform
 from models import TrainConfig
+from models.valueless import without_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +89,9 @@ def training_flops(config: TrainConfig, channels: int, classes: int, image_size:
     images themselves, which nobody needs, is not among them.  Work on padding is counted, as everywhere.  Nothing is
     computed: shapes suffice.
     """
-    with torch.device("meta"):
+    from torch.utils.flop_counter import FlopCounterMode  # imports a compiler
+
+    with without_values("meta"):
         network = models.build(config, channels, classes, image_size)
         assert isinstance(network, nn.Module)
         images = torch.empty(2, channels, image_size, image_size)  # batch norm needs two to train
@@ -101,6 +103,8 @@ def training_flops(config: TrainConfig, channels: int, classes: int, image_size:
 
 def count(config: TrainConfig, channels: int, image_size: int) -> Count:
     """All that is known of a model's cost.  Raises ModelError where it cannot take such images."""
+    from torch.utils.flop_counter import FlopCounterMode
+
     if not models.is_network(config.model):
         return _count_svm(config, channels, image_size)
     models.check(config, channels, CLASSES, image_size)

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
-
 import models
 from datasets import Splits
 from models import TrainConfig
-
-_counted: dict[tuple[object, ...], float] = {}
+from profiling.flops import macs
 
 
 def work_macs(
@@ -31,18 +26,6 @@ def work_macs(
     if not models.is_network(point["model"]):
         return float(images) ** 2 * splits.channels * size**2
     config = TrainConfig(**point)
-    return 3 * _forward_macs(config, splits.channels, len(splits.classes), size) * images * config.epochs
-
-
-def _forward_macs(config: TrainConfig, channels: int, classes: int, image_size: int) -> float:
-    """Of one image, counted by PyTorch on shapes alone (the meta device): fast, and near enough here."""
-    shape = (channels, classes, image_size)
-    key = (models.shape_key(config), *shape)
-    if key not in _counted:
-        counter = FlopCounterMode(display=False)
-        with torch.device("meta"), torch.no_grad(), counter:
-            network = models.build(config, *shape)
-            assert isinstance(network, nn.Module)
-            network.eval()(torch.empty(1, channels, image_size, image_size))
-        _counted[key] = counter.get_total_flops() / 2
-    return _counted[key]
+    forward = macs(config, splits.channels, len(splits.classes), size)
+    assert forward is not None
+    return 3.0 * forward * images * config.epochs

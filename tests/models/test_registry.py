@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -269,7 +271,8 @@ def test_check_of_one_training_image_does_not_blame_the_batch_size() -> None:
 
 
 @pytest.mark.parametrize("name", models.names())
-def test_check_allocates_no_weights_and_draws_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("most", [models.CHECKED_FOR_REAL, 0])
+def test_check_draws_nothing_and_allocates_nothing_large(name: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[models.Model] = []
     real = models.build
 
@@ -278,14 +281,25 @@ def test_check_allocates_no_weights_and_draws_nothing(name: str, monkeypatch: py
         return built[-1]
 
     monkeypatch.setattr(models, "build", recording)
+    monkeypatch.setattr(models, "CHECKED_FOR_REAL", most)
     torch.manual_seed(5)
     before = torch.get_rng_state()
     models.check(TrainConfig(model=name), 3, 10, 28)
     assert torch.equal(torch.get_rng_state(), before)
-    assert len(built) == models.is_network(name)
-    for model in built:
+    assert len(built) == 2 * models.is_network(name)
+    for model, device in zip(built, ("meta", "cpu" if most else "meta"), strict=bool(built)):
         assert isinstance(model, nn.Module)
-        assert {tensor.device.type for tensor in model.state_dict().values()} == {"meta"}
+        assert {tensor.device.type for tensor in model.state_dict().values()} == {device}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mlp"])
+def test_check_of_a_common_network_loads_no_compiler(name: str) -> None:
+    code = (
+        "import sys, models\n"
+        f"models.check(models.TrainConfig(model='{name}'), 1, 10, 28)\n"
+        "assert not {'torch._dynamo', 'sympy'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("name", models.names())

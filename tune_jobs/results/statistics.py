@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 LEVEL = 0.95
 """Of the intervals; differences count where the corrected p is below 1 − LEVEL."""
@@ -36,6 +34,8 @@ def summarise(scores: Sequence[float]) -> Summary:
     n, mean = len(scores), float(np.mean(scores))
     if n == 1:
         return Summary(1, mean, math.nan, math.nan, math.nan)
+    from scipy import stats  # over a second, which a search that begins need not wait for
+
     std = float(np.std(scores, ddof=1))
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * std / math.sqrt(n)
     return Summary(n, mean, std, mean - half, mean + half)
@@ -60,6 +60,8 @@ def compare(scores: Mapping[str, Mapping[int, float]], first: str, images: int) 
     p_values = {name: p_value(found, images) for name, found in differences.items()}
     known = [name for name in others if not math.isnan(p_values[name])]
     if known:
+        from statsmodels.stats.multitest import multipletests
+
         corrected = multipletests([p_values[name] for name in known], method="holm")[1]
         p_values |= dict(zip(known, (float(p) for p in corrected), strict=True))
     return {
@@ -85,6 +87,8 @@ def p_value(differences: list[float], images: int) -> float:
     n = len(differences)
     if n < 2:
         return math.nan
+    from scipy import stats
+
     spread = max(float(np.std(differences, ddof=1)), 1 / (images * math.sqrt(6)))
     t = float(np.mean(differences)) / (spread / math.sqrt(n))
     return float(2 * stats.t.sf(abs(t), n - 1))
