@@ -190,13 +190,11 @@ class Recorder(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial that ends without a result was stopped by the scheduler."""
-        _forget_metrics(trial)
         own = self.own(trial)
         if not own.finished and trial.trial_id in self.stopped:
             self._finish(own, state="PRUNED", reason=self._why_pruned(own))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        _forget_metrics(trial)
         own = self.own(trial)
         if self.waiting.out.get(own.id) != trial.trial_id:
             return
@@ -296,7 +294,7 @@ class Recorder(tune.Callback):
             more = {"next_request": request.model_dump()}
         self._write(own, "state", state="WAITING", failure=failure, reason=reason, **more)
         self._leave(own)
-        self.waiting.trials.insert(0, own)
+        self.waiting.put_first(own)
         self._tell(own)
 
     def _leave(self, own: ledger.TrialRecord) -> tuple[float | None, float | None]:
@@ -318,6 +316,15 @@ class Recorder(tune.Callback):
             self._keeping.finish(group)
         self._run_dir.push_soon()
         self._tell(own)
+        self._forget(own)
+
+    def _forget(self, own: ledger.TrialRecord) -> None:
+        """Of a trial that is over the driver keeps its place in the table: with thousands of them its memory is to stay
+        as it is."""
+        self.waiting.forget(own)
+        self._nodes.pop(own.id, None)
+        self._timed_out.discard(own.id)
+        own.forget_course()
 
     def _drop_checkpoints(self, own_id: str) -> None:
         try:
@@ -346,12 +353,6 @@ class Recorder(tune.Callback):
 
 NODES_GONE_MINUTES = 5
 """So long a search waits for nodes that were there when it began."""
-
-
-def _forget_metrics(trial: Trial) -> None:
-    """Tune keeps running means of every number of every trial for ever, which nobody reads: tens of KiB a trial."""
-    trial.run_metadata.metric_analysis.clear()
-    trial.run_metadata.metric_n_steps.clear()
 
 
 _EPOCH_FIELDS = ("epoch", "train_loss", "val_loss", "val_accuracy", "epoch_time_s")

@@ -135,7 +135,8 @@ def run_space(
             waiting = [own for own in trials.values() if not own.finished]
             if experiment.search.method == "grid":  # the longest first, so that no core is idle at the end
                 waiting.sort(key=lambda own: -work_macs(own.config, splits[0]))
-            recorder.waiting.trials = waiting
+            for own in waiting:
+                recorder.waiting.put(own)
             if _is_left(experiment, space, trials):
                 run_trials(experiment, run_dir, splits, study, recorder, early_stopping, requests.distinct(), stop)
         except Leave:

@@ -16,9 +16,10 @@ from ray.tune.search.optuna import OptunaSearch
 from ray.tune.trainable.function_trainable import wrap_function
 
 from datasets import Splits
-from tune_jobs import loggers
+from tune_jobs import loggers, registry
 from tune_jobs.cluster import Leave, Stop
 from tune_jobs.experiment import Experiment
+from tune_jobs.forgetting import Forgetting, NoLines
 from tune_jobs.recorder import Recorder
 from tune_jobs.resources import Request
 from tune_jobs.results.rundir import RunDir
@@ -52,6 +53,8 @@ def run_trials(
     # For a tag in usage reports, which are off, Ray would import wandb, mlflow and comet where they are installed.
     usage.tag_callbacks = lambda callbacks: False  # noqa: ARG005 - called by name
 
+    forgetting = Forgetting()
+    early_stopping.ended = forgetting.end
     tuner = tune.Tuner(
         _worker(experiment, run_dir, splits),
         tune_config=tune.TuneConfig(
@@ -67,10 +70,10 @@ def run_trials(
             storage_path=str(run_dir.path.parent),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),  # the recorder hands a trial out again
-            callbacks=[recorder, *loggers.callbacks(experiment.loggers, run_dir)],
+            callbacks=[recorder, *loggers.callbacks(experiment.loggers, run_dir), forgetting, NoLines()],
         ),
     )
-    with stop.on_signals():
+    with stop.on_signals(), registry.remembered():
         try:
             tuner.fit()
         except Leave:
@@ -131,11 +134,12 @@ class _Searcher(OptunaSearch):
         recorder, waiting = self._recorder, self._recorder.waiting
         if len(waiting.out) >= self._most():
             return None  # a sampler learns from what has finished: it is asked when there is room, not before
-        if not waiting.trials and self._to_ask:
+        if not waiting and self._to_ask:
             self._to_ask -= 1
             point = super().suggest(trial_id) or {}
-            waiting.trials += recorder.add(self._ot_trials[trial_id].number, point)
-        if waiting.trials:
+            for own in recorder.add(self._ot_trials.pop(trial_id).number, point):
+                waiting.put(own)
+        if waiting:
             return recorder.hand_out(trial_id)
         # A trial that runs may fail and have to be handed out again.
         return None if waiting.out else Searcher.FINISHED  # type: ignore[return-value]  # Ray's own way
