@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
 
+from tune_jobs.stopping import EarlyStopping
+
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
@@ -20,10 +22,11 @@ class Forgetting(tune.Callback):
     at every step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, early_stopping: EarlyStopping) -> None:
         self._ended: dict[str, tuple[TuneController, Trial]] = {}
+        early_stopping.ended = self._end
 
-    def end(self, controller: TuneController, trial: Trial) -> None:
+    def _end(self, controller: TuneController, trial: Trial) -> None:
         """The trial ends in this step."""
         self._ended[trial.trial_id] = (controller, trial)
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ray.util.metrics import Gauge
-
-from tune_jobs.results.ledger import TrialRecord
 
 STATES = ("WAITING", "RUNNING", "COMPLETE", "PRUNED", "FAIL")
 
@@ -34,8 +32,7 @@ class Metrics:
         if epoch["epoch_time_s"] > 0:
             self._images_per_s.set(self._images / epoch["epoch_time_s"], tags)
 
-    def states(self, trials: Iterable[TrialRecord]) -> None:
-        """After a change of state."""
-        counts = Counter(trial.state for trial in trials)
+    def states(self, counts: Counter[str]) -> None:
+        """After a change of state: how many trials are in each."""
         for state in STATES:
             self._trials.set(counts[state], {"run": self._run, "state": state})

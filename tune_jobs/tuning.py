@@ -46,15 +46,13 @@ def run_trials(
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # its way of stopping takes ten seconds; `stop` hears the signals
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # Tune's own snapshots, of which we use none
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1024")  # the recorder hands out as many as there is room for
-
     # Tune sets a variable for PyTorch Lightning in its workers.  Without it they are like any other, and those that Ray
     # has started beforehand serve: 1.3 s sooner.
     class_cache.DEFAULT_ENV_VARS.clear()
     # For a tag in usage reports, which are off, Ray would import wandb, mlflow and comet where they are installed.
     usage.tag_callbacks = lambda callbacks: False  # noqa: ARG005 - called by name
 
-    forgetting = Forgetting()
-    early_stopping.ended = forgetting.end
+    others = [*loggers.callbacks(experiment.loggers, run_dir), Forgetting(early_stopping), NoLines()]
     tuner = tune.Tuner(
         _worker(experiment, run_dir, splits),
         tune_config=tune.TuneConfig(
@@ -70,18 +68,23 @@ def run_trials(
             storage_path=str(run_dir.path.parent),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),  # the recorder hands a trial out again
-            callbacks=[recorder, *loggers.callbacks(experiment.loggers, run_dir), forgetting, NoLines()],
+            callbacks=[recorder, *others],
         ),
     )
     with stop.on_signals(), registry.remembered():
         try:
             tuner.fit()
         except Leave:
-            recorder.end_workers()
+            recorder.waiting.end_workers()
         finally:
-            for pattern in ("tuner.pkl", "experiment_state-*.json", "search_gen_state-*.json"):
-                for path in run_dir.path.glob(pattern):
-                    path.unlink(missing_ok=True)  # Tune's own state, pickled; ours is the ledger
+            _remove_snapshots(run_dir)
+
+
+def _remove_snapshots(run_dir: RunDir) -> None:
+    """Tune's own state, pickled; ours is the ledger."""
+    for pattern in ("tuner.pkl", "experiment_state-*.json", "search_gen_state-*.json"):
+        for path in run_dir.path.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _worker(experiment: Experiment, run_dir: RunDir, splits: Sequence[Splits]) -> type[tune.Trainable]:

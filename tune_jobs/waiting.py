@@ -146,6 +146,11 @@ class Waiting:
         self._ran_s[str(self.request(own))] = ran_s
         return ran_s
 
+    def end_workers(self) -> None:
+        """End the processes of the trials that run, at once."""
+        for actor in self.actors.values():
+            ray.kill(actor)
+
     def forget(self, own: TrialRecord) -> None:
         """It is final and asks for nothing any more."""
         self._requests.pop(own.id, None)
