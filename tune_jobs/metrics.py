@@ -8,6 +8,9 @@ from typing import Any
 
 from ray.util.metrics import Gauge
 
+SERIES_AFTER_S = 10
+"""A trial that is over sooner has no gauges of its own.  Ray exports every ten seconds, so that they would show little;
+and a time series is kept for ever in the driver, 4 to 5 KiB of it, and on the node."""
 STATES = ("WAITING", "RUNNING", "COMPLETE", "PRUNED", "FAIL")
 
 
@@ -24,8 +27,10 @@ class Metrics:
         self._images_per_s = Gauge("tune_jobs_images_per_s", "Images trained on in a second, last epoch.", of_trial)
         self._trials = Gauge("tune_jobs_trials", "Trials in a state.", ("run", "state"))
 
-    def epoch(self, trial: str, epoch: Mapping[str, Any]) -> None:
-        """After an epoch."""
+    def epoch(self, trial: str, ran_s: float, epoch: Mapping[str, Any]) -> None:
+        """After an epoch of a trial that has run for so long."""
+        if ran_s < SERIES_AFTER_S:
+            return
         tags = {"run": self._run, "trial": trial}
         self._accuracy.set(epoch["val_accuracy"], tags)
         self._epoch_time_s.set(epoch["epoch_time_s"], tags)

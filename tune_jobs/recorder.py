@@ -156,7 +156,7 @@ class Recorder(tune.Callback):
         if "epoch" not in result:
             return
         self._write(own, "epoch", attempt=own.attempts, **{name: result[name] for name in _EPOCH_FIELDS})
-        self._metrics.epoch(own.id, result)
+        self._metrics.epoch(own.id, self.waiting.ran_s(own), result)
         if self._group(own)[0] is own:  # of its repeats, the first speaks for all
             self._study.report(number_of(own.id), {name: result[name] for name in _EPOCH_FIELDS})
         if "result" in result:

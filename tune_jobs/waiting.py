@@ -134,15 +134,19 @@ class Waiting:
         """The slot of one that has a worker."""
         return self._slot_of[self.actors[own.id]]
 
+    def ran_s(self, own: TrialRecord) -> float:
+        """Seconds that one has had its worker."""
+        return time.monotonic() - self.since[own.id]
+
     def leave(self, own: TrialRecord) -> float | None:
         """Ray has it no more.  Returns how many seconds it had a worker."""
         self.out.pop(own.id, None)
         self._promised.pop(own.id, None)
         self.actors.pop(own.id, None)
-        since = self.since.pop(own.id, None)
-        if since is None:
+        if own.id not in self.since:
             return None
-        ran_s = time.monotonic() - since
+        ran_s = self.ran_s(own)
+        del self.since[own.id]
         self._ran_s[str(self.request(own))] = ran_s
         return ran_s
 
