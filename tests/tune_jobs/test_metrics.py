@@ -15,7 +15,7 @@ def series(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], float]:
     found: dict[tuple[str, str], float] = {}
 
     class Gauge:
-        def __init__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> None:
+        def __init__(self, name: str, _: str, tag_keys: tuple[str, ...]) -> None:
             self._name, self._key = name, tag_keys[-1]
 
         def set(self, value: float, tags: dict[str, Any]) -> None:
