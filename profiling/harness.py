@@ -60,8 +60,10 @@ class Run:
     test_accuracy: float
     driver_mib_100: float
     """Resident memory of the contender's first process when 100 of its trials were finished; NaN where not known."""
+    driver_mib_500: float
+    """The same for 500."""
     driver_mib_last: float
-    """The same when the last was."""
+    """When the last was."""
     cpu: str
     cpu_cores: int
     memory_gib: float
@@ -155,7 +157,7 @@ def measure(work: Work, contender: str, round_: int, folder: Path) -> tuple[Run,
         contender, round_, work.words, len(trained), own_slots, seed, wall_s, train_time_s,
         (wall_s * own_slots - train_time_s) / len(trained),
         _mean([one.val_accuracy for one in trained]), _mean([one.test_accuracy for one in trained]),
-        memory.get(100, math.nan), memory.get(len(trained), math.nan),
+        memory.get(100, math.nan), memory.get(500, math.nan), memory.get(len(trained), math.nan),
         machine.cpu_name(), slots, machine.memory_gib(), load, sys.version.split()[0], machine.version("torch"),
         machine.version("ray"), machine.version("optuna"), machine.git_commit(),
     )  # fmt: skip
@@ -208,7 +210,7 @@ def _run(contender: str, work: Work, task: Task, folder: Path) -> tuple[float, l
                         new = [line for line in lines if line.endswith("\n")]
                         offset += sum(len(line.encode()) for line in new)
                     finished += cells_done(new) if ours else len(new)
-                    for mark in (100, len(work.cells)):
+                    for mark in (100, 500, len(work.cells)):
                         if finished >= mark:
                             memory.setdefault(mark, psutil.Process(process.pid).memory_info().rss / 2**20)
                 time.sleep(_POLL_S)

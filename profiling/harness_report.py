@@ -36,7 +36,14 @@ def _table(work: str, runs: Sequence[Run]) -> str:
     lines = [f"{work}, {runs[0].trials} trials, {max(map(len, by.values()))} rounds:", ""]
     heads = ["contender", "wall s", "spread", *(f"{name} / it" for name in others if name != "floor")]
     heads += ["it / floor"] if "floor" in others else []
-    heads += ["training s", "overhead a trial s", "val % (mean ± sd over seeds)", "driver MiB at 100", "at the end"]
+    heads += [
+        "training s",
+        "overhead a trial s",
+        "val % (mean ± sd over seeds)",
+        "driver MiB at 100",
+        "at 500",
+        "at the end",
+    ]
     lines += [_row(heads), _row(["---"] * len(heads))]
     for name, own in by.items():
         wall = walls[name]
@@ -48,6 +55,7 @@ def _table(work: str, runs: Sequence[Run]) -> str:
             f"{statistics.median(run.overhead_s for run in own):.3f}",
             _accuracy([run.val_accuracy for run in own]),
             _whole(statistics.median(run.driver_mib_100 for run in own)),
+            _whole(statistics.median(run.driver_mib_500 for run in own)),
             _whole(statistics.median(run.driver_mib_last for run in own)),
         ]
         lines.append(_row(figures))

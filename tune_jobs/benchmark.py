@@ -22,7 +22,7 @@ from tune_jobs.cluster import connect, sigterm_as_sigint
 from tune_jobs.environment import environment
 from tune_jobs.errors import UsageError
 from tune_jobs.results.rundir import RunDir, write_text
-from tune_jobs.search import differences
+from tune_jobs.sameness import differences
 
 DEVICES = {"cpu": ("cpu",), "cuda": ("cuda:0",), "all": ("cpu", "cuda:0")}
 """What --device may be -> devices as a worker sees them: of GPUs, the one that it was given."""

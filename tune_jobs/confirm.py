@@ -11,7 +11,7 @@ from datasets.splits import split
 from tune_jobs import yaml
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Scheduler, Search, check
-from tune_jobs.recorder import Listener
+from tune_jobs.listener import Listener
 from tune_jobs.results import confirmation, ledger, table
 from tune_jobs.results.confirmation import Confirmation
 from tune_jobs.results.rundir import RunDir, write_text

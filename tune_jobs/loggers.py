@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
+import struct
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
+from tensorboardX import summary
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import masked_crc32c
 
 from tune_jobs.errors import UsageError
 from tune_jobs.results.rundir import RunDir
@@ -50,11 +56,47 @@ def trial_name(trial: Trial) -> str:
     return f"{trial.config[TRIAL_KEY]}-{trial.config['model']}"
 
 
+class _EventFile:
+    """What Ray's callback uses of tensorboardX's SummaryWriter, without a thread, a queue, an fsync a message and a
+    function to be called at exit, which is there for ever, for each trial."""
+
+    def __init__(self, folder: str, **_: Any) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        path = Path(folder) / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+        self._file = path.open("ab")  # it may be there already: of another attempt in this second
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    @property
+    def file_writer(self) -> _EventFile:
+        """Whom the callback gives the hyperparameters to."""
+        return self
+
+    def add_scalar(self, tag: str, value: float, global_step: int) -> None:
+        self.add_summary(summary.scalar(tag, value), global_step)
+
+    def add_summary(self, found: Any, step: int = 0) -> None:
+        self._write(Event(wall_time=time.time(), step=int(step), summary=found))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, event: Event) -> None:
+        """A record: length, checksum, data, checksum."""
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        self._file.write(length + struct.pack("<I", masked_crc32c(length)))
+        self._file.write(data + struct.pack("<I", masked_crc32c(data)))
+
+
 class _TensorBoard(TBXLoggerCallback):
     """Ray's, but it writes into the run directory at once: Tune would copy its files there at the end alone."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._summary_writer_cls = _EventFile
         self._folder = folder  # Tune pickles its callbacks, and a RunDir on a store has what cannot be
 
     def log_trial_start(self, trial: Trial) -> None:
@@ -63,6 +105,10 @@ class _TensorBoard(TBXLoggerCallback):
         folder = self._folder / trial_name(trial)
         self._trial_writer[trial] = self._summary_writer_cls(str(folder), flush_secs=30)
         self._trial_result[trial] = {}
+
+    def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
+        """Numbers alone; where it ran, which is none, has lists."""
+        super().log_trial_result(iteration, trial, {key: value for key, value in result.items() if key != "where"})
 
 
 def _of_epochs(kind: type[LoggerCallback]) -> Callable[..., LoggerCallback]:

@@ -21,7 +21,7 @@ from tune_jobs.device import local_gpus
 from tune_jobs.errors import UsageError
 from tune_jobs.estimate import Basis, Estimate, estimate, known
 from tune_jobs.experiment import Experiment
-from tune_jobs.recorder import repeated, total
+from tune_jobs.repeats import repeated, total
 from tune_jobs.requests import Requests, at_least
 from tune_jobs.resources import MIB, Request, alive, card_kinds, check_servable, fits
 from tune_jobs.results import ledger

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import ray
 from ray import tune
 
 from datasets import Splits
@@ -19,46 +18,23 @@ from tune_jobs.checkpoints import Checkpoints
 from tune_jobs.cluster import Leave, Stop, is_lost
 from tune_jobs.experiment import Experiment
 from tune_jobs.keeping import Keeping
+from tune_jobs.listener import Listener
 from tune_jobs.metrics import Metrics
+from tune_jobs.repeats import repeated, total
 from tune_jobs.resources import Request
 from tune_jobs.results import ledger
 from tune_jobs.results.ledger import fold_of, number_of, trial_id
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.sharing import Sharing
-from tune_jobs.space import Point, Space
+from tune_jobs.space import Point
 from tune_jobs.storage import StoreError
 from tune_jobs.study import Study, by_number
 from tune_jobs.trial import KNOWN_KEY, REQUEST_KEY, SLOT_KEY, TRIAL_KEY
-from tune_jobs.waiting import LOOK_EVERY_S, Waiting
+from tune_jobs.waiting import Waiting
+from tune_jobs.watching import Watch
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
-
-
-class Listener(Protocol):
-    """Who is told how the search goes."""
-
-    def say(self, line: str) -> None:
-        """Something to know about the search as a whole."""
-
-    def follow(self, trial: ledger.TrialRecord) -> None:
-        """A trial has started, or trained an epoch."""
-
-    def tell(self, trial: ledger.TrialRecord, finished: int, total: int) -> None:
-        """A trial has just finished or is to be tried again; so many are finished; so many there are."""
-
-
-def total(experiment: Experiment, space: Space) -> int:
-    """How many trials the experiment asks for, repeats included."""
-    numbers = len(space.grid()) if experiment.search.trials is None else experiment.search.trials
-    return numbers * experiment.repeats
-
-
-def repeated(point: Point, repeats: int) -> list[Point]:
-    """The point under `repeats` seeds that count up from its own, where it has one that is set."""
-    if point.get("seed") is None:
-        return [point] * repeats
-    return [point | {"seed": point["seed"] + fold} for fold in range(repeats)]
 
 
 class Recorder(tune.Callback):
@@ -85,19 +61,18 @@ class Recorder(tune.Callback):
         self._listener = listener
         self._stop = stop
         self._total = total(experiment, study.space)
-        self._timed_out: set[str] = set()
         self._sharing = Sharing()
         self._metrics = Metrics(run_dir.name, len(splits.train))
         self._nodes: dict[str, str] = {}
         self._groups = by_number(trials.values())
-        self._finished = sum(trial.finished for trial in trials.values())
+        self._states = Counter(trial.state for trial in trials.values())
+        """State -> how many trials are in it."""
         self._run_dir = run_dir
         self._keeping = Keeping(experiment.keep_models, self._drop_checkpoints)
         self._keeping.sweep(self._groups.values())
-        self._said_stuck = False
-        self._looked = self._stuck_since = time.monotonic()
         self.waiting = Waiting(request_of)
         """What is to be run, and what Ray has."""
+        self._watch = Watch(self.waiting, experiment.budget.trial_minutes, listener, stop)
         self.stopped: set[str] = set()
         """Ray's ids of the trials that the scheduler stopped."""
 
@@ -141,6 +116,7 @@ class Recorder(tune.Callback):
     def _add(self, own_id: str, config: Point) -> ledger.TrialRecord:
         own = ledger.TrialRecord(own_id)
         self._trials[own_id] = own
+        self._states[own.state] += 1
         self._groups.setdefault(number_of(own_id), []).append(own)
         self._write(own, "state", state="WAITING", config=config)
         return own
@@ -180,7 +156,7 @@ class Recorder(tune.Callback):
         if "epoch" not in result:
             return
         self._write(own, "epoch", attempt=own.attempts, **{name: result[name] for name in _EPOCH_FIELDS})
-        self._metrics.epoch(own.id, result)
+        self._metrics.epoch(own.id, self.waiting.ran_s(own), result)
         if self._group(own)[0] is own:  # of its repeats, the first speaks for all
             self._study.report(number_of(own.id), {name: result[name] for name in _EPOCH_FIELDS})
         if "result" in result:
@@ -190,17 +166,15 @@ class Recorder(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial that ends without a result was stopped by the scheduler."""
-        _forget_metrics(trial)
         own = self.own(trial)
         if not own.finished and trial.trial_id in self.stopped:
             self._finish(own, state="PRUNED", reason=self._why_pruned(own))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        _forget_metrics(trial)
         own = self.own(trial)
         if self.waiting.out.get(own.id) != trial.trial_id:
             return
-        if own.id in self._timed_out:
+        if own.id in self._watch.timed_out:
             self._fail(own, "timeout", f"still running after {self._experiment.budget.trial_minutes:g} minutes")
         else:
             text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
@@ -214,45 +188,10 @@ class Recorder(tune.Callback):
             self._fail(own, failure, reason)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Leave Tune's loop where the search is to stop; end trials that have run too long, by killing their process:
-        one hung in native code hears nothing else."""
+        """Leave Tune's loop where the search is to stop; else see to those that hang or are lost."""
         self._stop.leave_if_asked()
-        now = time.monotonic()
-        limit = self._experiment.budget.trial_minutes
-        for own_id, since in self.waiting.since.items():
-            if limit is not None and now - since > 60 * limit and own_id not in self._timed_out:
-                self._timed_out.add(own_id)
-                ray.kill(self.waiting.actors[own_id])
-        if now - self._looked > LOOK_EVERY_S:
-            self._looked = now
-            self._look_for_the_lost(trials)
-            self._look_for_nodes(now)
-
-    def _look_for_the_lost(self, trials: list[Trial]) -> None:
-        """Tune ends a trial without a word where its worker did not come free of the one before."""
-        ended = {trial.trial_id: trial for trial in trials if trial.is_finished()}
-        for own_id, ray_id in list(self.waiting.out.items()):
-            if ray_id in ended:
-                self._fail(self._trials[own_id], "worker_crashed", "its worker process did not take it")
-
-    def _look_for_nodes(self, now: float) -> None:
-        """Say so where the nodes that a trial waits for have gone, and stop after a while, to be taken up again."""
-        stuck = self.waiting.stuck()
-        if not stuck:
-            self._stuck_since = now
-        elif now - self._stuck_since > 60 * NODES_GONE_MINUTES:
-            asked = "; ".join(map(str, stuck))
-            self._stop.ask("nodes", f"no node has been able to serve {asked} for {NODES_GONE_MINUTES} minutes")
-        elif self._stuck_since < now - LOOK_EVERY_S and not self._said_stuck:
-            self._said_stuck = True
-            self._listener.say(
-                f"waiting for a node that can serve {'; '.join(map(str, stuck))}: those that could are gone"
-            )
-
-    def end_workers(self) -> None:
-        """End the processes of the trials that run, at once."""
-        for actor in self.waiting.actors.values():
-            ray.kill(actor)
+        for own_id in self._watch.look(trials):
+            self._fail(self._trials[own_id], "worker_crashed", "its worker process did not take it")
 
     def own(self, trial: Trial) -> ledger.TrialRecord:
         """The record of one of Ray's trials."""
@@ -296,7 +235,7 @@ class Recorder(tune.Callback):
             more = {"next_request": request.model_dump()}
         self._write(own, "state", state="WAITING", failure=failure, reason=reason, **more)
         self._leave(own)
-        self.waiting.trials.insert(0, own)
+        self.waiting.put_first(own)
         self._tell(own)
 
     def _leave(self, own: ledger.TrialRecord) -> tuple[float | None, float | None]:
@@ -309,7 +248,6 @@ class Recorder(tune.Callback):
     def _finish(self, own: ledger.TrialRecord, **fields: Any) -> None:
         wall_time_s, shared_with = self._leave(own)
         self._write(own, "state", wall_time_s=wall_time_s, shared_with=shared_with, **fields)
-        self._finished += 1
         group = self._group(own)
         if own.state != "COMPLETE":
             self._drop_checkpoints(own.id)
@@ -318,6 +256,15 @@ class Recorder(tune.Callback):
             self._keeping.finish(group)
         self._run_dir.push_soon()
         self._tell(own)
+        self._forget(own)
+
+    def _forget(self, own: ledger.TrialRecord) -> None:
+        """Of a trial that is over the driver keeps its place in the table: with thousands of them its memory is to stay
+        as it is."""
+        self.waiting.forget(own)
+        self._nodes.pop(own.id, None)
+        self._watch.timed_out.discard(own.id)
+        own.forget_course()
 
     def _drop_checkpoints(self, own_id: str) -> None:
         try:
@@ -329,8 +276,8 @@ class Recorder(tune.Callback):
         return self._groups[number_of(own.id)]
 
     def _tell(self, own: ledger.TrialRecord) -> None:
-        self._metrics.states(self._trials.values())
-        self._listener.tell(own, self._finished, self._total)
+        self._metrics.states(self._states)
+        self._listener.tell(own, sum(self._states[state] for state in ledger.FINAL), self._total)
 
     def _write(self, own: ledger.TrialRecord, event: str, **fields: Any) -> None:
         """To the ledger, then to memory; a full disk stops the search, and what it did not take was never said."""
@@ -341,17 +288,9 @@ class Recorder(tune.Callback):
                 raise
             self._stop.ask("disk", f"the run directory is on a full disk ({error.strerror})")
             raise Leave from error
+        self._states[own.state] -= 1
         ledger.apply(own, line)
-
-
-NODES_GONE_MINUTES = 5
-"""So long a search waits for nodes that were there when it began."""
-
-
-def _forget_metrics(trial: Trial) -> None:
-    """Tune keeps running means of every number of every trial for ever, which nobody reads: tens of KiB a trial."""
-    trial.run_metadata.metric_analysis.clear()
-    trial.run_metadata.metric_n_steps.clear()
+        self._states[own.state] += 1
 
 
 _EPOCH_FIELDS = ("epoch", "train_loss", "val_loss", "val_accuracy", "epoch_time_s")

@@ -15,6 +15,7 @@ from tune_jobs.experiment import Scheduler
 from tune_jobs.results.ledger import TrialRecord
 
 if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
 
 METRIC, MODE = "val_accuracy", "max"
@@ -36,6 +37,8 @@ class EarlyStopping(FIFOScheduler):
         self._own = own
         self._stopped = stopped
         self._known: dict[str, _Known] = {}
+        self.ended: Callable[[TuneController, Trial], None] = lambda controller, trial: None  # noqa: ARG005
+        """Told of each trial that Ray Tune ends, with Tune's controller, which gives itself to schedulers alone."""
 
     def replay(self, trials: Iterable[TrialRecord]) -> list[TrialRecord]:
         """Tell it the epochs of an earlier run in the order in which they came.
@@ -58,10 +61,15 @@ class EarlyStopping(FIFOScheduler):
             self._stopped.add(trial.trial_id)
         return decision
 
-    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:  # noqa: ARG002
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """A trial's last message comes here, not to `on_trial_result`; so does the end of one that was stopped."""
         if trial.trial_id not in self._stopped and "epoch" in result and "failure" not in result:
             self._told(self._own(trial), result, True)
+        self.ended(tune_controller, trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """A trial that failed is not told to the scheduler: it may be started again."""
+        self.ended(tune_controller, trial)
 
     def _told(self, own: TrialRecord, epoch: dict[str, Any], last: bool) -> str:
         """The decision after an epoch that it was not told before; a trial's last one is no longer to be decided."""

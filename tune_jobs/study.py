@@ -1,6 +1,6 @@
 """The Optuna study of a run: every trial of it, under the number that is its id in the ledger.
 
-Kept as a journal file in the run directory, whose lock is safe on one machine and on NFS.
+Kept as a journal file in the run directory.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
-from optuna.trial import FixedTrial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment, Search
+from tune_jobs.journal import Journal
 from tune_jobs.results.ledger import TrialRecord, number_of
 from tune_jobs.space import Point, Space
 from tune_jobs.warm_start import Known
@@ -68,12 +69,12 @@ class Study:
         shape = repr(space.axes)
         if not is_whole(path):
             path.unlink(missing_ok=True)  # cut by a crash or a full disk: made anew, from the ledger, by `follow`
-        self.storage = JournalStorage(JournalFileBackend(str(path)))
+        self.storage = JournalStorage(Journal(path))
         names = optuna.study.get_all_study_names(self.storage)
         if names and self._stored(names[0]).user_attrs.get("space") != shape:
             # Optuna's choices cannot grow: the study of an extended grid is made anew, from the ledger, by `follow`.
             path.unlink()
-            self.storage = JournalStorage(JournalFileBackend(str(path)))
+            self.storage = JournalStorage(Journal(path))
             names = []
         self.name = names[0] if names else experiment.name
         if not names:
@@ -86,6 +87,10 @@ class Study:
         told = len(self._stored(self.name).get_trials(deepcopy=False))
         self.sampler = make_sampler(experiment.search, told)
         self.optuna = optuna.load_study(study_name=self.name, storage=self.storage, sampler=self.sampler)
+        self._id = self.storage.get_study_id_from_name(self.name)
+        self._choices: dict[str, CategoricalDistribution] = {}
+        for frozen in self.optuna.get_trials(deepcopy=False):
+            self._share_choices(frozen)
 
     def _stored(self, name: str) -> optuna.Study:
         return optuna.load_study(study_name=name, storage=self.storage)
@@ -94,6 +99,21 @@ class Study:
         """Make a trial of this point, to be started later; returns its number."""
         self.optuna.enqueue_trial(self.space.params(point))
         return len(self.optuna.get_trials(deepcopy=False)) - 1
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        """The storage's own record of a trial, without a list of all the others.  Raises KeyError where it is missing.
+
+        Each change of a trial puts another record in its place.
+        """
+        return self.storage.get_trial(self.storage.get_trial_id_from_study_id_trial_number(self._id, number))
+
+    def _share_choices(self, frozen: FrozenTrial) -> None:
+        """The storage reads a parameter's choices anew for each trial, of a grid all its values: of the trials that are
+        finished, all have one."""
+        for name, found in frozen.distributions.items():
+            if frozen.state.is_finished() and isinstance(found, CategoricalDistribution):
+                shared = self._choices.setdefault(name, found)
+                frozen.distributions[name] = shared if shared.choices == found.choices else found
 
     def begin(self, earlier: Sequence[Known], trials: Mapping[str, TrialRecord]) -> None:
         """Put what an earlier run found before the run's own trials, whose numbers count on from there.
@@ -140,15 +160,16 @@ class Study:
 
     def point(self, number: int) -> Point:
         """The point of a trial, also of one that waits.  Raises UsageError where the study does not have it."""
-        trials = self.optuna.get_trials(deepcopy=False)
-        if number >= len(trials):
-            raise UsageError(f"study {self.name}: has no trial {number}, whose config the ledger has lost")
-        params = trials[number].params or trials[number].system_attrs.get("fixed_params", {})
+        try:
+            frozen = self._frozen(number)
+        except KeyError as error:
+            raise UsageError(f"study {self.name}: has no trial {number}, whose config the ledger has lost") from error
+        params = frozen.params or frozen.system_attrs.get("fixed_params", {})
         return self.space.suggest(FixedTrial(params, number))
 
     def start(self, number: int) -> bool:
         """A trial that waits becomes RUNNING, with its values; another stays as it is.  Returns which it was."""
-        frozen = self.optuna.get_trials(deepcopy=False)[number]
+        frozen = self._frozen(number)
         if frozen.state == TrialState.WAITING:
             self.storage.set_trial_state_values(frozen._trial_id, state=TrialState.RUNNING)
             self.space.suggest(self.trial(number))
@@ -157,7 +178,7 @@ class Study:
 
     def trial(self, number: int) -> optuna.trial.Trial:
         """A running trial, to be asked again: its values stand."""
-        return optuna.trial.Trial(self.optuna, self.optuna.get_trials(deepcopy=False)[number]._trial_id)
+        return optuna.trial.Trial(self.optuna, self._frozen(number)._trial_id)
 
     def report(self, number: int, epoch: Mapping[str, Any]) -> None:
         """The objective after an epoch, where it is one of an epoch's numbers.
@@ -168,7 +189,7 @@ class Study:
         value = epoch.get(next(iter(self.objectives)))
         if len(self.objectives) > 1 or value is None or not math.isfinite(value):
             return
-        if epoch["epoch"] not in self.optuna.get_trials(deepcopy=False)[number].intermediate_values:
+        if epoch["epoch"] not in self._frozen(number).intermediate_values:
             self.trial(number).report(value, epoch["epoch"])
 
     def tell(self, group: Sequence[TrialRecord]) -> None:
@@ -178,7 +199,7 @@ class Study:
         else FAIL, also where an objective is no number.  A trial that was told before stays as it is.
         """
         number = number_of(group[0].id)
-        if self.optuna.get_trials(deepcopy=False)[number].state.is_finished():
+        if self._frozen(number).state.is_finished():
             return
         self.trial(number).set_user_attr("trials", {trial.id: _ending(trial) for trial in group})
         values = [
@@ -192,6 +213,7 @@ class Study:
             self.optuna.tell(number, state=TrialState.PRUNED)
         else:
             self.optuna.tell(number, state=TrialState.FAIL)
+        self._share_choices(self._frozen(number))
 
 
 def is_whole(journal: Path) -> bool:

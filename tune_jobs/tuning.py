@@ -16,9 +16,10 @@ from ray.tune.search.optuna import OptunaSearch
 from ray.tune.trainable.function_trainable import wrap_function
 
 from datasets import Splits
-from tune_jobs import loggers
+from tune_jobs import loggers, registry
 from tune_jobs.cluster import Leave, Stop
 from tune_jobs.experiment import Experiment
+from tune_jobs.forgetting import Forgetting, NoLines
 from tune_jobs.recorder import Recorder
 from tune_jobs.resources import Request
 from tune_jobs.results.rundir import RunDir
@@ -45,13 +46,13 @@ def run_trials(
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # its way of stopping takes ten seconds; `stop` hears the signals
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # Tune's own snapshots, of which we use none
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1024")  # the recorder hands out as many as there is room for
-
     # Tune sets a variable for PyTorch Lightning in its workers.  Without it they are like any other, and those that Ray
     # has started beforehand serve: 1.3 s sooner.
     class_cache.DEFAULT_ENV_VARS.clear()
     # For a tag in usage reports, which are off, Ray would import wandb, mlflow and comet where they are installed.
     usage.tag_callbacks = lambda callbacks: False  # noqa: ARG005 - called by name
 
+    others = [*loggers.callbacks(experiment.loggers, run_dir), Forgetting(early_stopping), NoLines()]
     tuner = tune.Tuner(
         _worker(experiment, run_dir, splits),
         tune_config=tune.TuneConfig(
@@ -67,18 +68,23 @@ def run_trials(
             storage_path=str(run_dir.path.parent),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),  # the recorder hands a trial out again
-            callbacks=[recorder, *loggers.callbacks(experiment.loggers, run_dir)],
+            callbacks=[recorder, *others],
         ),
     )
-    with stop.on_signals():
+    with stop.on_signals(), registry.remembered():
         try:
             tuner.fit()
         except Leave:
-            recorder.end_workers()
+            recorder.waiting.end_workers()
         finally:
-            for pattern in ("tuner.pkl", "experiment_state-*.json", "search_gen_state-*.json"):
-                for path in run_dir.path.glob(pattern):
-                    path.unlink(missing_ok=True)  # Tune's own state, pickled; ours is the ledger
+            _remove_snapshots(run_dir)
+
+
+def _remove_snapshots(run_dir: RunDir) -> None:
+    """Tune's own state, pickled; ours is the ledger."""
+    for pattern in ("tuner.pkl", "experiment_state-*.json", "search_gen_state-*.json"):
+        for path in run_dir.path.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _worker(experiment: Experiment, run_dir: RunDir, splits: Sequence[Splits]) -> type[tune.Trainable]:
@@ -131,11 +137,12 @@ class _Searcher(OptunaSearch):
         recorder, waiting = self._recorder, self._recorder.waiting
         if len(waiting.out) >= self._most():
             return None  # a sampler learns from what has finished: it is asked when there is room, not before
-        if not waiting.trials and self._to_ask:
+        if not waiting and self._to_ask:
             self._to_ask -= 1
             point = super().suggest(trial_id) or {}
-            waiting.trials += recorder.add(self._ot_trials[trial_id].number, point)
-        if waiting.trials:
+            for own in recorder.add(self._ot_trials.pop(trial_id).number, point):
+                waiting.put(own)
+        if waiting:
             return recorder.hand_out(trial_id)
         # A trial that runs may fail and have to be handed out again.
         return None if waiting.out else Searcher.FINISHED  # type: ignore[return-value]  # Ray's own way

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 5.0
 """How old the picture of the cluster's nodes may be that trials are handed out by."""
 
+AHEAD_S = 1.0
+"""Where the last trial of a kind ran for longer, as many as fit at once wait at Ray's besides those that run: a cluster
+that grows when asked sees them.  Of shorter ones each is handed out as another ends: for one that waits Ray makes a
+placement group, and removes it when a worker comes free."""
+
 
 class Waiting:
     """Trials on their way to Ray and with it, by their ids in the ledger."""
 
     def __init__(self, request_of: Callable[[Mapping[str, Any]], Request]) -> None:
-        self.trials: list[TrialRecord] = []
-        """Those that are to be run, or run again, the next one first."""
         self.out: dict[str, str] = {}
         """Those that Ray has now -> Ray's own id of each."""
         self.actors: dict[str, ActorHandle[Any]] = {}
@@ -32,11 +35,31 @@ class Waiting:
         self.since: dict[str, float] = {}
         """... -> when it was given it, by the monotonic clock."""
         self._request_of = request_of
+        self._queues: dict[str, deque[tuple[int, TrialRecord]]] = {}
+        self._first = self._behind = 0
+        self._ran_s: dict[str, float] = {}
         self._requests: dict[str, Request] = {}
         self._promised: dict[str, int] = {}
         self._slot_of: dict[ActorHandle[Any], int] = {}
         self._nodes: Sequence[Mapping[str, Any]] = ()
         self._looked = float("-inf")
+
+    def __len__(self) -> int:
+        """How many are to be run, or run again, and are not with Ray."""
+        return sum(map(len, self._queues.values()))
+
+    def put(self, own: TrialRecord) -> None:
+        """It is to be run, after all that are put in already."""
+        self._queue(own).append((self._behind, own))
+        self._behind += 1
+
+    def put_first(self, own: TrialRecord) -> None:
+        """It is to be run before all others."""
+        self._first -= 1
+        self._queue(own).appendleft((self._first, own))
+
+    def _queue(self, own: TrialRecord) -> deque[tuple[int, TrialRecord]]:
+        return self._queues.setdefault(str(self.request(own)), deque())
 
     def request(self, own: TrialRecord) -> Request:
         """What it asks for: the experiment's request, or the greater one that it was promised when it ran out."""
@@ -53,18 +76,27 @@ class Waiting:
         return more
 
     def next(self, trial_id: str) -> TrialRecord | None:
-        """The first of those that wait of whose kind not as many as fit at once wait at Ray's already.
+        """The first of those that wait of whose kind not as many as fit at once wait at Ray's already; or, of a kind
+        whose trials take next to no time, are there.
 
         So a long row of trials for the GPUs does not keep those for the CPUs from starting.  None: for none.
         """
-        queued = Counter(kind for own_id, kind in self._kinds().items() if own_id not in self.actors)
-        for index, own in enumerate(self.trials):
-            request = self.request(own)
-            if queued[str(request)] < slots(request, self.nodes()):
-                self.out[own.id] = trial_id
-                self._promised[own.id] = self._free_slot()
-                return self.trials.pop(index)
-        return None
+        ahead = Counter(
+            kind
+            for own_id, kind in self._kinds().items()
+            if own_id not in self.actors or self._ran_s.get(kind, AHEAD_S) < AHEAD_S
+        )
+        heads = [
+            (queue[0][0], kind)
+            for kind, queue in self._queues.items()
+            if queue and ahead[kind] < slots(self.request(queue[0][1]), self.nodes())
+        ]
+        if not heads:
+            return None
+        _, own = self._queues[min(heads)[1]].popleft()
+        self.out[own.id] = trial_id
+        self._promised[own.id] = self._free_slot()
+        return own
 
     def room(self, requests: Sequence[Request]) -> int:
         """How many trials run at once at most, on the nodes that there are now."""
@@ -102,13 +134,30 @@ class Waiting:
         """The slot of one that has a worker."""
         return self._slot_of[self.actors[own.id]]
 
+    def ran_s(self, own: TrialRecord) -> float:
+        """Seconds that one has had its worker."""
+        return time.monotonic() - self.since[own.id]
+
     def leave(self, own: TrialRecord) -> float | None:
         """Ray has it no more.  Returns how many seconds it had a worker."""
         self.out.pop(own.id, None)
         self._promised.pop(own.id, None)
         self.actors.pop(own.id, None)
-        since = self.since.pop(own.id, None)
-        return None if since is None else time.monotonic() - since
+        if own.id not in self.since:
+            return None
+        ran_s = self.ran_s(own)
+        del self.since[own.id]
+        self._ran_s[str(self.request(own))] = ran_s
+        return ran_s
+
+    def end_workers(self) -> None:
+        """End the processes of the trials that run, at once."""
+        for actor in self.actors.values():
+            ray.kill(actor)
+
+    def forget(self, own: TrialRecord) -> None:
+        """It is final and asks for nothing any more."""
+        self._requests.pop(own.id, None)
 
     def _kinds(self) -> dict[str, str]:
         return {own_id: str(self._requests[own_id]) for own_id in self.out}

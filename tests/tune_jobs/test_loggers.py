@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from ray.tune.experiment import Trial
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tune_jobs import loggers
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import check
+from tune_jobs.results.rundir import RunDir
 
 if TYPE_CHECKING:
     from tests.conftest import App
@@ -36,6 +40,26 @@ def test_check_missing_package_is_one_line(name: str, monkeypatch: pytest.Monkey
 def test_check_tensorboard_needs_nothing() -> None:
     loggers.check(["tensorboard"])
     loggers.check([])
+
+
+def test_tensorboard_writes_at_once_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    (callback,) = loggers.callbacks(["tensorboard"], RunDir(tmp_path))
+    trial = Trial("made_up", config={"trial": "00000", "model": "mlp", "lr": 0.1}, stub=True)
+    trial.evaluated_params = {"lr": 0.1, "model": "mlp"}
+    folder, threads = tmp_path / "00000-mlp", threading.active_count()
+    for attempt in (1, 2):  # in the same second
+        callback.on_trial_start(0, [], trial)
+        where = {"where": {"node": "a", "cards": ["0"]}}
+        result = {"val_accuracy": attempt / 2, "training_iteration": 1, "timesteps_total": attempt} | where
+        callback.on_trial_result(attempt, [], trial, result)
+        found = EventAccumulator(str(folder)).Reload().Scalars("ray/tune/val_accuracy")
+        assert [(event.step, event.value) for event in found] == [(1, 0.5), (2, 1.0)][:attempt]
+        assert threading.active_count() == threads
+        callback.on_trial_complete(attempt, [], trial)
+    events = EventAccumulator(str(folder)).Reload()
+    assert events.Tags()["scalars"] == ["ray/tune/val_accuracy", "ray/tune/timesteps_total"]
+    assert "_hparams_/session_start_info" in events.summary_metadata
+    assert not callback._trial_writer  # type: ignore[attr-defined]  # Ray's own
 
 
 @pytest.mark.parametrize(

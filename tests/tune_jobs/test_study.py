@@ -78,6 +78,23 @@ def test_tell_each_ending(path: Path) -> None:
     assert study.optuna.trials[0].value == 0.9
 
 
+def test_tell_all_that_are_finished_share_the_choices_also_when_opened_again(path: Path) -> None:
+    """Of a grid of a thousand values each trial would have a thousand."""
+    study = opened(path)
+    for point in study.space.grid():
+        study.start(study.add(point))
+    study.tell([record(0, "COMPLETE", result={"val_accuracy": 0.9})])
+    study.tell([record(1, "FAIL", failure="diverged", reason="nan")])
+    for found in (study, opened(path)):
+        trials = found.optuna.get_trials(deepcopy=False)
+        (name,) = [key for key, value in trials[0].distributions.items() if len(getattr(value, "choices", ())) > 1]
+        one, two, running = (trial.distributions[name] for trial in trials)
+        assert one is two
+        assert running is not one
+        assert running == one
+        assert [trial.params[name] for trial in trials] == [point[name] for point in study.space.grid()]
+
+
 def test_tell_of_repeats_is_their_mean_and_needs_them_all(path: Path) -> None:
     study = opened(path)
     for point in study.space.grid()[:2]:

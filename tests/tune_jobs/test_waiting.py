@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -21,7 +22,8 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Waiting:
     monkeypatch.setattr(ray, "nodes", lambda: NODES)
     queue = Waiting(lambda config: REQUESTS[config["model"]])
     models = ["resnet18"] * 6 + ["svm"] * 6
-    queue.trials = [TrialRecord(f"{number:05d}", {"model": model}) for number, model in enumerate(models)]
+    for number, model in enumerate(models):
+        queue.put(TrialRecord(f"{number:05d}", {"model": model}))
     return queue
 
 
@@ -61,12 +63,48 @@ def test_slots_are_the_lowest_free_and_a_worker_keeps_its_own(queue: Waiting) ->
 
 
 def test_grow_is_what_it_asks_for_from_then_on_and_after_a_take_up(queue: Waiting) -> None:
-    own = queue.trials[0]
+    own = TrialRecord("00012", {"model": "resnet18"})
     assert queue.grow(own, main_memory=False) == Request(gpu=1)
     assert queue.request(own) == Request(gpu=1)
     assert queue.grow(own, main_memory=False) is None
     taken_up = TrialRecord("00000", {"model": "resnet18"}, next_request=Request(gpu=1).model_dump())
     assert Waiting(lambda config: REQUESTS[config["model"]]).request(taken_up) == Request(gpu=1)
+
+
+def test_put_first_goes_before_all_others_of_whatever_kind(queue: Waiting) -> None:
+    again, once_more = TrialRecord("00012", {"model": "svm"}), TrialRecord("00013", {"model": "resnet18"})
+    queue.put_first(again)
+    queue.put_first(once_more)
+    assert len(queue) == 14
+    assert [own.id for own in all_next(queue)] == ["00013", "00012", "00000", "00006", "00007", "00008"]
+    assert len(queue) == 8
+
+
+def test_next_looks_at_kinds_not_at_every_trial_that_waits(queue: Waiting, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_next(queue)
+    asked: list[Request] = []
+
+    def slots(request: Request, nodes: Any) -> int:
+        asked.append(request)
+        return 1
+
+    monkeypatch.setattr(waiting, "slots", slots)
+    assert queue.next("ray-9") is None
+    assert asked == [REQUESTS["resnet18"], REQUESTS["svm"]]
+
+
+def test_next_of_a_kind_that_takes_no_time_none_waits_at_rays(queue: Waiting, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for own in all_next(queue):
+        queue.start(own, worker(own.id))
+    now += 0.5
+    queue.leave(TrialRecord("00006", {"model": "svm"}))
+    assert [own.id for own in all_next(queue)] == ["00002", "00003", "00010"]  # of the networks nothing is known yet
+    now += 60
+    queue.leave(TrialRecord("00007", {"model": "svm"}))
+    queue.start(TrialRecord("00010", {"model": "svm"}), worker("00010"))
+    assert [own.id for own in all_next(queue)] == ["00011"]
 
 
 def test_stuck_names_what_no_node_can_serve_any_more(queue: Waiting, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,13 +66,13 @@ def search(
         if not run_dir.ledger.exists():  # else it may be that nothing is left to run
             cluster.begin()
 
-        from tune_jobs import recorder
+        from tune_jobs import repeats
         from tune_jobs import search as searches
         from tune_jobs.console import console, say, trials_table
         from tune_jobs.progress import Progress
         from tune_jobs.results import best, selection
 
-        total = recorder.total(asked, checked)
+        total = repeats.total(asked, checked)
         out = console()
         for field in space.unread(checked):
             say(out, f"note: {field} is read by none of the trials")

@@ -110,6 +110,10 @@ class TrialRecord:
     def finished(self) -> bool:
         return self.state in FINAL
 
+    def forget_course(self) -> None:
+        """Let go of what the ledger has and a search that goes on asks of no trial that is finished: its epochs."""
+        self.epochs = []
+
 
 def read(path: Path) -> dict[str, TrialRecord]:
     """All trials by id, in the order they were made.  A line that is not whole JSON is passed over."""

@@ -1,0 +1,103 @@
+"""What a run that exists has of what is asked: whether it is the same experiment, and what is left of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tune_jobs import space as spaces
+from tune_jobs import yaml
+from tune_jobs.axis import key
+from tune_jobs.errors import UsageError
+from tune_jobs.experiment import Experiment, check
+from tune_jobs.results import ledger
+from tune_jobs.results.rundir import RunDir
+from tune_jobs.space import Point, Space
+from tune_jobs.study import by_number
+
+
+def new_points(experiment: Experiment, space: Space, trials: Mapping[str, ledger.TrialRecord]) -> list[Point]:
+    """Points of a grid that no trial has yet, in their order."""
+    have = {_key(group[0].config) for group in by_number(trials.values()).values()}
+    wanted = space.grid() if experiment.search.method == "grid" else []
+    return [point for point in wanted if _key(point) not in have]
+
+
+def _key(config: Mapping[str, Any]) -> str:
+    """Of a stored config as a point of today: an older version's may lack a field, which then has its default."""
+    try:
+        return key(spaces.relevant(config))
+    except UsageError:  # it has a field or a value that there is no more
+        return key(config)
+
+
+def is_left(experiment: Experiment, space: Space, trials: Mapping[str, ledger.TrialRecord]) -> bool:
+    """Whether a trial is still to be run."""
+    if not all(trial.finished for trial in trials.values()) or new_points(experiment, space, trials):
+        return True
+    return experiment.search.trials is not None and len(by_number(trials.values())) < experiment.search.trials
+
+
+def check_same(
+    experiment: Experiment,
+    space: Space,
+    run_dir: RunDir,
+    facts: dict[str, Any],
+    trials: Mapping[str, ledger.TrialRecord],
+) -> None:
+    """Raise UsageError where the run exists and is of another experiment, unless this one adds to it, or other data."""
+    if not run_dir.experiment.exists():
+        if trials:
+            raise UsageError(f"run {run_dir.name} has trials but no {run_dir.experiment}; give this one another --name")
+        return
+    before = check(yaml.read(run_dir.experiment))
+    added = _only_adds(before, experiment, space, trials)
+    different = [] if added else differences(before.document(), experiment.document())
+    if not added and not different and experiment.search.method == "grid":
+        different.append("its trials are none of this version's points")
+    if run_dir.read_environment()["data_sha256"] != facts["data_sha256"]:
+        different.append("the images or labels themselves")
+    if different:
+        raise UsageError(
+            f"run {run_dir.name} exists with another experiment ({'; '.join(different)}); give this one another "
+            "--name, or, where it is to add grid values to the run, --extend"
+        )
+
+
+def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What the numbers may depend on and is not as it was."""
+    return [
+        line
+        for key in ("versions", "git_commit", "cpu", "gpus")
+        for line in differences(before.get(key), now[key], key)
+    ]
+
+
+_FREE = ("description", "resources", "budget", "retries", "min_usable", "keep_models", "loggers", "published")
+"""Keys that change how a run goes, not what its trials are: they may differ when it is taken up."""
+
+
+def _only_adds(before: Experiment, after: Experiment, space: Space, trials: Mapping[str, ledger.TrialRecord]) -> bool:
+    """Whether all that the run has is part of the experiment: more grid points or more trials may be new."""
+    free: dict[str, Any] = {key: getattr(after, key) for key in _FREE}
+    at_once = before.search.model_copy(update={"max_concurrent": after.search.max_concurrent})
+    before = before.model_copy(update={"search": at_once})
+    if after.search.method == "grid":
+        wanted = {_key(point) for point in space.grid()}
+        same = before.model_copy(update=free | {"space": after.space, "train": after.train}) == after
+        groups = by_number(trials.values()).values()
+        return same and all(_key(group[0].config) in wanted for group in groups if group[0].config)
+    search = before.search.model_copy(update={"trials": after.search.trials})
+    more = (after.search.trials or 0) >= (before.search.trials or 0)
+    return more and before.model_copy(update=free | {"search": search}) == after
+
+
+def differences(before: Any, after: Any, path: str = "") -> list[str]:
+    """Each key whose value differs, as `path: before -> after`."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return [
+            line
+            for key in dict.fromkeys([*before, *after])
+            for line in differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if before == after else [f"{path}: {before} -> {after}"]
