@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
-import struct
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +12,8 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.record_writer import masked_crc32c
 
 from tune_jobs.errors import UsageError
 from tune_jobs.results.rundir import RunDir
@@ -57,14 +55,13 @@ def trial_name(trial: Trial) -> str:
 
 
 class _EventFile:
-    """What Ray's callback uses of tensorboardX's SummaryWriter, without a thread, a queue, an fsync a message and a
-    function to be called at exit, which is there for ever, for each trial."""
+    """What Ray's callback uses of tensorboardX's SummaryWriter, on its event writer alone: without a queue, a thread
+    and a function to be called at exit, which is there for ever, for each trial."""
 
     def __init__(self, folder: str, **_: Any) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        path = Path(folder) / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
-        self._file = path.open("ab")  # it may be there already: of another attempt in this second
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        # The writer names its file by the second, in which there may have been another attempt.
+        self._events = EventsWriter(str(Path(folder) / "events"), f".{time.time_ns()}")
 
     @property
     def file_writer(self) -> _EventFile:
@@ -75,20 +72,13 @@ class _EventFile:
         self.add_summary(summary.scalar(tag, value), global_step)
 
     def add_summary(self, found: Any, step: int = 0) -> None:
-        self._write(Event(wall_time=time.time(), step=int(step), summary=found))
+        self._events.write_event(Event(wall_time=time.time(), step=int(step), summary=found))
 
     def flush(self) -> None:
-        self._file.flush()
+        self._events.flush()
 
     def close(self) -> None:
-        self._file.close()
-
-    def _write(self, event: Event) -> None:
-        """A record: length, checksum, data, checksum."""
-        data = event.SerializeToString()
-        length = struct.pack("<Q", len(data))
-        self._file.write(length + struct.pack("<I", masked_crc32c(length)))
-        self._file.write(data + struct.pack("<I", masked_crc32c(data)))
+        self._events.close()
 
 
 class _TensorBoard(TBXLoggerCallback):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ray
+import torch
 
 import models
 from datasets import Splits, load_splits
@@ -64,6 +65,7 @@ def run(
     Raises UsageError, before any trial starts and before anything is written, where the
     experiment, the data or the cluster do not allow it.
     """
+    torch.set_num_threads(1)  # in this process: threads that wait for each other take the cores from the trials
     space = spaces.parse(experiment.space, experiment.train, experiment.search.method)
     with sigterm_as_sigint():
         splits = [load_splits(experiment.dataset, data_dir)]
