@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import rich.progress
@@ -27,8 +27,12 @@ EVERY_S = 30
 class Progress:
     """Told what happens, as `tune_jobs.listener.Listener`.  Used as a context manager around the search."""
 
-    def __init__(self, out: Console, fields: Sequence[str], total: int) -> None:
+    def __init__(
+        self, out: Console, fields: Sequence[str], total: int, begun: Callable[[], None] | None = None
+    ) -> None:
+        """`begun` is called once, when the first trial has started: from there on this process mostly waits."""
         self._out = out
+        self._begun = begun
         self._fields = fields
         self._best = math.nan
         self._best_id = ""
@@ -60,6 +64,9 @@ class Progress:
 
     def follow(self, trial: TrialRecord) -> None:
         """A trial has started, or trained an epoch."""
+        if self._begun is not None:
+            self._begun()
+            self._begun = None
         new = trial.id not in self._running
         self._running[trial.id] = trial
         if self._out.is_terminal:

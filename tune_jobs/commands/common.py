@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -100,6 +102,11 @@ def glance(run_dir: RunDir, splits: Splits, macs: int | None) -> None:
         predictions.glance(run_dir, splits, macs)
     except Exception as error:  # noqa: BLE001 - whatever it is, the search's result and exit code stand
         say(console(stderr=True), f"the report has no confusion matrix ({type(error).__name__}: {error})")
+
+
+def load_report() -> None:
+    """Import what writes a report, a second's work, beside what else is done."""
+    threading.Thread(target=importlib.import_module, args=("tune_jobs.results.report.page",), daemon=True).start()
 
 
 def write_report(run_dir: RunDir) -> None:

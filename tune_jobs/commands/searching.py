@@ -19,6 +19,7 @@ from tune_jobs.commands.common import (
     asked_for,
     data_folder,
     glance,
+    load_report,
     one_line_errors,
     storage_at,
     write_report,
@@ -78,7 +79,7 @@ def search(
             say(out, f"note: {field} is read by none of the trials")
         fields = ["model", *(axis.field for axis in checked.axes if axis.kind != "value" and axis.field != "model")]
         say(out, f"run {run_dir.name}: {total} trials, into {run_dir}")
-        with Progress(out, fields, total) as progress:
+        with Progress(out, fields, total, begun=load_report) as progress:
             outcome = searches.run(asked, run_dir, data_folder(data_dir), progress, wait_for_nodes)
         cluster.leave()
         rows = outcome.rows
