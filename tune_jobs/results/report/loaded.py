@@ -78,6 +78,11 @@ class Loaded:
         found = [name for name in table.varied([row.config for row in self.rows]) if name not in REPEATS]
         return found or ["model"]
 
+    @cached_property
+    def models(self) -> list[str]:
+        """Those of the rows, in their order: what a model looks like is the same in all figures of a run."""
+        return list(dict.fromkeys(row.config["model"] for row in self.rows if "model" in row.config))
+
     @property
     def val_images(self) -> int:
         return int(self.environment["images"]["val"])
