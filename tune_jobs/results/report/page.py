@@ -152,7 +152,7 @@ def _headline(loaded: Loaded) -> dict[str, Any]:
     name = ["python", "-m", "tune_jobs"]
     again = [*name, "train", str(loaded.run.best)]
     if not choice.exported:
-        again = [*name, "export", str(loaded.run.path)]
+        again = [*name, "export", str(loaded.run)]
     return run | {
         "choice": choice,
         "confirmed": confirmed,
@@ -161,7 +161,7 @@ def _headline(loaded: Loaded) -> dict[str, Any]:
         "images": wilson(loaded, choice.candidate.accuracy),
         "config": [(f, label(row.config[f])) for f in loaded.fields if f in row.config],
         "command": shlex.join(again),
-        "confirm": shlex.join([*name, "confirm", str(loaded.run.path)]),
+        "confirm": shlex.join([*name, "confirm", str(loaded.run)]),
     }
 
 
@@ -192,7 +192,7 @@ def _predictions(loaded: Loaded, data_dir: Path | None, look: bool) -> tuple[Pre
     weights = loaded.run.best_model
     train, report = (
         shlex.join(["python", "-m", "tune_jobs", *words])
-        for words in (["train", str(loaded.run.best)], ["report", str(loaded.run.path)])
+        for words in (["train", str(loaded.run.best)], ["report", str(loaded.run)])
     )
     try:
         found = predictions.look(loaded.run, data_dir) if look else predictions.known(loaded.run)
