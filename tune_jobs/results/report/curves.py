@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from tune_jobs.results.report.drawing import Figure, axis, grouped, spec
 from tune_jobs.results.report.loaded import Loaded
+from tune_jobs.results.report.views import View, opened, range_of
 from tune_jobs.results.report.wording import in_words
 
 
@@ -22,11 +23,15 @@ def curves(loaded: Loaded) -> Iterator[Figure]:
         if figure is None:
             continue
         best = f" The thick line is trial {chosen}." if chosen else ""
+        view = _view(loaded, metric, scale)
+        outside = "" if view is None else view.told(_partly_out(loaded, metric, scale, view), "trial")
         yield Figure(
             key,
             title,
-            f"A line a trial; one that was stopped or failed ends early.{best}",
-            spec(figure, xaxis=axis("epoch", dtick=_whole_ticks(loaded)), yaxis=axis(in_words(metric))),
+            f"A line a trial; one that was stopped or failed ends early.{best}{outside}",
+            spec(
+                figure, xaxis=axis("epoch", dtick=_whole_ticks(loaded)), yaxis=axis(in_words(metric), **range_of(view))
+            ),
         )
 
 
@@ -60,6 +65,18 @@ def _curves_of(loaded: Loaded, metric: str, scale: float, chosen: str | None) ->
             hovertemplate="trial %{text}<br>epoch %{x}: %{y:.4g}",
         )  # fmt: skip
     return figure
+
+
+def _view(loaded: Loaded, metric: str, scale: float) -> View | None:
+    values = (scale * e[metric] for trial in loaded.trials for e in trial.epochs if e.get(metric) is not None)
+    return opened(values, "below" if metric == "val_accuracy" else "above")
+
+
+def _partly_out(loaded: Loaded, metric: str, scale: float, view: View) -> int:
+    return sum(
+        any(e.get(metric) is not None and not view.has(scale * e[metric]) for e in trial.epochs)
+        for trial in loaded.trials
+    )
 
 
 def _whole_ticks(loaded: Loaded) -> int | None:

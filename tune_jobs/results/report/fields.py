@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
+from tune_jobs.axis import RANGES
+from tune_jobs.results import table
 from tune_jobs.results.report.drawing import Figure, spec
 from tune_jobs.results.report.effects import label, levels
 from tune_jobs.results.report.loaded import Loaded
@@ -17,6 +19,8 @@ from tune_jobs.results.report.wording import on_times
 
 MOST_LEVELS = 12
 """Of an axis of the heat map: numbers with more are shown in parts of equal counts."""
+MOST_OF_RANGE = 5
+"""The same of numbers that were drawn from a range."""
 
 
 def parallel(loaded: Loaded) -> Iterator[Figure]:
@@ -24,7 +28,8 @@ def parallel(loaded: Loaded) -> Iterator[Figure]:
     found = loaded.candidates
     if len(found) < 2:
         return
-    dimensions = [_dimension(name, [c.rows[0].config.get(name) for c in found]) for name in loaded.fields]
+    varied = table.varied([candidate.rows[0].config for candidate in found])
+    dimensions = [_dimension(loaded, name) for name in loaded.fields if name in varied]
     accuracy = [100 * candidate.accuracy for candidate in found]
     dimensions.append({"label": "accuracy, %", "values": accuracy})
     # A few very bad trials would take all the colours: the scale covers the upper three quarters.
@@ -46,11 +51,12 @@ def parallel(loaded: Loaded) -> Iterator[Figure]:
     )
 
 
-def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
+def _dimension(loaded: Loaded, name: str) -> dict[str, Any]:
     """An axis; numbers over more than two decades by their logarithm."""
+    values = [candidate.rows[0].config.get(name) for candidate in loaded.candidates]
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     distinct = levels([value for value in values if value is not None])
-    if len(numbers) == len(values) and len(distinct) > MOST_LEVELS:
+    if len(numbers) == len(values) and len(distinct) > (MOST_OF_RANGE if _is_range(loaded, name) else MOST_LEVELS):
         if min(numbers) > 0 and max(numbers) / min(numbers) > 100:
             decades = range(math.floor(math.log10(min(numbers))), math.ceil(math.log10(max(numbers))) + 1)
             return {
@@ -68,6 +74,10 @@ def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
         "tickvals": list(range(len(ordered)))[::every],
         "ticktext": [html.escape(label(value)) for value in ordered][::every],
     }
+
+
+def _is_range(loaded: Loaded, name: str) -> bool:
+    return name in loaded.axes and loaded.axes[name].kind in RANGES
 
 
 def heat(loaded: Loaded) -> Iterator[Figure]:
@@ -89,8 +99,8 @@ def heat(loaded: Loaded) -> Iterator[Figure]:
     yield Figure(
         "heat",
         "Any two fields against each other",
-        "The mean, or the best, over all complete configs in a cell; ranges are cut into parts of equal counts."
-        + on_times(loaded),
+        "The mean, or the best, over all complete configs in a cell; ranges are cut into parts of equal counts. Cells "
+        "far from the rest have the colour of the scale's end." + on_times(loaded),
         {"axes": axes, "values": values, "first": first},
     )
 
@@ -100,10 +110,12 @@ def _levels(loaded: Loaded, name: str) -> tuple[list[int | None], list[str]]:
     values = [candidate.rows[0].config.get(name) for candidate in loaded.candidates]
     distinct = levels([value for value in values if value is not None])
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in distinct)
-    if not numbers or len(distinct) <= MOST_LEVELS:
+    is_range = _is_range(loaded, name)
+    if not numbers or len(distinct) <= (MOST_OF_RANGE if is_range else MOST_LEVELS):
         places = {repr(value): place for place, value in enumerate(distinct)}
         return [places.get(repr(value)) for value in values], [label(value) for value in distinct]
-    parts = np.array_split(np.array(distinct), 6)
+    # Of a range, each config has a value of its own: without several to a part, the map would be a row of dots.
+    parts = np.array_split(np.array(distinct), min(6, len(distinct) // 3) if is_range else 6)
     ends = [part[-1] for part in parts]
     of = [None if value is None else int(np.searchsorted(ends, value)) for value in values]
     return of, [f"{label(part[0].item())} to {label(part[-1].item())}" for part in parts]

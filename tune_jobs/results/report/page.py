@@ -226,9 +226,10 @@ def _confusion(found: Predictions) -> dict[str, Any]:
     )  # fmt: skip
     kind = {"type": "category", "automargin": True}
     height = max(360, 150 + 32 * len(names)) if small else 640
-    return drawing.spec(
-        figure, height, xaxis=drawing.axis("named", **kind), yaxis=drawing.axis("true", autorange="reversed", **kind)
-    ) | {"wide": 200 + 34 * len(names)}
+    down = {"title": {"text": "true", "standoff": 12}, "autorange": "reversed"}  # else among the longest names
+    return drawing.spec(figure, height, xaxis=drawing.axis("named", **kind), yaxis=down | kind) | {
+        "wide": 200 + 34 * len(names)
+    }
 
 
 def _plotly() -> str:

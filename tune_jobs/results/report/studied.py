@@ -16,11 +16,11 @@ from optuna.distributions import (
 )
 from optuna.importance import PedAnovaImportanceEvaluator
 
-from tune_jobs import space as spaces
 from tune_jobs.axis import Axis
 from tune_jobs.results.report.drawing import Figure, axis, spec
 from tune_jobs.results.report.effects import Effect
 from tune_jobs.results.report.loaded import Loaded
+from tune_jobs.results.report.views import opened, range_of
 from tune_jobs.results.report.wording import in_words, on_times
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -39,8 +39,7 @@ def study(loaded: Loaded) -> optuna.Study:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         found.set_metric_names([in_words(name) for name in objectives])
-    axes = spaces.parse(loaded.experiment.space, loaded.experiment.train, loaded.experiment.search.method).axes
-    declared = {item.field: item for item in axes if item.kind != "value"}
+    declared = {name: item for name, item in loaded.axes.items() if item.kind != "value"}
     trials = []
     for candidate in sorted(loaded.candidates, key=lambda candidate: candidate.rows[0].id):
         values = [candidate.value(name) * (100 if name == "val_accuracy" else 1) for name in objectives]
@@ -75,16 +74,20 @@ def history(loaded: Loaded) -> Iterator[Figure]:
         return
     if len(loaded.candidates) < 2:
         return
-    figure = optuna.visualization.plot_optimization_history(study(loaded))
+    made = study(loaded)
+    figure = optuna.visualization.plot_optimization_history(made)
     for trace, colour in zip(figure.data, ("var(--c0)", "var(--ink)"), strict=False):
         trace.update(marker_color=colour, line_color=colour)
-    (name,) = loaded.experiment.search.objectives
+    ((name, way),) = loaded.experiment.search.objectives.items()
+    values = [trial.values[0] for trial in made.trials]
+    view = opened(values, "below" if way == "max" else "above")
     yield Figure(
         "history",
         "How the search went",
         "Complete configs in the order they were asked for, and the best until then (Optuna)."
+        + ("" if view is None else view.told(sum(not view.has(value) for value in values), "config"))
         + on_times(loaded, [name]),
-        spec(figure, xaxis=axis("complete config"), yaxis=axis(in_words(name))),
+        spec(figure, xaxis=axis("complete config"), yaxis=axis(in_words(name), **range_of(view))),
     )
 
 
@@ -103,7 +106,10 @@ def importance(loaded: Loaded, effects: Sequence[Effect]) -> Iterator[Figure]:
             caption += f"; interactions and noise have what is left ({rest:.0f} %)."
     elif len(loaded.candidates) < FEWEST_FOR_IMPORTANCE:
         x = axis("share of the variance of ranks, %")
-        caption = "Epsilon squared of the Kruskal-Wallis tests; which of them are told from chance, the findings say."
+        caption = (
+            "The share of the variance between the scores' ranks that goes with each field (epsilon squared of the "
+            "Kruskal-Wallis tests). Which fields are told from chance, the findings say."
+        )
     else:
         x = axis("relative importance")
         name = in_words(next(iter(loaded.experiment.search.objectives))).split(",")[0]

@@ -12,6 +12,7 @@ from tune_jobs.results import selection
 from tune_jobs.results.report.drawing import Figure, axis, grouped, spec
 from tune_jobs.results.report.effects import label
 from tune_jobs.results.report.loaded import Loaded
+from tune_jobs.results.report.views import opened, range_of
 from tune_jobs.results.report.wording import in_words, on_times
 from tune_jobs.results.selection import Candidate
 from tune_jobs.results.table import Row
@@ -20,15 +21,22 @@ from tune_jobs.results.table import Row
 def trade_offs(loaded: Loaded) -> Iterator[Figure]:
     for key, title, metric, more in (
         ("time", "Accuracy against training time", "train_time_s", on_times(loaded)),
-        ("macs", "Accuracy against multiply-accumulates", "macs", " An svm's are support vectors × features."),
+        ("macs", "Accuracy against multiply-accumulates", "macs", _on_macs(loaded)),
     ):
         found = [c for c in loaded.candidates if math.isfinite(c.value(metric)) and c.value(metric) > 0]
         if len({c.value(metric) for c in found}) < 2:
             continue
         figure = _trade_off(loaded, found, metric)
-        caption = f"Every complete config; the line joins those that none beats in both.{more}"
+        view = opened((100 * c.accuracy for c in found), "below")
+        outside = "" if view is None else view.told(sum(not view.has(100 * c.accuracy) for c in found), "config")
+        caption = f"Every complete config; the line joins those that none beats in both.{more}{outside}"
         x = axis(in_words(metric), **({"type": "log", "dtick": 1} if _decades(found, metric) > 1 else {}))
-        yield Figure(key, title, caption, spec(figure, xaxis=x, yaxis=axis(in_words("val_accuracy"))))
+        y = axis(in_words("val_accuracy"), **range_of(view))
+        yield Figure(key, title, caption, spec(figure, xaxis=x, yaxis=y))
+
+
+def _on_macs(loaded: Loaded) -> str:
+    return " An svm's are support vectors × features." if "svm" in loaded.models else ""
 
 
 def _decades(found: Sequence[Candidate], metric: str) -> float:
