@@ -77,6 +77,28 @@ def test_other_numbers_of_images_and_epochs_are_marked_and_not_concluded_from(ma
     assert cell.verdict == "does not compare"
 
 
+@pytest.mark.parametrize(
+    ("dataset", "epochs", "marks"),
+    [
+        ({}, 5, ()),
+        ({"limit": 10_000}, 5, ("7,000 training images, not those of fashion-resnet-grid",)),
+        (
+            {"split": {"train": 7000, "val": 1000, "test": 2000}},
+            2,
+            ("7,000 training images, not those of fashion-resnet-grid", "2 epochs for 5"),
+        ),
+    ],
+)
+def test_what_a_report_does_not_state_is_as_in_the_experiment_that_ships(
+    make_run: MakeRun, dataset: dict[str, Any], epochs: int, marks: tuple[str, ...]
+) -> None:
+    config = {"model": "resnet18", "optimizer": "adam", "lr": 0.001, "batch_size": 16, "epochs": epochs}
+    document = {"published": ["A/resnet_grid/fashion_mnist"], "dataset": {"name": "fashion_mnist"} | dataset}
+    (cell,) = cells(only(make_run([complete(config, [0.9])], document)))
+    assert cell.marks == marks
+    assert (cell.verdict == "does not compare") == bool(marks)
+
+
 def test_stand_in_is_marked(make_run: MakeRun) -> None:
     standing_in = LR_BATCH | {"dataset": {"name": "fashion_mnist"}}
     (cell,) = cells(only(make_run([complete(cnn(), [0.9])], standing_in)))
