@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 
+from datasets.config import SplitSizes
 from profiling.reports import Figure
 from tune_jobs.experiment import Experiment, load, shipped
 from tune_jobs.results.report.loaded import Loaded
@@ -25,7 +26,7 @@ def marks(figure: Figure, loaded: Loaded, epochs: int | None) -> tuple[str, ...]
     if figure.train_images is None:
         meant = _shipped(figure.name)
         if not any(_same_images(experiment, each) for each in meant):
-            found.append(f"{images:,} training images, not those of {meant[0].name}")
+            found.append(f"{images:,} training images, where the table's experiment takes {_in_words(meant[0])}")
     elif images != figure.train_images:
         found.append(f"{images:,} training images for {figure.train_images:,}")
     wanted = _epochs(figure)
@@ -46,6 +47,14 @@ def _shipped(table: str) -> tuple[Experiment, ...]:
 def _same_images(experiment: Experiment, meant: Experiment) -> bool:
     """Whether it takes the same numbers for its parts; which data set it is, is another matter."""
     return (experiment.dataset.split, experiment.dataset.limit) == (meant.dataset.split, meant.dataset.limit)
+
+
+def _in_words(meant: Experiment) -> str:
+    """How many images the shipped experiment trains on; none of them has a limit."""
+    split = meant.dataset.split
+    if isinstance(split, SplitSizes):
+        return f"{split.train:,}"
+    return "nine tenths of the official ones" if isinstance(split, str) else f"{split[0]:.0%} of all"
 
 
 def _epochs(figure: Figure) -> int | None:
