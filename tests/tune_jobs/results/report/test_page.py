@@ -182,6 +182,23 @@ def test_heat_map_follows_what_is_chosen(make_run: MakeRun, browser: Chrome) -> 
     assert errors(browser) == []
 
 
+def test_heat_map_gives_its_colours_to_what_can_be_told_apart(make_run: MakeRun, browser: Chrome) -> None:
+    accuracies = iter([0.88, 0.885, 0.89, 0.895, 0.9, 0.1])
+    trials: list[Trial] = [
+        ({"model": "mlp", "lr": lr, "batch_size": size}, "COMPLETE", [next(accuracies)], {})
+        for lr in (0.1, 0.2) for size in (16, 32, 64)
+    ]  # fmt: skip
+    run = make_run(trials, {"space": {"lr": {"grid": [0.1, 0.2]}, "batch_size": {"grid": [16, 32, 64]}}})
+    page.write([run], run.report)
+    browser.get(run.report.as_uri())
+    draw_all(browser)
+    place = "document.querySelector('[data-figure=r0-heat]')"
+    low, high, text = browser.execute_script(f"const d = {place}.data[0]; return [d.zmin, d.zmax, d.text]")
+    assert (low, high) == (pytest.approx(88), pytest.approx(90))
+    assert text[2][1] == "10.00"
+    assert errors(browser) == []
+
+
 def test_page_of_several_runs_says_whether_they_compare(make_run: MakeRun, browser: Chrome, tmp_path: Path) -> None:
     config = {"model": "mlp", "lr": 0.1}
     runs = [
