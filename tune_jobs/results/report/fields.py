@@ -30,6 +30,10 @@ def parallel(loaded: Loaded) -> Iterator[Figure]:
         return
     varied = table.varied([candidate.rows[0].config for candidate in found])
     dimensions = [_dimension(loaded, name) for name in loaded.fields if name in varied]
+    missing = any(
+        name not in candidate.rows[0].config for candidate in found for name in loaded.fields if name in varied
+    )
+    unread = "; “not read” is where the model has no such field." if missing else "."
     accuracy = [100 * candidate.accuracy for candidate in found]
     dimensions.append({"label": "accuracy, %", "values": accuracy})
     # A few very bad trials would take all the colours: the scale covers the upper three quarters.
@@ -45,8 +49,7 @@ def parallel(loaded: Loaded) -> Iterator[Figure]:
     yield Figure(
         "parallel",
         "All configs at once",
-        "A line a complete config, lighter or darker by accuracy. Drag along an axis to pick a range; “not read” is "
-        "where the model has no such field.",
+        "A line a complete config, lighter or darker by accuracy. Drag along an axis to pick a range" + unread,
         spec(figure, 420, margin={"t": 60, "l": 70, "r": 50, "b": 30}) | {"wide": 110 * len(dimensions)},
     )
 

@@ -44,7 +44,7 @@ def findings(loaded: Loaded) -> list[Finding]:
         *_footing(loaded, found, compared.basis),
         *_cheaper(loaded),
         *_more_epochs(loaded),
-        *_edges(loaded),
+        *_edges(loaded, found),
         *_progress(loaded),
         *_failures(loaded),
     ]
@@ -234,9 +234,10 @@ def _more_epochs(loaded: Loaded) -> Iterator[Finding]:
         yield Finding("note", "More epochs may help", text)
 
 
-def _edges(loaded: Loaded) -> Iterator[Finding]:
+def _edges(loaded: Loaded, found: list[Effect]) -> Iterator[Finding]:
     if loaded.choice is None:
         return
+    unclear = {effect.field for effect in found if not effect.apart}
     config = loaded.choice.row.config
     for axis in loaded.axes.values():
         numbers = [v for v in axis.values if isinstance(v, int | float) and not isinstance(v, bool)]
@@ -249,6 +250,8 @@ def _edges(loaded: Loaded) -> Iterator[Finding]:
                 f"The best has {label(config[axis.field])}, at the {end} end of what was searched "
                 f"({label(min(numbers))} to {label(max(numbers))}); a {way} one was not tried."
             )
+            if axis.field in unclear:
+                text += " What the field does is not distinguishable, so that may be chance."
             yield Finding("note", f"{axis.field} is at the edge", text)
 
 

@@ -48,6 +48,8 @@ class Section:
     headline: dict[str, Any]
     findings: list[Finding]
     figures: list[Figure]
+    whole: set[str]
+    """Keys of those that take the page's whole width; the others stand two by two."""
     columns: list[Column]
     table: list[tuple[Row, list[Cell]]]
     constant: dict[str, str]
@@ -113,13 +115,15 @@ def render(sections: Sequence[Section], benchmarks: Sequence[Benchmark] = ()) ->
 def _section(key: str, loaded: Loaded, data_dir: Path | None, look: bool) -> Section:
     found, words = _predictions(loaded, data_dir, look)
     columns, table = of_trials(loaded)
+    drawn = figures(loaded, effects(loaded, outcomes(loaded)))
     return Section(
         key=key,
         name=loaded.run.name,
         loaded=loaded,
         headline=_headline(loaded),
         findings=findings(loaded),
-        figures=figures(loaded, effects(loaded, outcomes(loaded))),
+        figures=drawn,
+        whole=_whole(drawn),
         columns=columns,
         table=table,
         constant=_constant(loaded),
@@ -128,6 +132,13 @@ def _section(key: str, loaded: Loaded, data_dir: Path | None, look: bool) -> Sec
         confusions=words,
         published=[shown(beside_table(name, [loaded])) for name in loaded.experiment.published],
     )
+
+
+def _whole(drawn: Sequence[Figure]) -> set[str]:
+    """Of the others the last one too, where it would have no neighbour."""
+    broad = {"heat", "parallel", "timeline"}
+    others = [figure.key for figure in drawn if figure.key not in broad]
+    return broad | set(others[-1:] if len(others) % 2 else [])
 
 
 def _headline(loaded: Loaded) -> dict[str, Any]:

@@ -26,10 +26,14 @@ def trade_offs(loaded: Loaded) -> Iterator[Figure]:
         found = [c for c in loaded.candidates if math.isfinite(c.value(metric)) and c.value(metric) > 0]
         if len({c.value(metric) for c in found}) < 2:
             continue
-        figure = _trade_off(loaded, found, metric)
+        front = selection.pareto_front(found, {"val_accuracy": "max", metric: "min"})
+        figure = _trade_off(loaded, found, metric, front)
         view = opened((100 * c.accuracy for c in found), "below")
         outside = "" if view is None else view.told(sum(not view.has(100 * c.accuracy) for c in found), "config")
-        caption = f"Every complete config; the line joins those that none beats in both.{more}{outside}"
+        best = "the line joins those that none beats in both"
+        if len(front) == 1:
+            best = f"none does better than trial {front[0].rows[0].id} in either"
+        caption = f"Every complete config; {best}.{more}{outside}"
         x = axis(in_words(metric), **({"type": "log", "dtick": 1} if _decades(found, metric) > 1 else {}))
         y = axis(in_words("val_accuracy"), **range_of(view))
         yield Figure(key, title, caption, spec(figure, xaxis=x, yaxis=y))
@@ -44,7 +48,7 @@ def _decades(found: Sequence[Candidate], metric: str) -> float:
     return math.log10(max(values) / min(values))
 
 
-def _trade_off(loaded: Loaded, found: Sequence[Candidate], metric: str) -> go.Figure:
+def _trade_off(loaded: Loaded, found: Sequence[Candidate], metric: str, front: Sequence[Candidate]) -> go.Figure:
     figure = go.Figure()
     for model, look in grouped(loaded.models).items():
         own = [c for c in found if c.rows[0].config["model"] == model]
@@ -59,7 +63,8 @@ def _trade_off(loaded: Loaded, found: Sequence[Candidate], metric: str) -> go.Fi
             marker=look | {"size": 9, "opacity": 0.85},
             hovertemplate="%{text}<br>%{y:.2f} %, %{x:.4g}<extra></extra>",
         )
-    front = selection.pareto_front(found, {"val_accuracy": "max", metric: "min"})
+    if len(front) == 1:
+        return figure
     front = sorted(front, key=lambda c: c.value(metric))
     figure.add_scatter(
         x=[c.value(metric) for c in front],

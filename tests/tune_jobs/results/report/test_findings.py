@@ -58,6 +58,7 @@ def test_sentences_follow_the_numbers(make_run: MakeRun) -> None:
 def test_best_at_the_end_of_its_axis_is_told(make_run: MakeRun) -> None:
     text = by_lead(make_run(grid(0.1), GRID))["lr is at the edge"].text
     assert "at the lowest end of what was searched (0.001 to 0.1)" in text
+    assert text.endswith("What the field does is not distinguishable, so that may be chance.")
 
 
 def test_failures_are_counted_by_class(sampled: Callable[[int], RunDir]) -> None:

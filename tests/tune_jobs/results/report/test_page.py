@@ -91,6 +91,19 @@ def test_page_sorts_filters_and_draws_without_an_error(sampled: Callable[[int], 
     assert errors(browser) == []
 
 
+def test_page_leaves_no_figure_beside_an_empty_half(
+    sampled: Callable[[int], RunDir], make_run: MakeRun, browser: Chrome
+) -> None:
+    two = [({"model": "mlp", "lr": lr}, "COMPLETE", [lr], {"train_time_s": 1 + lr}) for lr in (0.1, 0.2)]
+    for run in (sampled(40), make_run(two, name="two")):
+        page.write([run], run.report)
+        browser.get(run.report.as_uri())
+        lefts = "[...document.querySelectorAll('.figures figure:not(.whole)')].map(f => f.getBoundingClientRect().left)"
+        found = browser.execute_script(f"return {lefts}")
+        assert len(found) % 2 == 0
+        assert len(set(found[::2])) == len(set(found[1::2])) == 1
+
+
 def test_page_is_one_file_that_asks_nobody(sampled: Callable[[int], RunDir], browser: Chrome) -> None:
     run = sampled(30)
     page.write([run], run.report)

@@ -57,6 +57,18 @@ def test_figures_of_accuracy_open_on_the_rest_and_count_what_is_outside(make_run
     assert "svm" not in found["time"].caption
 
 
+def test_trade_off_with_one_config_ahead_of_all_has_no_line(make_run: MakeRun) -> None:
+    trials: list[Trial] = [
+        ({"model": "mlp", "lr": lr}, "COMPLETE", [top], {"train_time_s": time_s, "macs": macs})
+        for lr, top, time_s, macs in ((0.1, 0.8, 1.0, 20), (0.2, 0.9, 2.0, 10))
+    ]
+    found = {figure.key: figure for figure in figures(load(make_run(trials)), [])}
+    assert "none does better than trial 00001 in either" in found["macs"].caption
+    assert [trace["name"] for trace in found["macs"].spec["data"]] == ["mlp"]
+    assert "the line joins those" in found["time"].caption
+    assert [trace["name"] for trace in found["time"].spec["data"]] == ["mlp", "Pareto front"]
+
+
 def test_fields_drawn_from_a_range_are_numbers_or_parts_and_those_of_one_value_are_left_out(make_run: MakeRun) -> None:
     trials: list[Trial] = [
         ({"model": "mlp", "lr": 10**-power, "batch_size": size}, "COMPLETE", [0.5 + power / 100], {})
