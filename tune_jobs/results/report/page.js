@@ -47,6 +47,7 @@
     const key = place.dataset.figure;
     await plotly();
     const { data, layout } = dressed(key.endsWith("-heat") ? heat(key) : specs[key]);
+    place.style.height = `${layout.height}px`; // plotly forgets the layout's own when the window changes its size
     await Plotly.react(place, data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
     place.dataset.drawn = "yes";
   }

@@ -158,6 +158,23 @@ def test_page_fits_its_screen_in_both_themes(
     assert errors(browser) == []
 
 
+def test_figures_follow_the_window_and_keep_their_height(sampled: Callable[[int], RunDir], browser: Chrome) -> None:
+    run = sampled(40)
+    page.write([run], run.report)
+    emulate(browser, "light", 1280)
+    browser.get(run.report.as_uri())
+    draw_all(browser)
+    plots = "[...document.querySelectorAll('.plot:has(.main-svg)')]"
+    heights = browser.execute_script(f"return {plots}.map(p => p.offsetHeight)")
+    emulate(browser, "light", 600)
+    fits = "(p) => Math.abs(p.offsetWidth - p.querySelector('.main-svg').clientWidth) <= 1"
+    wait(browser, f"{plots}.every({fits})")
+    assert browser.execute_script(f"return {plots}.map(p => p.offsetHeight)") == heights
+    svg = "p.querySelector('.main-svg').clientHeight"
+    assert browser.execute_script(f"return {plots}.map(p => {svg})") == heights
+    assert errors(browser) == []
+
+
 def test_page_of_a_thousand_trials_shows_some_and_finds_all(sampled: Callable[[int], RunDir], browser: Chrome) -> None:
     run = sampled(1000)
     page.write([run], run.report)
