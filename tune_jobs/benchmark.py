@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -98,16 +99,17 @@ def run(asked: Benchmark, device: str, run_dir: RunDir, data_dir: Path | None, s
         tasks = plan(asked.cases, DEVICES[device], nodes)
         if not tasks:
             raise UsageError(f"--device {device}: no node of the cluster has one for these rows")
-        with run_dir.locked():
+        trouble, told = _mirrored(run_dir, say, tell)
+        with run_dir.locked(say, trouble):
             _check_same(run_dir, document)
             write_text(_question(run_dir), json.dumps(document, indent=2) + "\n")
             if not run_dir.environment.exists():
                 write_text(run_dir.environment, json.dumps(environment() | _facts(splits), indent=2) + "\n")
             finished = _complete(run_dir)
             done = sum(task.key in finished for task in tasks)
-            say(f"run {run_dir.name}: {len(tasks)} rows, {done} of them finished already, into {run_dir.path}")
+            say(f"run {run_dir.name}: {len(tasks)} rows, {done} of them finished already, into {run_dir}")
             try:
-                _measure_all(tasks, nodes, asked.dataset, splits, finished, run_dir, tell)
+                _measure_all(tasks, nodes, asked.dataset, splits, finished, run_dir, told)
             except KeyboardInterrupt:
                 pass  # what is left says so
             finally:
@@ -115,6 +117,24 @@ def run(asked: Benchmark, device: str, run_dir: RunDir, data_dir: Path | None, s
                 if found:
                     rows.write(found, run_dir.benchmark)
     return Outcome(found, len(tasks) - len(found))
+
+
+def _mirrored(run_dir: RunDir, say: Say, tell: Tell) -> tuple[Say, Tell]:
+    """For `RunDir.locked`, who is told that the object store or the lease on the run there is lost; and `tell`, after
+    which a row is pushed there and, without a store to push to, the benchmark interrupted."""
+    lost = threading.Event()
+
+    def trouble(line: str) -> None:
+        lost.set()
+        say(line)
+
+    def told(row: Row, finished: int, total: int) -> None:
+        tell(row, finished, total)
+        run_dir.push_soon()
+        if lost.is_set():
+            raise KeyboardInterrupt
+
+    return trouble, told
 
 
 def kinds(nodes: Iterable[Mapping[str, Any]]) -> dict[Kind, str]:
@@ -153,7 +173,7 @@ def _measure_all(
     shared = ray.put(splits)
     waiting = {_start(task, nodes[task.kind], shared, dataset): task for task in tasks if task.key not in finished}
     try:
-        with (run_dir.path / "rows.jsonl").open("a", encoding="utf-8") as record:
+        with run_dir.rows.open("a", encoding="utf-8") as record:
             if record.tell():
                 record.write("\n")  # a line cut by a crash stays alone
             while waiting:
@@ -215,9 +235,9 @@ def _row(reference: ObjectRef, task: Task, splits: Splits, dataset: str) -> Row:
 
 def _complete(run_dir: RunDir) -> dict[str, Row]:
     """Complete rows by their task's key, from the record.  A line that is not whole is passed over."""
-    path = run_dir.path / "rows.jsonl"
     found: dict[str, Row] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+    lines = run_dir.rows.read_text(encoding="utf-8", errors="replace").splitlines() if run_dir.rows.exists() else []
+    for line in lines:
         try:
             said = json.loads(line)
         except json.JSONDecodeError:

@@ -109,13 +109,15 @@ class Store:
             if info.type == fs.FileType.File
         }
 
-    def folders_with(self, name: str) -> Sequence[str]:
-        """The folders right here that have an object of this name."""
+    def folders_with(self, *names: str) -> Sequence[str]:
+        """The folders right here that have an object of one of these names."""
         with self._told():
             infos = self._listed(recursive=False)
             folders = sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
-            found = self.files.get_file_info([f"{self.root}/{folder}/{name}" for folder in folders])
-        return [folder for folder, info in zip(folders, found, strict=True) if info.type == fs.FileType.File]
+            asked = [(folder, f"{self.root}/{folder}/{name}") for folder in folders for name in names]
+            found = self.files.get_file_info([path for _, path in asked])
+        have = {folder for (folder, _), info in zip(asked, found, strict=True) if info.type == fs.FileType.File}
+        return sorted(have)
 
     def _listed(self, recursive: bool) -> Sequence[fs.FileInfo]:
         """A folder that is not there is empty; a bucket that is not there is an error."""

@@ -37,7 +37,8 @@ def train_one(config: Config, data_dir: Path | None, output: Path, say: Callable
         torch.set_num_threads(config.resources.threads)
     device = choose_device(1 if config.resources is None else config.resources.gpu)
 
-    on = f"{device.type}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    on = f"{device.type}, {threads} thread{'s' * (threads > 1)}"
     say(f"training {train_config.model} on {len(splits.train):,} images, {on}")
     with replacing(output) as path:  # first, so that a place that cannot be written is known before the training
         fitted = fit(train_config, splits, device, lambda metrics: say(_epoch_line(metrics)))

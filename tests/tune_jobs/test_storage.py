@@ -19,6 +19,9 @@ from ray.tune.logger import TBXLoggerCallback
 from datasets import DatasetConfig, load_splits
 from models import TrainConfig
 from models.training import fit
+from profiling import rows
+from profiling.rows import Row
+from tests.profiling.conftest import MADE_UP
 from tests.tune_jobs.s3_server import KEY, SECRET, S3Server, s3_server
 from tune_jobs import loggers, storage
 from tune_jobs.checkpoints import Checkpoints
@@ -26,6 +29,7 @@ from tune_jobs.errors import UsageError
 from tune_jobs.resources import Request
 from tune_jobs.results import lease, ledger, mirror, rundir
 from tune_jobs.results.lease import Lease
+from tune_jobs.results.report import page, text
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.shared_storage import look, refuse_unseen, to_ask
 from tune_jobs.storage import Store, StoreError
@@ -475,6 +479,70 @@ def test_look_reads_and_writes(tmp_path: Path, s3: S3Server) -> None:
 
 
 # The whole of it, as a person runs it
+
+
+def write_rows(run: RunDir, count: int) -> None:
+    """A benchmark's files, of made-up rows."""
+    found = [Row(**(MADE_UP | {"batch_size": 16 * (n + 1)})) for n in range(count)]
+    run.rows.write_text("".join(json.dumps({"task": str(n), "row": {}}) + "\n" for n in range(count)))
+    rows.write(rows.with_speedups(found), run.benchmark)
+    facts: dict[str, Any] = {
+        "python": "3.11", "versions": {}, "git_commit": None, "cpu": "none", "cpu_cores": 2, "memory_gib": 8,
+        "gpus": [], "data_sha256": "a" * 64, "images": {"train": 7, "val": 1, "test": 2},
+    }  # fmt: skip
+    run.environment.write_text(json.dumps(facts))
+
+
+def test_benchmark_on_a_store_is_found_reported_and_taken_up_from_another_machine(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = run_at("bench/a")
+    with run.locked(never, never):
+        write_rows(run, 2)
+    on_machine("two", tmp_path, monkeypatch)
+    with pytest.raises(UsageError, match=r"run a: no run .*; there are no runs under s3://bucket/bench$"):
+        rundir.find("a", store("bench"))
+    found = rundir.find("s3://bucket/bench/a", tmp_path, benchmarks=True)
+    assert found.is_benchmark
+    page.write([found], found.report)
+    found.publish(found.report)
+    written = s3.read("bucket/bench/a/report.html").decode()
+    assert "<code>s3://bucket/bench/a</code>" in written
+    assert text.csv([found]).count("\n") == 1 + 2
+    with found.locked(never, never):
+        assert found.rows.read_text() == run.rows.read_text()
+
+
+def test_benchmark_that_a_dead_driver_left_ahead_of_the_store_is_kept(s3: S3Server) -> None:
+    run = run_at("ahead/bench")
+    with run.locked(never, never):
+        write_rows(run, 1)
+    write_rows(run, 2)  # and was killed before it pushed
+    with run.locked(never, never):
+        assert len(run.rows.read_text().splitlines()) == 2
+    assert s3.read("bucket/ahead/bench/rows.jsonl").count(b"\n") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_benchmark_on_a_store_is_measured_and_reported(app: App, s3: S3Server) -> None:
+    asked = ["--dataset", "digits", "--limit", "300", "--image-size", "8", "--models", "mlp", "--optimizers", "sgd"]
+    cache = app.home / "bench"
+    place = {"TUNE_JOBS_STORAGE": "s3://bucket/cli", "XDG_CACHE_HOME": str(cache)}
+    on = replace(app, environment=s3.environment | place)
+    measured = on("benchmark", *asked, "--name", "speed")
+    assert (measured.returncode, measured.stderr) == (0, ""), measured.stdout
+    assert measured.stdout.splitlines()[-1] == "run directory: s3://bucket/cli/speed"
+    assert s3.names("bucket/cli/speed") == {
+        "benchmark.json", "environment.json", "rows.jsonl", "benchmark.parquet", "benchmark.csv"
+    }  # fmt: skip
+    shutil.rmtree(cache)
+    reported = on("report", "speed")
+    assert (reported.returncode, reported.stderr) == (0, "")
+    assert reported.stdout == "report: s3://bucket/cli/speed/report.html\n"
+    assert b"device benchmark" in s3.read("bucket/cli/speed/report.html")
+    printed = on("report", "speed", "--format", "md")
+    assert "| cpu |" in printed.stdout
 
 
 def events_of(data: bytes) -> list[dict[str, Any]]:

@@ -211,4 +211,4 @@ def report(
                 return
             path = output
             rundir.write_text(path.absolute(), written)
-        say(console(), f"report: {path}")
+        say(console(), f"report: {found[0].shown(path)}")

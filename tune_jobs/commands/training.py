@@ -99,7 +99,7 @@ def benchmark(
         outcome = benchmarks.run(asked, device, run_dir, data_folder(data_dir), lambda line: say(out, line), tell)
         if outcome.rows:
             print_report(out, outcome.rows, others)
-        say(out, f"run directory: {run_dir.path}")
+        say(out, f"run directory: {run_dir}")
         if outcome.left:
             say(out, f"interrupted, {outcome.left} rows left; the same command takes it up again")
             raise typer.Exit(Exit.INTERRUPTED)

@@ -1,7 +1,8 @@
 """The working copy of a run whose home is an object store: fetched when a command needs it, pushed while it runs.
 
-The store's copy is the truth, with one exception.  The ledger is only ever added to: where the one here begins with
-the store's and goes on, nobody has run it elsewhere since a driver here died, and the copy here is the truth.
+The store's copy is the truth, with one exception.  The record (a search's ledger, a benchmark's rows) is only ever
+added to: where the one here begins with the store's and goes on, nobody has run it elsewhere since a driver here died,
+and the copy here is the truth.
 
 The study is read before the ledger and written after it, so that the store's ledger always knows as much as its study.
 """
@@ -27,7 +28,9 @@ PUSH_S = 5
 """What has changed is pushed so often; a driver lost with its machine loses at most the ledger lines since."""
 SOON_S = 1
 """After a trial's end it is pushed at once, but not more often than this."""
-STUDY, LEDGER = "optuna.journal", "trials.jsonl"
+STUDY, LEDGER, ROWS = "optuna.journal", "trials.jsonl", "rows.jsonl"
+RECORDS = (LEDGER, ROWS)
+"""Of a search and of a benchmark: a run has one of them."""
 _ONLY_HERE = (
     *(".*", "*.lock", "*.rename"),  # locks, Optuna's too: elsewhere they would look held
     *("*.pkl", "experiment_state-*.json", "search_gen_state-*.json"),  # Ray's own
@@ -105,9 +108,10 @@ class Mirror:
     def _fetch(self) -> None:
         self._known.clear()
         there = _mirrored(self.store.list())
-        if LEDGER not in there:
+        record = next((name for name in RECORDS if name in there), None)
+        if record is None:
             self._put_aside()
-        elif self._is_ahead():
+        elif self._is_ahead(record):
             return
         for name in (STUDY, LEDGER, *(name for name in there if name not in (STUDY, LEDGER))):
             path = self._local / name
@@ -127,16 +131,16 @@ class Mirror:
             elif name not in there:
                 path.unlink()
 
-    def _is_ahead(self) -> bool:
-        path = self._local / LEDGER
+    def _is_ahead(self, record: str) -> bool:
+        path = self._local / record
         if not path.exists():
             return False
-        here, there = _whole_lines(path.read_bytes()), self.store.read(LEDGER) or b""
+        here, there = _whole_lines(path.read_bytes()), self.store.read(record) or b""
         return len(here) > len(there) and here.startswith(there)
 
     def _put_aside(self) -> None:
         """The store has no such run: what one that was removed there left here is kept under another name, once."""
-        if not (self._local / LEDGER).exists():
+        if not any((self._local / record).exists() for record in RECORDS):
             return
         aside = self._local.with_name(f".{self._local.name}.old")
         shutil.rmtree(aside, ignore_errors=True)
@@ -158,8 +162,8 @@ class Mirror:
     def _push(self) -> None:
         changed = {name: path for name, path in self._here().items() if self._known.get(name) != _stamp(path)}
         appended = {name: (_stamp(changed[name]), _whole_lines(changed[name].read_bytes()))
-                    for name in (STUDY, LEDGER) if name in changed}  # fmt: skip
-        for name in (LEDGER, STUDY):
+                    for name in (STUDY, *RECORDS) if name in changed}  # fmt: skip
+        for name in (*RECORDS, STUDY):
             if name in appended:
                 stamp, data = appended[name]
                 self.store.write(name, data)

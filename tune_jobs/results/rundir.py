@@ -13,7 +13,7 @@ from typing import Any
 from tune_jobs.errors import UsageError
 from tune_jobs.results.atomic import replacing as replacing
 from tune_jobs.results.atomic import write_text as write_text
-from tune_jobs.results.mirror import LEDGER, STUDY, Mirror, is_locked, working_copy
+from tune_jobs.results.mirror import LEDGER, ROWS, STUDY, Mirror, is_locked, working_copy
 from tune_jobs.storage import Store, parse
 
 BENCHMARK = "benchmark.parquet"
@@ -83,6 +83,11 @@ class RunDir:
     def benchmark(self) -> Path:
         """The rows of a benchmark, where the run is one."""
         return self.path / BENCHMARK
+
+    @property
+    def rows(self) -> Path:
+        """The append-only record of a benchmark's rows."""
+        return self.path / ROWS
 
     @property
     def is_benchmark(self) -> bool:
@@ -181,7 +186,7 @@ def at(storage: Path | Store, name: str) -> RunDir:
 def find(run: str, storage: Path | Store, benchmarks: bool = False) -> RunDir:
     """A run by its directory or URI or by its name under the storage, fetched where it lies on an object store.
 
-    `benchmarks`: whether it may be a benchmark, which lies in a local folder.
+    `benchmarks`: whether it may be a benchmark.
     Raises UsageError where there is none.
     """
     if "://" in run:
@@ -189,7 +194,7 @@ def find(run: str, storage: Path | Store, benchmarks: bool = False) -> RunDir:
         assert isinstance(asked, Store)
         if "/" not in asked.root:
             raise UsageError(f"run {run}: a run is a folder of a bucket, as s3://bucket/folder/name")
-        return find(asked.name, asked.parent)
+        return find(asked.name, asked.parent, benchmarks)
     files = (LEDGER, BENCHMARK) if benchmarks else (LEDGER,)
     if _has(Path(run), files):
         return RunDir(Path(run).absolute())
@@ -198,7 +203,7 @@ def find(run: str, storage: Path | Store, benchmarks: bool = False) -> RunDir:
             return RunDir((storage / run).absolute())
         known: Sequence[str] = sorted({path.parent.name for name in files for path in storage.glob(f"*/{name}")})
     else:
-        known = storage.folders_with(LEDGER)
+        known = storage.folders_with(*files)
         if run in known:
             found = at(storage, run)
             found.fetch()

@@ -41,6 +41,15 @@ def summarise(scores: Sequence[float]) -> Summary:
     return Summary(n, mean, std, mean - half, mean + half)
 
 
+def prediction(summary: Summary, images: int) -> float:
+    """How far one more score, of so many images, lies from the mean by chance, 95 %: half the t prediction interval.
+    NaN for fewer than two.  The spread is taken to be at least that of rounding to whole images."""
+    if summary.n < 2:
+        return math.nan
+    spread = max(summary.std, 1 / (images * math.sqrt(12)))
+    return float(stats.t.ppf((1 + LEVEL) / 2, summary.n - 1)) * spread * math.sqrt(1 + 1 / summary.n)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One config held against the first."""

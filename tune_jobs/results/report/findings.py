@@ -13,11 +13,14 @@ import numpy as np
 from statsmodels.stats.proportion import proportion_confint, test_proportions_2indep
 
 from models import is_network
-from tune_jobs import space as spaces
 from tune_jobs.results import selection
+from tune_jobs.results.confirmation import Confirmation
 from tune_jobs.results.report.effects import Effect, effects, label, outcomes
 from tune_jobs.results.report.loaded import Loaded
-from tune_jobs.results.statistics import LEVEL
+from tune_jobs.results.statistics import LEVEL, prediction
+
+LEARNING = ("tpe", "gp", "nsga2")
+"""Samplers that choose by what they have seen."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def findings(loaded: Loaded) -> list[Finding]:
         *_footing(loaded, found, compared.basis),
         *_cheaper(loaded),
         *_more_epochs(loaded),
-        *_edges(loaded),
+        *_edges(loaded, found),
         *_progress(loaded),
         *_failures(loaded),
     ]
@@ -96,19 +99,37 @@ def _confirmed(loaded: Loaded) -> Iterator[Finding]:
     worse = [other for other in others if other.versus_first and not other.versus_first.tied]
     if tied:
         text = (
-            f"Over {over}, {', '.join(tied)} cannot be told from trial {first.trial}, mean {first.val.mean:.2%} "
-            "(paired t-test, Holm's correction)."
+            f"Over {over}, trial{'s' * (len(tied) > 1)} {' and '.join(tied)} cannot be told from trial {first.trial}, "
+            f"mean {first.val.mean:.2%} (paired t-test, Holm's correction)."
         )
         yield Finding("unclear", "Tied at the top", text)
     if worse:
         gaps = ", ".join(f"{other.trial} by {points(-other.versus_first.difference)}" for other in worse)  # type: ignore[union-attr]
         text = f"Over {over}, trial {first.trial} is ahead of {gaps} points (p below 0.05 after Holm's correction)."
         yield Finding("clear", "Really apart", text)
+    yield from _optimism(found, over)
+
+
+def _optimism(found: Confirmation, over: str) -> Iterator[Finding]:
+    """Whether the single score by which the winner was chosen was better than it is."""
+    winner = next((config for config in found.configs if config.trial == found.winner), None)
+    if winner is None:
+        return
     text = (
-        f"The search's score of its winner, trial {found.winner}, less its mean over {over}: "
-        f"{points(found.optimism, sign=True)} points."
+        f"Trial {winner.trial} was chosen by {winner.search_val_accuracy:.2%} in the search; over {over} it has "
+        f"{winner.val.mean:.2%} on average: the search's score is {points(abs(found.optimism))} points "
+        f"{'too high' if found.optimism > 0 else 'too low'}"
     )
-    yield Finding("note", "What choosing the highest score added", text)
+    chance = prediction(winner.val, found.images)
+    if math.isnan(chance):
+        yield Finding("note", "What choosing the highest score added", f"{text}.")
+    elif abs(found.optimism) <= chance:
+        text += f", no more than single trainings of it lie apart (±{points(chance)} around the mean, 95 %)."
+        yield Finding("note", "The winner's score holds up", text)
+    else:
+        text += f", more than single trainings of it lie apart (±{points(chance)} around the mean, 95 %)."
+        flattered = "flattered" if found.optimism > 0 else "undersold"
+        yield Finding("clear", f"The search {flattered} its winner", text)
 
 
 def _shares_differ(one: float, other: float, images: int) -> bool:
@@ -142,7 +163,7 @@ def _field(effect: Effect) -> Finding:
         text += f" It depends on {effect.by}: {parts}."
     if effect.apart:
         return Finding("clear", f"{effect.field} matters", text)
-    why = f" Chance alone makes about {points(effect.noise)}." if abs(effect.difference) <= effect.noise else ""
+    why = f" Chance alone makes about {points(effect.noise)} points." if abs(effect.difference) <= effect.noise else ""
     return Finding("unclear", f"{effect.field}: not distinguishable", text + why)
 
 
@@ -162,6 +183,13 @@ def _footing(loaded: Loaded, found: list[Effect], basis: str) -> Iterator[Findin
     if found and basis:
         text = f"What a field does is judged {basis}: the survivors alone would be a choice by accuracy."
         yield Finding("note", "Stopped trials count too", text)
+    sampler = loaded.experiment.search.sampler
+    if loaded.experiment.search.method == "optuna" and sampler in LEARNING and any(not e.matched for e in found):
+        text = (
+            f"The tests take configs as drawn independently; {sampler} chose later ones by earlier scores, and more of "
+            "them where it found good ones. Read their p as a guide."
+        )
+        yield Finding("note", "A sampler chose the configs", text)
     if found:
         text = (
             f"One standard deviation of a single score is {points(loaded.noise.sd)} points, by {loaded.noise.source}."
@@ -206,11 +234,12 @@ def _more_epochs(loaded: Loaded) -> Iterator[Finding]:
         yield Finding("note", "More epochs may help", text)
 
 
-def _edges(loaded: Loaded) -> Iterator[Finding]:
+def _edges(loaded: Loaded, found: list[Effect]) -> Iterator[Finding]:
     if loaded.choice is None:
         return
-    experiment, config = loaded.experiment, loaded.choice.row.config
-    for axis in spaces.parse(experiment.space, experiment.train, experiment.search.method).axes:
+    unclear = {effect.field for effect in found if not effect.apart}
+    config = loaded.choice.row.config
+    for axis in loaded.axes.values():
         numbers = [v for v in axis.values if isinstance(v, int | float) and not isinstance(v, bool)]
         if axis.field not in config or len(numbers) != len(axis.values) or len(numbers) < 2:
             continue
@@ -221,6 +250,8 @@ def _edges(loaded: Loaded) -> Iterator[Finding]:
                 f"The best has {label(config[axis.field])}, at the {end} end of what was searched "
                 f"({label(min(numbers))} to {label(max(numbers))}); a {way} one was not tried."
             )
+            if axis.field in unclear:
+                text += " What the field does is not distinguishable, so that may be chance."
             yield Finding("note", f"{axis.field} is at the edge", text)
 
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from tune_jobs import space as spaces
 from tune_jobs import yaml
+from tune_jobs.axis import Axis
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment, check
 from tune_jobs.results import best, confirmation, ledger, selection, table
@@ -77,6 +79,17 @@ class Loaded:
         """Config fields in which trials differ; `model` where none does."""
         found = [name for name in table.varied([row.config for row in self.rows]) if name not in REPEATS]
         return found or ["model"]
+
+    @cached_property
+    def axes(self) -> dict[str, Axis]:
+        """Of the space, by their fields."""
+        asked = self.experiment
+        return {axis.field: axis for axis in spaces.parse(asked.space, asked.train, asked.search.method).axes}
+
+    @cached_property
+    def models(self) -> list[str]:
+        """Those of the rows, in their order: what a model looks like is the same in all figures of a run."""
+        return list(dict.fromkeys(row.config["model"] for row in self.rows if "model" in row.config))
 
     @property
     def val_images(self) -> int:

@@ -47,6 +47,7 @@
     const key = place.dataset.figure;
     await plotly();
     const { data, layout } = dressed(key.endsWith("-heat") ? heat(key) : specs[key]);
+    place.style.height = `${layout.height}px`; // plotly forgets the layout's own when the window changes its size
     await Plotly.react(place, data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
     place.dataset.drawn = "yes";
   }
@@ -84,13 +85,22 @@
       : Math[least ? "min" : "max"](...found);
     const z = cells.map((row) => row.map(sum));
     const text = z.map((row) => row.map((value) => value === null ? "" : least ? value.toPrecision(3) : value.toFixed(2)));
+    // As in views.py: a hopeless cell does not take all the colours.
+    const known = z.flat().filter((value) => value !== null).sort((a, b) => a - b);
+    const quartile = (share) => {
+      const at = share * (known.length - 1), low = Math.floor(at);
+      return known[low] + (at - low) * ((known[low + 1] ?? known[low]) - known[low]);
+    };
+    const reach = 3 * (quartile(0.75) - quartile(0.25));
+    const near = known.filter((value) => least ? value <= quartile(0.75) + reach : value >= quartile(0.25) - reach);
+    const ends = reach > 0 && near.length < known.length ? { zmin: near[0], zmax: near.at(-1) } : {};
     const axis = (name) => ({ title: { text: name, standoff: 16 }, type: "category", showgrid: false });
     return {
       data: [{
         type: "heatmap", z, x: across.labels, y: down.labels, text, texttemplate: across.labels.length > 8 ? "" : "%{text}",
         customdata: cells.map((row) => row.map((found) => found.length)), xgap: 2, ygap: 2, hoverongaps: false,
         hovertemplate: `${chosen.x} %{x}<br>${chosen.y} %{y}<br>%{text} (%{customdata} configs)<extra></extra>`,
-        colorscale: [0, 1, 2, 3, 4].map((i) => [i / 4, `var(--s${i})`]), reversescale: least,
+        colorscale: [0, 1, 2, 3, 4].map((i) => [i / 4, `var(--s${i})`]), reversescale: least, ...ends,
         colorbar: { thickness: 12, outlinewidth: 0, title: { text: least ? "s" : "%" } },
       }],
       layout: { height: Math.max(280, 130 + 46 * down.labels.length), xaxis: axis(chosen.x), yaxis: axis(chosen.y) },

@@ -48,6 +48,8 @@ class Section:
     headline: dict[str, Any]
     findings: list[Finding]
     figures: list[Figure]
+    whole: set[str]
+    """Keys of those that take the page's whole width; the others stand two by two."""
     columns: list[Column]
     table: list[tuple[Row, list[Cell]]]
     constant: dict[str, str]
@@ -113,13 +115,15 @@ def render(sections: Sequence[Section], benchmarks: Sequence[Benchmark] = ()) ->
 def _section(key: str, loaded: Loaded, data_dir: Path | None, look: bool) -> Section:
     found, words = _predictions(loaded, data_dir, look)
     columns, table = of_trials(loaded)
+    drawn = figures(loaded, effects(loaded, outcomes(loaded)))
     return Section(
         key=key,
         name=loaded.run.name,
         loaded=loaded,
         headline=_headline(loaded),
         findings=findings(loaded),
-        figures=figures(loaded, effects(loaded, outcomes(loaded))),
+        figures=drawn,
+        whole=_whole(drawn),
         columns=columns,
         table=table,
         constant=_constant(loaded),
@@ -128,6 +132,13 @@ def _section(key: str, loaded: Loaded, data_dir: Path | None, look: bool) -> Sec
         confusions=words,
         published=[shown(beside_table(name, [loaded])) for name in loaded.experiment.published],
     )
+
+
+def _whole(drawn: Sequence[Figure]) -> set[str]:
+    """Of the others the last one too, where it would have no neighbour."""
+    broad = {"heat", "parallel", "timeline"}
+    others = [figure.key for figure in drawn if figure.key not in broad]
+    return broad | set(others[-1:] if len(others) % 2 else [])
 
 
 def _headline(loaded: Loaded) -> dict[str, Any]:
@@ -152,7 +163,7 @@ def _headline(loaded: Loaded) -> dict[str, Any]:
     name = ["python", "-m", "tune_jobs"]
     again = [*name, "train", str(loaded.run.best)]
     if not choice.exported:
-        again = [*name, "export", str(loaded.run.path)]
+        again = [*name, "export", str(loaded.run)]
     return run | {
         "choice": choice,
         "confirmed": confirmed,
@@ -161,7 +172,7 @@ def _headline(loaded: Loaded) -> dict[str, Any]:
         "images": wilson(loaded, choice.candidate.accuracy),
         "config": [(f, label(row.config[f])) for f in loaded.fields if f in row.config],
         "command": shlex.join(again),
-        "confirm": shlex.join([*name, "confirm", str(loaded.run.path)]),
+        "confirm": shlex.join([*name, "confirm", str(loaded.run)]),
     }
 
 
@@ -192,7 +203,7 @@ def _predictions(loaded: Loaded, data_dir: Path | None, look: bool) -> tuple[Pre
     weights = loaded.run.best_model
     train, report = (
         shlex.join(["python", "-m", "tune_jobs", *words])
-        for words in (["train", str(loaded.run.best)], ["report", str(loaded.run.path)])
+        for words in (["train", str(loaded.run.best)], ["report", str(loaded.run)])
     )
     try:
         found = predictions.look(loaded.run, data_dir) if look else predictions.known(loaded.run)
@@ -226,9 +237,10 @@ def _confusion(found: Predictions) -> dict[str, Any]:
     )  # fmt: skip
     kind = {"type": "category", "automargin": True}
     height = max(360, 150 + 32 * len(names)) if small else 640
-    return drawing.spec(
-        figure, height, xaxis=drawing.axis("named", **kind), yaxis=drawing.axis("true", autorange="reversed", **kind)
-    ) | {"wide": 200 + 34 * len(names)}
+    down = {"title": {"text": "true", "standoff": 12}, "autorange": "reversed"}  # else among the longest names
+    return drawing.spec(figure, height, xaxis=drawing.axis("named", **kind), yaxis=down | kind) | {
+        "wide": 200 + 34 * len(names)
+    }
 
 
 def _plotly() -> str:

@@ -2,7 +2,7 @@
 
 A row of ours belongs to a published cell where it has every field of the config that the cell's table states.  A run
 whose experiment names the table may differ in the data set, the number of images and the epochs; that is marked, and
-nothing is concluded from such a cell.  Any other run must have those as the table states them.
+nothing is concluded from such a cell.  Any other run must have those as the table states them, or its experiment.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from profiling.reports import Figure
 from tune_jobs.errors import UsageError
 from tune_jobs.results import table
 from tune_jobs.results.ledger import TrialRecord, number_of
+from tune_jobs.results.report.conditions import marks
 from tune_jobs.results.report.loaded import Loaded
 from tune_jobs.results.table import Row
 
@@ -226,27 +227,8 @@ def _match(figure: Figure, loaded: Loaded, row: Row, trial: TrialRecord) -> Matc
         accuracy=row.test_accuracy if tested else best["val_accuracy"],
         metric="test" if tested else "val",
         best_epoch=best["epoch"],
-        marks=_marks(figure, loaded, asked),
+        marks=marks(figure, loaded, asked),
     )
-
-
-def _marks(figure: Figure, loaded: Loaded, epochs: int | None) -> tuple[str, ...]:
-    experiment = loaded.experiment
-    marks = []
-    if experiment.dataset.name != figure.dataset:
-        marks.append(f"stand-in: {experiment.dataset.name}")
-    if experiment.quick is not None:
-        marks.append(str(experiment.quick))
-        return tuple(marks)
-    images = loaded.environment["images"]["train"]
-    if figure.train_images is not None and images != figure.train_images:
-        marks.append(f"{images:,} training images for {figure.train_images:,}")
-    if epochs is not None and figure.epochs is not None and epochs < figure.epochs:
-        marks.append(f"{epochs} epochs for {figure.epochs}")
-    size = experiment.dataset.image_size
-    if figure.image_size is not None and size != figure.image_size:
-        marks.append(f"{size or 'own'} pixels a side for {figure.image_size}")
-    return tuple(marks)
 
 
 def _cell(figure: Figure, matches: Sequence[Match]) -> Cell:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tune_jobs.results.report.effects import label
@@ -28,20 +29,26 @@ def shown(table: Table) -> Shown:
     numbers = ["published %", "ours %", "difference", "noise ±"]
     numbers += ["params", "our params"] * parameters + ["best epoch", "our best epoch"] * epochs
     report, name, dataset = table.name.split("/")
+    marks = [cell.marks for cell in table.cells if cell.ours]
+    common = [mark for mark in marks[0] if all(mark in each for each in marks)] if len(marks) > 1 else []
+    notes = [f"does not compare, all cells: {'; '.join(common)}"] if common else []
     return Shown(
         title=f"Report {report}, {name}, {dataset}: {table.run} of {len(table.cells)} cells",
         words=[*table.fields, "verdict"],
         numbers=numbers,
-        rows=[_row(table, cell, parameters, epochs) for cell in table.cells],
-        notes=table.notes,
+        rows=[_row(table, cell, common, parameters, epochs) for cell in table.cells],
+        notes=[*table.notes, *notes],
     )
 
 
-def _row(table: Table, cell: Cell, parameters: bool, epochs: bool) -> list[str]:
+def _row(table: Table, cell: Cell, common: Sequence[str], parameters: bool, epochs: bool) -> list[str]:
     first = cell.ours[0] if cell.ours else None
     values = [table.value(cell, field) for field in table.fields]
     row = ["–" if value is None else label(value) for value in values]
-    row += ["; ".join([cell.verdict, *cell.marks]), f"{_percent(cell.figure.accuracy)} ({cell.figure.metric})"]
+    row += [
+        "; ".join([cell.verdict, *(mark for mark in cell.marks if mark not in common)]),
+        f"{_percent(cell.figure.accuracy)} ({cell.figure.metric})",
+    ]
     if first is None:
         row += ["–", "–", "–"]
     else:

@@ -38,7 +38,8 @@ def _shared(rows: Sequence[Row], side_by_side: bool) -> str:
     unknown = f" ({silent} do not say)" if silent else ""
     if not _alike(rows):
         return f"beside {least:.1f} to {most:.1f} others{unknown}"
-    return f"side by side, each beside about {most:.1f} others{unknown}" if most >= selection.ALIKE else ""
+    others = "one other" if f"{most:.1f}" == "1.0" else f"{most:.1f} others"
+    return f"side by side, each beside about {others}{unknown}" if most >= selection.ALIKE else ""
 
 
 def _places(rows: Sequence[Row]) -> str:

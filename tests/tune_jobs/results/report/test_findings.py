@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.tune_jobs.results.report.conftest import MakeRun, Trial
+from tune_jobs.results.confirmation import conclude, dump
 from tune_jobs.results.report.findings import Finding, _shares_differ, findings, points
 from tune_jobs.results.report.loaded import load
 from tune_jobs.results.rundir import RunDir
@@ -57,10 +58,46 @@ def test_sentences_follow_the_numbers(make_run: MakeRun) -> None:
 def test_best_at_the_end_of_its_axis_is_told(make_run: MakeRun) -> None:
     text = by_lead(make_run(grid(0.1), GRID))["lr is at the edge"].text
     assert "at the lowest end of what was searched (0.001 to 0.1)" in text
+    assert text.endswith("What the field does is not distinguishable, so that may be chance.")
 
 
 def test_failures_are_counted_by_class(sampled: Callable[[int], RunDir]) -> None:
     assert "3 of 120 trials FAILed (3 diverged)" in by_lead(sampled(120))["Failures"].text
+
+
+@pytest.mark.parametrize(
+    ("fresh", "lead", "kind", "said"),
+    [
+        (
+            [0.90, 0.91, 0.92],
+            "The winner's score holds up",
+            "note",
+            "1.00 points too low, no more than single",
+        ),
+        ([0.80, 0.81, 0.82], "The search flattered its winner", "clear", "9.00 points too high, more than single"),
+        ([0.97, 0.98, 0.99], "The search undersold its winner", "clear", "8.00 points too low, more than single"),
+        ([0.80, 0.80, 0.80], "The search flattered its winner", "clear", "lie apart (±0.14 around the mean"),
+        ([0.80], "What choosing the highest score added", "note", "10.00 points too high."),
+    ],
+)
+def test_score_of_the_winner_is_held_against_the_spread_of_single_trainings(
+    make_run: MakeRun, fresh: list[float], lead: str, kind: str, said: str
+) -> None:
+    run = make_run([({"model": "mlp", "lr": 0.1}, "COMPLETE", [0.9], {})])
+    again = make_run(
+        [({"model": "mlp", "lr": 0.1}, "COMPLETE", [score], {"number": 0, "fold": fold})
+         for fold, score in enumerate(fresh)], name="again",
+    )  # fmt: skip
+    found = conclude(load(run).candidates, load(again).rows, [1, 2, 3], False, 1000)
+    run.confirmation.write_text(dump(found))
+    told = by_lead(run)[lead]
+    assert told.kind == kind
+    assert said in told.text
+
+
+def test_tests_of_configs_that_a_sampler_chose_are_a_guide(sampled: Callable[[int], RunDir]) -> None:
+    told = by_lead(sampled(60))["A sampler chose the configs"]
+    assert "tpe chose later ones by earlier scores" in told.text
 
 
 def test_one_trial_and_none_say_nothing_wrong(make_run: MakeRun) -> None:

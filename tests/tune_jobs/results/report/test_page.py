@@ -91,6 +91,19 @@ def test_page_sorts_filters_and_draws_without_an_error(sampled: Callable[[int], 
     assert errors(browser) == []
 
 
+def test_page_leaves_no_figure_beside_an_empty_half(
+    sampled: Callable[[int], RunDir], make_run: MakeRun, browser: Chrome
+) -> None:
+    two = [({"model": "mlp", "lr": lr}, "COMPLETE", [lr], {"train_time_s": 1 + lr}) for lr in (0.1, 0.2)]
+    for run in (sampled(40), make_run(two, name="two")):
+        page.write([run], run.report)
+        browser.get(run.report.as_uri())
+        lefts = "[...document.querySelectorAll('.figures figure:not(.whole)')].map(f => f.getBoundingClientRect().left)"
+        found = browser.execute_script(f"return {lefts}")
+        assert len(found) % 2 == 0
+        assert len(set(found[::2])) == len(set(found[1::2])) == 1
+
+
 def test_page_is_one_file_that_asks_nobody(sampled: Callable[[int], RunDir], browser: Chrome) -> None:
     run = sampled(30)
     page.write([run], run.report)
@@ -145,6 +158,23 @@ def test_page_fits_its_screen_in_both_themes(
     assert errors(browser) == []
 
 
+def test_figures_follow_the_window_and_keep_their_height(sampled: Callable[[int], RunDir], browser: Chrome) -> None:
+    run = sampled(40)
+    page.write([run], run.report)
+    emulate(browser, "light", 1280)
+    browser.get(run.report.as_uri())
+    draw_all(browser)
+    plots = "[...document.querySelectorAll('.plot:has(.main-svg)')]"
+    heights = browser.execute_script(f"return {plots}.map(p => p.offsetHeight)")
+    emulate(browser, "light", 600)
+    fits = "(p) => Math.abs(p.offsetWidth - p.querySelector('.main-svg').clientWidth) <= 1"
+    wait(browser, f"{plots}.every({fits})")
+    assert browser.execute_script(f"return {plots}.map(p => p.offsetHeight)") == heights
+    svg = "p.querySelector('.main-svg').clientHeight"
+    assert browser.execute_script(f"return {plots}.map(p => {svg})") == heights
+    assert errors(browser) == []
+
+
 def test_page_of_a_thousand_trials_shows_some_and_finds_all(sampled: Callable[[int], RunDir], browser: Chrome) -> None:
     run = sampled(1000)
     page.write([run], run.report)
@@ -179,6 +209,23 @@ def test_heat_map_follows_what_is_chosen(make_run: MakeRun, browser: Chrome) -> 
     browser.find_element("css selector", "[data-heat] select[name=y] option:nth-child(1)").click()
     browser.find_element("css selector", "[data-heat] select[name=x] option:nth-child(2)").click()
     wait(browser, f"{place}.data[0].z.length === 2 && {place}.data[0].z[0].length === 3")
+    assert errors(browser) == []
+
+
+def test_heat_map_gives_its_colours_to_what_can_be_told_apart(make_run: MakeRun, browser: Chrome) -> None:
+    accuracies = iter([0.88, 0.885, 0.89, 0.895, 0.9, 0.1])
+    trials: list[Trial] = [
+        ({"model": "mlp", "lr": lr, "batch_size": size}, "COMPLETE", [next(accuracies)], {})
+        for lr in (0.1, 0.2) for size in (16, 32, 64)
+    ]  # fmt: skip
+    run = make_run(trials, {"space": {"lr": {"grid": [0.1, 0.2]}, "batch_size": {"grid": [16, 32, 64]}}})
+    page.write([run], run.report)
+    browser.get(run.report.as_uri())
+    draw_all(browser)
+    place = "document.querySelector('[data-figure=r0-heat]')"
+    low, high, text = browser.execute_script(f"const d = {place}.data[0]; return [d.zmin, d.zmax, d.text]")
+    assert (low, high) == (pytest.approx(88), pytest.approx(90))
+    assert text[2][1] == "10.00"
     assert errors(browser) == []
 
 

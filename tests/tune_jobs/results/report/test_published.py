@@ -77,6 +77,28 @@ def test_other_numbers_of_images_and_epochs_are_marked_and_not_concluded_from(ma
     assert cell.verdict == "does not compare"
 
 
+@pytest.mark.parametrize(
+    ("dataset", "epochs", "marks"),
+    [
+        ({}, 5, ()),
+        ({"limit": 10_000}, 5, ("7,000 training images, where the table's experiment takes 70% of all",)),
+        (
+            {"split": {"train": 7000, "val": 1000, "test": 2000}},
+            2,
+            ("7,000 training images, where the table's experiment takes 70% of all", "2 epochs for 5"),
+        ),
+    ],
+)
+def test_what_a_report_does_not_state_is_as_in_the_experiment_that_ships(
+    make_run: MakeRun, dataset: dict[str, Any], epochs: int, marks: tuple[str, ...]
+) -> None:
+    config = {"model": "resnet18", "optimizer": "adam", "lr": 0.001, "batch_size": 16, "epochs": epochs}
+    document = {"published": ["A/resnet_grid/fashion_mnist"], "dataset": {"name": "fashion_mnist"} | dataset}
+    (cell,) = cells(only(make_run([complete(config, [0.9])], document)))
+    assert cell.marks == marks
+    assert (cell.verdict == "does not compare") == bool(marks)
+
+
 def test_stand_in_is_marked(make_run: MakeRun) -> None:
     standing_in = LR_BATCH | {"dataset": {"name": "fashion_mnist"}}
     (cell,) = cells(only(make_run([complete(cnn(), [0.9])], standing_in)))
@@ -202,6 +224,16 @@ def test_markdown_has_a_row_a_cell(make_run: MakeRun) -> None:
     assert len({line.count("|") for line in lines}) == 1
     assert "| 97.00 (val) | 90.00 (val) | -7.00 | – |" in written
     assert "Published, and none of its cells here (cells): A/resnet_grid/mnist (16)" in written.replace("\\", "")
+
+
+def test_marks_of_all_cells_stand_below_the_table_once(make_run: MakeRun) -> None:
+    document = LR_BATCH | {"dataset": {"name": "fashion_mnist"}}
+    run = make_run([complete(cnn(), [0.9]), complete(cnn(batch_size=16, epochs=5), [0.9])], document)
+    written = text.beside_published([run]).replace("\\", "")
+    assert "- does not compare, all cells: stand-in: fashion_mnist; 7,000 training images for 800\n" in written
+    assert written.count("stand-in") == 1
+    assert "| 8 | 0.001 | does not compare | 97.00 (val)" in written
+    assert "| 16 | 0.001 | does not compare; 5 epochs for 20 | 94.00 (val)" in written
 
 
 def test_markdown_has_parameters_and_best_epochs_where_they_are_published(make_run: MakeRun) -> None:
