@@ -46,6 +46,8 @@ def prediction(summary: Summary, images: int) -> float:
     NaN for fewer than two.  The spread is taken to be at least that of rounding to whole images."""
     if summary.n < 2:
         return math.nan
+    from scipy import stats
+
     spread = max(summary.std, 1 / (images * math.sqrt(12)))
     return float(stats.t.ppf((1 + LEVEL) / 2, summary.n - 1)) * spread * math.sqrt(1 + 1 / summary.n)
 
