@@ -95,21 +95,26 @@ def build(config: TrainConfig, channels: int, classes: int, image_size: int) -> 
     return _builder(config.model)(channels, classes, image_size, **own)
 
 
+def parameters(config: TrainConfig, channels: int, classes: int, image_size: int) -> int:
+    """How many a network has.  Allocates none; raises what building it raises."""
+    with without_values("meta"):
+        network = build(config, channels, classes, image_size)
+        assert isinstance(network, nn.Module)
+        return sum(parameter.numel() for parameter in network.parameters())
+
+
 def check(config: TrainConfig, channels: int, classes: int, image_size: int, images: int = 2) -> None:
     """Raise ModelError where this model cannot train on so many such images or in such batches.
 
-    One training step's forward pass is run: for real on weights that nobody has set, or for what is larger than
-    CHECKED_FOR_REAL on shapes alone (PyTorch's meta device).
+    One training step's forward pass is run: for real on weights of zero, or for what is larger than CHECKED_FOR_REAL
+    on shapes alone (PyTorch's meta device).
     """
     if not is_network(config.model):
         return
     n_asked = min(config.batch_size, 2)
     n = min(n_asked, images)
     try:
-        with without_values("meta"):
-            shapes = build(config, channels, classes, image_size)
-            assert isinstance(shapes, nn.Module)
-        asked = sum(parameter.numel() for parameter in shapes.parameters()) + n * channels * image_size**2
+        asked = parameters(config, channels, classes, image_size) + n * channels * image_size**2
         with without_values("cpu" if asked <= CHECKED_FOR_REAL else "meta"), torch.no_grad():
             network = build(config, channels, classes, image_size)
             network(torch.zeros(n, channels, image_size, image_size))

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import nn
+
 import models
 from datasets import Splits
 from models import TrainConfig
+from models.valueless import without_values
 from profiling.flops import macs
+
+_counted: dict[tuple[object, ...], float] = {}
 
 
 def work_macs(
@@ -26,6 +32,27 @@ def work_macs(
     if not models.is_network(point["model"]):
         return float(images) ** 2 * splits.channels * size**2
     config = TrainConfig(**point)
-    forward = macs(config, splits.channels, len(splits.classes), size)
-    assert forward is not None
-    return 3.0 * forward * images * config.epochs
+    return 3 * _forward_macs(config, (splits.channels, len(splits.classes), size)) * images * config.epochs
+
+
+def _forward_macs(config: TrainConfig, shape: tuple[int, int, int]) -> float:
+    """Of one image: as in the table, or for a network that may not fit into memory on shapes alone.  Once a shape."""
+    key = (models.shape_key(config), *shape)
+    if key not in _counted:
+        _counted[key] = _count(config, shape)
+    return _counted[key]
+
+
+def _count(config: TrainConfig, shape: tuple[int, int, int]) -> float:
+    if models.parameters(config, *shape) <= models.CHECKED_FOR_REAL:
+        counted = macs(config, *shape)
+        assert counted is not None
+        return counted
+    from torch.utils.flop_counter import FlopCounterMode  # imports a compiler, as the meta device does
+
+    channels, _, image_size = shape
+    with FlopCounterMode(display=False) as counter, without_values("meta"), torch.no_grad():
+        network = models.build(config, *shape)
+        assert isinstance(network, nn.Module)
+        network.eval()(torch.empty(1, channels, image_size, image_size))
+    return int(counter.get_total_flops()) / 2
