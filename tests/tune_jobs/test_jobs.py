@@ -381,7 +381,7 @@ def test_prometheus_scrapes_a_gauge_a_trial(head: Head, tmp_path: Path) -> None:
             return []  # it has not come up yet
 
     try:
-        sent = head.app("submit", str(file), "--set", "epochs=120", "--name", "metrics", "--no-wait")
+        sent = head.app("submit", str(file), "--set", "epochs=500", "--name", "metrics", "--no-wait")
         assert sent.returncode == 0, sent.stderr
         until(lambda: len(series("val_accuracy")) > 1, prometheus)
         until(lambda: any(state["metric"]["state"] == "COMPLETE" for state in series("trials")), prometheus)
