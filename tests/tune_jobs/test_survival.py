@@ -146,7 +146,7 @@ def test_interrupted_search_ends_at_once_and_leaves_no_process(app: App, undistu
 
 @pytest.mark.slow
 def test_twenty_sigkills_of_the_driver(app: App) -> None:
-    search = [*SEARCH, "--set", "epochs=400"]  # so that it outlasts them
+    search = [*SEARCH[:-1], "epochs=400"]  # so that it outlasts them
     assert app(*search, "--name", "undisturbed-400").returncode == 0
     run, chance = app.storage / "killed", random.Random(0)
     for _ in range(20):
