@@ -1,47 +1,27 @@
-"""Images and labels as tensors, split and transformed.  Knows nobody."""
+"""Images and labels as tensors, split and transformed.  Knows nobody.
+
+A config is had without PyTorch, as in `models`; the rest comes when it is first asked for.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datasets.config import DataError, DatasetConfig
-from datasets.sources import Dataset, Source, digits, fashion_mnist, folder, mnist, npz
-from datasets.splits import Split, Splits, split
+
+if TYPE_CHECKING:
+    from datasets.registry import SOURCES, load, load_splits, names
+    from datasets.sources import Dataset
+    from datasets.splits import Split, Splits
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module 'datasets' has no attribute {name!r}")
+        from datasets import registry, sources, splits
+
+        owner = {"Dataset": sources, "Split": splits, "Splits": splits}.get(name, registry)
+        return getattr(owner, name)
+
 
 __all__ = ["SOURCES", "DataError", "Dataset", "DatasetConfig", "Split", "Splits", "load", "load_splits", "names"]
-
-SOURCES: dict[str, Source] = {
-    "digits": digits,
-    "fashion_mnist": fashion_mnist,
-    "mnist": mnist,
-    "npz": npz,
-    "folder": folder,
-}
-
-
-def names() -> list[str]:
-    """The names of all sources."""
-    return list(SOURCES)
-
-
-def load(config: DatasetConfig, data_dir: Path | None = None) -> Dataset:
-    """All images of a source.
-
-    `data_dir` is where a person keeps data: IDX files, and what a relative `path` is looked for in.
-    Raises DataError, one line that names what is wrong and what to do.
-    """
-    if config.name not in SOURCES:
-        raise DataError(f"dataset.name: {config.name!r} is not a dataset; there are {', '.join(SOURCES)}")
-    if config.path is not None and config.name not in ("npz", "folder"):
-        raise DataError(f"dataset.path: {config.name} has no path; only npz and folder read one")
-    if data_dir is not None and not data_dir.is_dir():
-        raise DataError(f"data directory {data_dir}: there is no such folder")
-    dataset = SOURCES[config.name](config, data_dir)
-    if len(dataset.classes) < 2:
-        raise DataError(f"dataset {config.name}: one class alone ({dataset.classes[0]}); two are needed to tell apart")
-    return dataset
-
-
-def load_splits(config: DatasetConfig, data_dir: Path | None = None) -> Splits:
-    """The three parts that a run trains, chooses and tests on."""
-    return split(load(config, data_dir), config)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -76,3 +77,15 @@ def app() -> Iterator[App]:
     home = Path(tempfile.mkdtemp(prefix="tj", dir="/tmp"))  # short: Ray's socket paths have at most 107 characters
     yield App(home)
     shutil.rmtree(home, ignore_errors=True)
+
+
+def processes_under(home: Path) -> list[psutil.Process]:
+    """Living processes whose Ray temp dir is under `home`."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(str(home) in word for word in process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # it has just ended
+    return found

@@ -31,6 +31,17 @@ def test_help_loads_nothing_heavy(package: str, words: list[str]) -> None:
     assert loaded(code, HEAVY) == []
 
 
+def test_experiment_is_checked_without_pytorch_and_ray() -> None:
+    """Ray is begun before PyTorch is imported, and a mistake in the file is told before either."""
+    code = (
+        "from tune_jobs import experiment\n"
+        "from tune_jobs.results import rundir\n"
+        "experiment.load('fashion-resnet-grid', ['model=resnet18', 'epochs=1'])"
+    )
+    assert loaded(code, HEAVY) == []
+    assert loaded("import tune_jobs.cluster", HEAVY) == ["ray"]
+
+
 @pytest.mark.parametrize("model", ["mlp", "resnet18"])
 def test_worker_that_trains_a_network_loads_neither_torchvision_nor_the_compiler_nor_sklearn(model: str) -> None:
     """As far as a trial can be run here: its module, and its training without Ray."""

@@ -45,7 +45,9 @@ def main() -> NoReturn:
     try:
         app(prog_name="python -m tune_jobs")
     except SystemExit as end:
-        atexit._run_exitfuncs()
+        cluster = sys.modules.get("tune_jobs.cluster")  # else the command was one that does without Ray
+        if cluster is None or not cluster.is_abandoned():
+            atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
         # Python itself would take a second more, to take the modules of PyTorch and pandas apart object by object.

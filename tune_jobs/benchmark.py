@@ -92,9 +92,7 @@ def run(asked: Benchmark, device: str, run_dir: RunDir, data_dir: Path | None, s
         splits = asked.load(data_dir)
         document = json.loads(json.dumps(asdict(asked) | {"device": device, "data_sha256": splits.sha256}))
         _check_same(run_dir, document)
-        dashboard = connect()
-        if dashboard:
-            say(f"Ray dashboard: {dashboard}")
+        connect(say)
         nodes = kinds(ray.nodes())
         tasks = plan(asked.cases, DEVICES[device], nodes)
         if not tasks:

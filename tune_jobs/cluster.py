@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import gc
 import logging
 import math
 import os
+import platform
 import signal
 import socket
 import threading
@@ -18,73 +17,43 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import ray
-from ray._private import worker
 from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import AuthenticationError
 
 from tune_jobs import shipping
 from tune_jobs.errors import UsageError
+from tune_jobs.membership import Membership
 from tune_jobs.resources import Request, unservable
 
-
-class _Membership:
-    """This process as a driver of a cluster, in a thread that lives as long.
-
-    ray.init waits for its processes far more than it computes, so that what a command reads and imports is done
-    meanwhile; and the kernel ends the processes that it starts together with the thread that started them.
-    """
-
-    def __init__(self) -> None:
-        self.dashboard: Future[str | None] = Future()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._live, name="ray", daemon=True)
-        atexit.register(self.end, wait=True)
-        self._thread.start()
-
-    def end(self, wait: bool = False) -> None:
-        """Shut Ray down.  It takes seconds, for which the end of the process waits, at the latest.
-
-        What belongs to this process is gone when this returns: an object reference that were dropped while it goes,
-        by the collector too, would end the process with exit code 1.
-        """
-        self._over.set()
-        collecting = gc.isenabled()
-        gc.disable()
-        while hasattr(worker.global_worker, "core_worker") and self._thread.is_alive():
-            time.sleep(0.01)
-        if collecting:
-            gc.enable()
-        if wait:
-            self._thread.join()
-
-    def _live(self) -> None:
-        try:
-            self.dashboard.set_result(_init())
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            self.dashboard.set_exception(error)
-        self._over.wait()
-        ray.shutdown()
-
-
-_membership: _Membership | None = None
+_membership: Membership | None = None
 
 
 def begin() -> None:
     """Begin to `connect` beside what is still to be done before a cluster is needed."""
     global _membership  # as Ray's own state: one a process
     if _membership is None and not ray.is_initialized():
-        _membership = _Membership()
+        _membership = Membership(_join)
 
 
-def connect() -> str | None:
+def connect(say: Callable[[str], None] | None = None) -> None:
     """Join the cluster that RAY_ADDRESS or this job names, or one that runs here; else start Ray on this machine.
 
     A cluster that is joined is sent our packages, for its other nodes to import; a job's have come with the job.
+    Where it has a dashboard, `say` is told its address as soon as it answers, from another thread.
 
-    Returns the address of Ray's dashboard, where there is one.  Raises UsageError where none can be joined.
+    Raises UsageError where none can be joined.
     """
     begin()
-    return None if _membership is None else _membership.dashboard.result()
+    if _membership is None:
+        return
+    _membership.is_wanted = True
+    _membership.joined.result()
+
+    def tell(address: Future[str]) -> None:
+        if say is not None and address.exception() is None and address.result():
+            say(f"Ray dashboard: http://{address.result()}")
+
+    _membership.dashboard.add_done_callback(tell)
 
 
 def leave() -> None:
@@ -95,17 +64,28 @@ def leave() -> None:
         _membership = None
 
 
-def _init() -> str | None:
+def is_abandoned() -> bool:
+    """Whether Ray was begun for a command that never came to need it, as one that was asked something wrong.
+
+    Then the process is to end at once, and Ray's processes with it: to wait until Ray is there and shut it down would
+    take seconds.  Nothing can be started any more.
+    """
+    if _membership is None or _membership.is_wanted:
+        return False
+    _membership.abandon()
+    return True
+
+
+def _join() -> str:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS", "")
     check_reachable(address, "RAY_ADDRESS")
     try:
         with _code() as where:
-            context = ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+            return ray.init(**where, log_to_driver=False, logging_level=logging.ERROR).dashboard_url or ""
     except (AuthenticationError, ConnectionError) as error:
         place = f"RAY_ADDRESS={address}" if address else "this machine"
         raise UsageError(f"{place}: no Ray cluster can be joined there; one with tokens wants {WANTS_TOKEN}") from error
-    return f"http://{context.dashboard_url}" if context.dashboard_url else None
 
 
 def is_named() -> bool:
@@ -163,12 +143,19 @@ def _code() -> Iterator[dict[str, Any]]:
     if is_job:
         yield {}
     elif joined is None:
-        import torch  # which a command that only looks does not load
-
-        yield {"num_gpus": 1} if torch.backends.mps.is_available() else {}
+        yield {"num_gpus": 1} if _has_mps() else {}
     else:
         with shipping.runtime_env() as runtime_env:
             yield {"runtime_env": runtime_env}
+
+
+def _has_mps() -> bool:
+    """Whether this is a Mac whose GPU PyTorch can use.  Elsewhere PyTorch is not asked, and so not waited for."""
+    if platform.system() != "Darwin":
+        return False
+    import torch
+
+    return torch.backends.mps.is_available()
 
 
 def check_reachable(address: str, name: str) -> None:

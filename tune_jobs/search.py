@@ -149,9 +149,7 @@ def _join(
 
     Raises UsageError where its nodes cannot serve them or do not see the storage.
     """
-    dashboard = connect()
-    if dashboard:
-        listener.say(f"Ray dashboard: {dashboard}")
+    connect(listener.say)
     if wait_for_nodes:
         wait_until_servable(at_least(experiment.resources, space), listener.say)
     requests.cards = card_kinds(ray.nodes())

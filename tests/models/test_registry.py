@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 import models
 from datasets import Splits
-from models import ModelError, TrainConfig, batches, resnet
+from models import ModelError, TrainConfig, batches, registry, resnet
 from models.resnet import ResNet
 from models.training import EpochMetrics, Fitted, fit
 
@@ -280,8 +280,8 @@ def test_check_draws_nothing_and_allocates_nothing_large(name: str, most: int, m
         built.append(real(*arguments))
         return built[-1]
 
-    monkeypatch.setattr(models, "build", recording)
-    monkeypatch.setattr(models, "CHECKED_FOR_REAL", most)
+    monkeypatch.setattr(registry, "build", recording)
+    monkeypatch.setattr(registry, "CHECKED_FOR_REAL", most)
     torch.manual_seed(5)
     before = torch.get_rng_state()
     models.check(TrainConfig(model=name), 3, 10, 28)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
 
 import pytest
 
-if TYPE_CHECKING:
-    from tests.conftest import App
+from tests.conftest import App, processes_under
 
 _LEAVING = """
 import time
@@ -15,8 +14,9 @@ import ray
 from tune_jobs import cluster
 
 cluster.begin()
-assert cluster.connect()
-assert cluster.connect()  # again, of the same one
+told = []
+cluster.connect(told.append)
+cluster.connect(told.append)  # again, of the same one
 references = [ray.put(number) for number in range(2000)]
 cluster.leave()
 while references:
@@ -33,3 +33,54 @@ def test_references_dropped_while_ray_ends_cost_no_exit_code(app: App) -> None:
     script.write_text(_LEAVING)
     ran = app.script(script)
     assert (ran.returncode, ran.stdout) == (0, "alive\n"), ran.stderr
+
+
+_ABANDONING = """
+import os, sys, time
+from tune_jobs import cluster
+
+cluster.begin()
+time.sleep(float(sys.argv[1]))
+assert cluster.is_abandoned()
+os._exit(2)
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("after_s", [0, 0.1, 0.4, 0.8, 1.6, 5])
+def test_process_that_ends_while_ray_starts_leaves_none(after_s: float, app: App) -> None:
+    script = app.home / "abandoning.py"
+    script.write_text(_ABANDONING)
+    process = app.start(str(after_s), command=(str(script),))
+    assert process.communicate(timeout=120) == ("", "")
+    assert process.returncode == 2
+    deadline = time.monotonic() + 60
+    while left := processes_under(app.home / "ray"):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+@pytest.mark.cluster
+def test_wrong_space_ends_with_its_line_alone_though_ray_was_begun(app: App) -> None:
+    ran = app("search", "digits-demo", "--set", "model=resnet19")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("error: space.model: 'resnet19' is not a model; there are resnet18, ")
+    assert len(ran.stderr.splitlines()) == 1
+    assert not list(app.storage.glob("*"))
+
+
+@pytest.mark.cluster
+def test_dashboard_is_told_once_it_answers(app: App) -> None:
+    script = app.home / "telling.py"
+    script.write_text(
+        "import time, urllib.request\nfrom tune_jobs import cluster\n"
+        "told = []\ncluster.connect(told.append)\n"
+        "while not told:\n    time.sleep(0.05)\n"
+        "url = told[0].removeprefix('Ray dashboard: ')\n"
+        "print(url, urllib.request.urlopen(url).status)\n"
+    )
+    ran = app.script(script)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    url, status = ran.stdout.split()
+    assert url.startswith("http://127.0.0.1:")
+    assert status == "200"

@@ -313,13 +313,13 @@ def test_connect_sends_the_code_to_a_cluster_that_is_joined(head: Head, tmp_path
     script.write_text(
         "import ray\nfrom tune_jobs import cluster\n"
         "@ray.remote\ndef where():\n    import tune_jobs, datasets\n    return tune_jobs.__file__, datasets.__file__\n"
-        "print(cluster.connect())\nprint(*ray.get(where.remote()))\n"
+        "cluster.connect(print)\nprint(*ray.get(where.remote()))\n"
     )
     app = App(head.app.home, head.app.environment | {"RAY_ADDRESS": head.address})
     ran = app.script(script)
     assert ran.returncode == 0, ran.stderr
     dashboard, files = ran.stdout.splitlines()
-    assert dashboard == head.dashboard
+    assert dashboard == f"Ray dashboard: {head.dashboard}"
     for file in files.split():
         assert Path(file).is_relative_to(head.temp_dir)
 

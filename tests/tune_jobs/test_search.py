@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -25,10 +25,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from datasets import DatasetConfig, load_splits
 from models import TrainConfig
 from models.training import fit
+from tests.conftest import App, processes_under
 from tune_jobs.results import ledger, table
-
-if TYPE_CHECKING:
-    from tests.conftest import App
 
 pytestmark = pytest.mark.cluster
 
@@ -65,18 +63,6 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.05)
-
-
-def processes_under(home: Path) -> list[psutil.Process]:
-    """Living processes whose Ray temp dir is under `home`."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if any(str(home) in word for word in process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # it has just ended
-    return found
 
 
 def test_search_mixed_grid_ends_well_with_every_trial_in_the_table(

@@ -54,8 +54,8 @@ def search(
     report.html.
     """
     with one_line_errors():
-        from tune_jobs import cluster, space, yaml
         from tune_jobs import experiment as experiments
+        from tune_jobs import yaml
         from tune_jobs.results import rundir
 
         asked = asked_for(experiment, overrides, quick, data_dir)
@@ -63,11 +63,13 @@ def search(
         run_dir.fetch()
         if extend and run_dir.experiment.exists():
             asked = experiments.extended(experiments.check(yaml.read(run_dir.experiment)), asked)
-        checked = space.parse(asked.space, asked.train, asked.search.method)
+        from tune_jobs import cluster
+
         if not run_dir.ledger.exists():  # else it may be that nothing is left to run
             cluster.begin()
+        from tune_jobs import repeats, space
 
-        from tune_jobs import repeats
+        checked = space.parse(asked.space, asked.train, asked.search.method)
         from tune_jobs import search as searches
         from tune_jobs.console import console, say, trials_table
         from tune_jobs.progress import Progress

@@ -1,0 +1,107 @@
+"""This process as a driver of a Ray cluster: its beginning beside other work, and its end."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+from ray._private import services, worker
+from ray._private.node import Node
+
+
+class Membership:
+    """This process as a driver of a cluster, in threads that live as long.
+
+    Ray waits for its processes far more than it computes, so that what a command reads and imports is done
+    meanwhile; and the kernel ends the processes that it starts together with the thread that started them.
+    """
+
+    def __init__(self, join: Callable[[], str]) -> None:
+        """`join` makes this process a driver and returns the address of the dashboard that is known then, HOST:PORT."""
+        self.joined: Future[None] = Future()
+        """Done when the cluster is there, or with what was raised."""
+        self.dashboard: Future[str] = Future()
+        """HOST:PORT; empty where there is none."""
+        self.is_wanted = False
+        """Whether the command has come to where it needs the cluster."""
+        self._join = join
+        self._over = threading.Event()
+        self._spawning = threading.RLock()
+        self._dashboard: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._live, name="ray", daemon=True)
+        atexit.register(self.end, wait=True)
+        self._thread.start()
+
+    def end(self, wait: bool = False) -> None:
+        """Shut Ray down.  It takes seconds, for which the end of the process waits, at the latest.
+
+        What belongs to this process is gone when this returns: an object reference that were dropped while it goes,
+        by the collector too, would end the process with exit code 1.
+        """
+        self._over.set()
+        collecting = gc.isenabled()
+        gc.disable()
+        while hasattr(worker.global_worker, "core_worker") and self._thread.is_alive():
+            time.sleep(0.01)
+        if collecting:
+            gc.enable()
+        if wait:
+            self._thread.join()
+
+    def abandon(self) -> None:
+        """To be called right before the process ends, by a thread that lives until then: the kernel ends Ray's
+        processes with it.  One that is being started is waited for, until it has told the kernel so."""
+        self._spawning.acquire()
+
+    def _live(self) -> None:
+        try:
+            with self._started_by_us():
+                known = self._join()
+            if self._dashboard is None:
+                self.dashboard.set_result(known)
+            self.joined.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            self.joined.set_exception(error)
+        self._over.wait()
+        if self._dashboard is not None and self.joined.exception() is None:
+            self.dashboard.exception()  # waits: Ray's shutdown ends the processes that it knows
+        worker.shutdown()
+
+    @contextmanager
+    def _started_by_us(self) -> Iterator[None]:
+        """Ray starts its dashboard beside its other processes.
+
+        By itself it waits until the dashboard answers, one to two seconds, before it starts the raylet, whose workers
+        every trial waits for.
+        """
+        start_dashboard, start_process = Node.start_api_server, services.start_ray_process
+
+        def beside(node: Node, **asked: Any) -> None:
+            self._dashboard = threading.Thread(target=start, args=(node,), kwargs=asked, name="dashboard", daemon=True)
+            self._dashboard.start()
+
+        def start(node: Node, **asked: Any) -> None:
+            try:
+                start_dashboard(node, **asked)
+                self.dashboard.set_result(node.webui_url or "")
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                self.dashboard.set_exception(error)
+            self._over.wait()
+
+        def one_at_a_time(*arguments: Any, **named: Any) -> Any:
+            with self._spawning:
+                return start_process(*arguments, **named)
+
+        Node.start_api_server = beside  # type: ignore[assignment, method-assign]
+        services.start_ray_process = one_at_a_time
+        try:
+            yield
+        finally:
+            Node.start_api_server = start_dashboard  # type: ignore[method-assign]
+            services.start_ray_process = start_process
