@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.conftest import App, processes_under
+from tune_jobs import cluster
 
 _LEAVING = """
 import time
@@ -84,3 +85,19 @@ def test_dashboard_is_told_once_it_answers(app: App) -> None:
     url, status = ran.stdout.split()
     assert url.startswith("http://127.0.0.1:")
     assert status == "200"
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("most", [cluster.PRELOADING_CPUS, 0])
+def test_workers_of_a_small_machine_import_pytorch_before_they_are_asked(most: int, app: App) -> None:
+    script = app.home / "preloading.py"
+    script.write_text(
+        "import sys, ray\nfrom tune_jobs import cluster\n"
+        f"cluster.PRELOADING_CPUS = {most}\n"
+        "cluster.connect()\n"
+        "@ray.remote\ndef found():\n    import sys\n    return sorted({'torch', 'ray.tune'} & sys.modules.keys())\n"
+        "print(ray.get(found.remote()))\n"
+    )
+    ran = app.script(script)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.split() == (["['ray.tune',", "'torch']"] if most else ["[]"])
