@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,11 @@ def check(names: Sequence[str]) -> None:
             raise UsageError(_NO_KEY) from error
 
 
-def callbacks(names: Sequence[str], run_dir: RunDir) -> list[LoggerCallback]:
-    """One for each name.  Raises UsageError where MLflow's store cannot be had."""
+def callbacks(names: Sequence[str], run_dir: RunDir, fields: Collection[str]) -> list[LoggerCallback]:
+    """One for each name; `fields` are those that trials differ in.  Raises UsageError where MLflow's store cannot be
+    had."""
     makers: dict[str, Callable[[], LoggerCallback]] = {
-        "tensorboard": lambda: _TensorBoard(run_dir.path),
+        "tensorboard": lambda: _TensorBoard(run_dir.path, fields),
         "mlflow": lambda: _mlflow(run_dir),
         "wandb": lambda: _wandb(run_dir.name),
     }
@@ -63,11 +64,6 @@ class _EventFile:
         # The writer names its file by the second, in which there may have been another attempt.
         self._events = EventsWriter(str(Path(folder) / "events"), f".{time.time_ns()}")
 
-    @property
-    def file_writer(self) -> _EventFile:
-        """Whom the callback gives the hyperparameters to."""
-        return self
-
     def add_scalar(self, tag: str, value: float, global_step: int) -> None:
         self.add_summary(summary.scalar(tag, value), global_step)
 
@@ -82,12 +78,19 @@ class _EventFile:
 
 
 class _TensorBoard(TBXLoggerCallback):
-    """Ray's, but it writes into the run directory at once: Tune would copy its files there at the end alone."""
+    """Ray's, but it writes into the run directory at once, where Tune would copy its files at the end alone; and what a
+    person compares trials by: SHOWN, RESULT and the fields that they differ in, without Tune's own counters."""
 
-    def __init__(self, folder: Path) -> None:
+    SHOWN = ("val_accuracy", "val_loss", "train_loss", "epoch_time_s")
+    """Of an epoch's message"""
+    RESULT = ("test_accuracy", "test_loss", "best_epoch", "train_time_s", "params", "peak_memory_mib")
+    """and of the result in the last one."""
+
+    def __init__(self, folder: Path, fields: Collection[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._summary_writer_cls = _EventFile
         self._folder = folder  # Tune pickles its callbacks, and a RunDir on a store has what cannot be
+        self._fields = (*fields, TRIAL_KEY)
 
     def log_trial_start(self, trial: Trial) -> None:
         if trial in self._trial_writer:
@@ -97,8 +100,23 @@ class _TensorBoard(TBXLoggerCallback):
         self._trial_result[trial] = {}
 
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
-        """Numbers alone; where it ran, which is none, has lists."""
-        super().log_trial_result(iteration, trial, {key: value for key, value in result.items() if key != "where"})
+        """Of epochs alone: a trial's other messages, of its start and its failure, have no numbers."""
+        if "epoch" not in result:
+            return
+        shown: dict[str, Any] = {name: result[name] for name in self.SHOWN if name in result}
+        last = result.get("result") or {}
+        shown["result"] = {name: last[name] for name in self.RESULT if last.get(name) is not None}
+        super().log_trial_result(iteration, trial, shown | {"training_iteration": result["epoch"]})
+
+    def log_trial_end(self, trial: Trial, failed: bool = False) -> None:  # noqa: ARG002 - Ray's signature
+        """The hyperparameters, with the last numbers; of a trial that failed in its first epoch, without any."""
+        if trial not in self._trial_writer:
+            return
+        config = {field: trial.config[field] for field in self._fields if trial.config.get(field) is not None}
+        writer, numbers = self._trial_writer.pop(trial), self._trial_result.pop(trial)
+        for part in summary.hparams(hparam_dict=config, metric_dict=numbers):
+            writer.add_summary(part)
+        writer.close()
 
 
 def _of_epochs(kind: type[LoggerCallback]) -> Callable[..., LoggerCallback]:

@@ -94,6 +94,10 @@ class Space:
         """The names of all models that a trial may have."""
         return next((list(axis.values) for axis in self.axes if axis.field == "model"), None) or [self.fixed["model"]]
 
+    def varied(self) -> list[str]:
+        """The model, and the fields that trials differ in."""
+        return ["model", *(axis.field for axis in self.axes if axis.kind != "value" and axis.field != "model")]
+
     def reachable(self) -> frozenset[str]:
         """The axes that are part of at least one possible trial."""
         deciding = {axis.field: axis.candidates(self.axes) for axis in self.axes if _decides(axis.field, self.axes)}

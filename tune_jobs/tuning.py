@@ -52,7 +52,8 @@ def run_trials(
     # For a tag in usage reports, which are off, Ray would import wandb, mlflow and comet where they are installed.
     usage.tag_callbacks = lambda callbacks: False  # noqa: ARG005 - called by name
 
-    others = [*loggers.callbacks(experiment.loggers, run_dir), Forgetting(early_stopping), NoLines()]
+    fields = study.space.varied()
+    others = [*loggers.callbacks(experiment.loggers, run_dir, fields), Forgetting(early_stopping), NoLines()]
     tuner = tune.Tuner(
         _worker(experiment, run_dir, splits),
         tune_config=tune.TuneConfig(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ray.tune.experiment import Trial
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from tune_jobs import loggers
 from tune_jobs.errors import UsageError
@@ -43,22 +45,27 @@ def test_check_tensorboard_needs_nothing() -> None:
 
 
 def test_tensorboard_writes_at_once_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    (callback,) = loggers.callbacks(["tensorboard"], RunDir(tmp_path))
-    trial = Trial("made_up", config={"trial": "00000", "model": "mlp", "lr": 0.1}, stub=True)
-    trial.evaluated_params = {"lr": 0.1, "model": "mlp"}
+    (callback,) = loggers.callbacks(["tensorboard"], RunDir(tmp_path), ["model", "lr"])
+    trial = Trial("made_up", config={"trial": "00000", "model": "mlp", "lr": 0.1, "epochs": 2}, stub=True)
+    trial.evaluated_params = dict(trial.config)
     folder, threads = tmp_path / "00000-mlp", threading.active_count()
     for attempt in (1, 2):  # in the same second
         callback.on_trial_start(0, [], trial)
         where = {"where": {"node": "a", "cards": ["0"]}}
-        result = {"val_accuracy": attempt / 2, "training_iteration": 1, "timesteps_total": attempt} | where
+        callback.on_trial_result(0, [], trial, {"val_accuracy": math.nan, "training_iteration": 1} | where)
+        result: dict[str, Any] = {"val_accuracy": attempt / 2, "epoch": attempt, "done": False} | where
+        if attempt == 2:
+            result["result"] = {"test_accuracy": 0.75, "params": None, "device": "cpu"}
         callback.on_trial_result(attempt, [], trial, result)
         found = EventAccumulator(str(folder)).Reload().Scalars("ray/tune/val_accuracy")
         assert [(event.step, event.value) for event in found] == [(1, 0.5), (2, 1.0)][:attempt]
         assert threading.active_count() == threads
         callback.on_trial_complete(attempt, [], trial)
     events = EventAccumulator(str(folder)).Reload()
-    assert events.Tags()["scalars"] == ["ray/tune/val_accuracy", "ray/tune/timesteps_total"]
-    assert "_hparams_/session_start_info" in events.summary_metadata
+    assert events.Tags()["scalars"] == ["ray/tune/val_accuracy", "ray/tune/result/test_accuracy"]
+    start = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    info = plugin_data_pb2.HParamsPluginData.FromString(start).session_start_info
+    assert set(info.hparams) == {"model", "lr", "trial"}
     assert not callback._trial_writer  # type: ignore[attr-defined]  # Ray's own
 
 

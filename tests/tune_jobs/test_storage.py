@@ -229,7 +229,7 @@ def test_locked_run_is_mirrored_and_found_from_another_machine(
 def test_callbacks_of_a_run_on_a_store_can_be_pickled_as_tune_does(s3: S3Server) -> None:
     run = run_at("pickled/a")
     with run.locked(never, never):
-        (callback,) = cloudpickle.loads(cloudpickle.dumps(loggers.callbacks(["tensorboard"], run)))
+        (callback,) = cloudpickle.loads(cloudpickle.dumps(loggers.callbacks(["tensorboard"], run, ["lr"])))
     assert isinstance(callback, TBXLoggerCallback)
 
 

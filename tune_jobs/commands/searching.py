@@ -79,9 +79,8 @@ def search(
         out = console()
         for field in space.unread(checked):
             say(out, f"note: {field} is read by none of the trials")
-        fields = ["model", *(axis.field for axis in checked.axes if axis.kind != "value" and axis.field != "model")]
         say(out, f"run {run_dir.name}: {total} trials, into {run_dir}")
-        with Progress(out, fields, total, begun=load_report) as progress:
+        with Progress(out, checked.varied(), total, begun=load_report) as progress:
             outcome = searches.run(asked, run_dir, data_folder(data_dir), progress, wait_for_nodes)
         cluster.leave()
         rows = outcome.rows
