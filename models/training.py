@@ -7,7 +7,7 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -117,22 +117,18 @@ def _fit_network(
     if can_be_recorded(config, precision, device, len(train)):
         recorded = RecordedStep(step, train, transform, augment, randomness, config.batch_size)
 
-    for epoch in range(len(progress.epochs) + 1, config.epochs + 1):
-        network.train()
-        began = _clock(device)
-        loss_sum = torch.zeros((), device=device)
-        seen = 0
+    def losses() -> Iterator[tuple[torch.Tensor, int]]:
+        """Each step of an epoch as it is taken: its loss and its number of images."""
         if recorded is not None:
             for indices in index_batches(train, config, order):
-                loss_sum += recorded(indices) * len(indices)
-                seen += len(indices)
+                yield recorded(indices), len(indices)
         else:
             for images, labels in batches(train, config, device, order):
-                loss_sum += step(transform(images, augment, randomness), labels) * len(labels)
-                seen += len(labels)
-        epoch_time_s = _clock(device) - began
+                yield step(transform(images, augment, randomness), labels), len(labels)
 
-        train_loss = float(loss_sum) / seen
+    for epoch in range(len(progress.epochs) + 1, config.epochs + 1):
+        network.train()
+        train_loss, epoch_time_s = _mean_and_time(losses(), device)
         if not math.isfinite(train_loss):
             raise DivergedError(epoch, "training", train_loss)
         val_loss, val_accuracy = evaluate(network, val, transform, config.loss, precision, device)
@@ -167,6 +163,18 @@ def _fit_network(
         seed=config.seed,
     )
     return Fitted(live.restore().to(memory_format=torch.contiguous_format).eval(), result)
+
+
+def _mean_and_time(losses: Iterable[tuple[torch.Tensor, int]], device: torch.device) -> tuple[float, float]:
+    """The mean loss over all images, and the seconds that it took to go through them."""
+    began = _clock(device)
+    loss_sum = torch.zeros((), device=device)
+    seen = 0
+    for loss, images in losses:
+        loss_sum += loss * images
+        seen += images
+    time_s = _clock(device) - began
+    return float(loss_sum) / seen, time_s
 
 
 @contextlib.contextmanager

@@ -83,8 +83,8 @@ class _TensorBoard(TBXLoggerCallback):
 
     SHOWN = ("val_accuracy", "val_loss", "train_loss", "epoch_time_s")
     """Of an epoch's message"""
-    RESULT = ("test_accuracy", "test_loss", "best_epoch", "train_time_s", "params", "peak_memory_mib")
-    """and of the result in the last one."""
+    RESULT = ("val_accuracy", "test_accuracy", "test_loss", "best_epoch", "train_time_s", "params", "peak_memory_mib")
+    """and of the result in the last one, whose accuracies are those of the best epoch."""
 
     def __init__(self, folder: Path, fields: Collection[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
