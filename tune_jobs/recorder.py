@@ -152,7 +152,7 @@ class Recorder(tune.Callback):
         if "where" in result and not own.place:
             self._arrive(own, result["where"])
         if "failure" in result:
-            self._fail(own, result["failure"], result["reason"])
+            self._fail(own, result["failure"], result["reason"], result.get("main_memory", False))
         if "epoch" not in result:
             return
         self._write(own, "epoch", attempt=own.attempts, **{name: result[name] for name in _EPOCH_FIELDS})

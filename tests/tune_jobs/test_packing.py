@@ -141,6 +141,7 @@ def test_a_trial_that_asks_for_no_gpu_sees_none() -> None:
         "from tune_jobs.device import Place\n"
         "from tune_jobs.resources import Request\n"
         "place = Place(Request(cpu=2))\n"
+        "place.take()\n"
         "unseen = os.environ['CUDA_VISIBLE_DEVICES'] == ''\n"
         "print(place.device, torch.cuda.is_available(), torch.get_num_threads(), unseen)\n"
     )
