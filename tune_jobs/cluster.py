@@ -12,13 +12,14 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import ray
 from ray._private import worker
+from ray._private.resource_and_label_spec import ResourceAndLabelSpec
 from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import AuthenticationError
 
@@ -108,9 +109,25 @@ def _init() -> str | None:
     return f"http://{context.dashboard_url}" if context.dashboard_url else None
 
 
-def is_named() -> bool:
-    """Whether there is a cluster to join: RAY_ADDRESS names one, which a job's driver always has."""
-    return os.environ.get("RAY_ADDRESS", "") not in ("", "local")
+def is_there() -> bool:
+    """Whether `connect` would join a cluster: one that RAY_ADDRESS names, as it does in a job, or that runs here."""
+    named = os.environ.get("RAY_ADDRESS", "")
+    if named not in ("", "auto"):
+        return named != "local"
+    return canonicalize_bootstrap_address(None) is not None  # type: ignore[arg-type]  # as in `_code`
+
+
+def this_machine() -> Mapping[str, Any]:
+    """The one node of a cluster that `connect` would start, as ray.nodes() would tell of it."""
+    node = ResourceAndLabelSpec(num_gpus=_gpus_unknown_to_ray()).resolve(is_head=True)
+    return {"Alive": True, "Resources": node.to_resource_dict()}
+
+
+def _gpus_unknown_to_ray() -> int | None:
+    """A Mac's GPU, which Ray on its own does not count; None leaves the counting to Ray."""
+    import torch  # which a command that only looks does not load
+
+    return 1 if torch.backends.mps.is_available() else None
 
 
 def wait_until_servable(requests: Sequence[Request], say: Callable[[str], None]) -> None:
@@ -163,9 +180,8 @@ def _code() -> Iterator[dict[str, Any]]:
     if is_job:
         yield {}
     elif joined is None:
-        import torch  # which a command that only looks does not load
-
-        yield {"num_gpus": 1} if torch.backends.mps.is_available() else {}
+        gpus = _gpus_unknown_to_ray()
+        yield {} if gpus is None else {"num_gpus": gpus}
     else:
         with shipping.runtime_env() as runtime_env:
             yield {"runtime_env": runtime_env}

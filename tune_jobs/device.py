@@ -102,11 +102,6 @@ def choose_device(gpu: float | str) -> torch.device:
     return torch.device("cpu")
 
 
-def local_gpus() -> int:
-    """How many GPUs this machine has.  A Mac's is one, which Ray on its own does not count."""
-    return torch.cuda.device_count() or int(torch.backends.mps.is_available())
-
-
 def _for_tensors(share: float, total_mib: float) -> float:
     """The fraction of a card that PyTorch may allocate so that with its context the process stays within its share.
 

@@ -177,7 +177,6 @@ def test_card_limit_is_kept_and_running_out_is_told() -> None:
 def test_a_mac_has_one_gpu_and_ray_is_told_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no Mac here: PyTorch's answer is put in, and what is asked of ray.init is looked at."""
     told: list[dict[str, Any]] = []
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(cluster, "canonicalize_bootstrap_address", lambda _: None)
 
     def init(**asked: Any) -> SimpleNamespace:
@@ -187,7 +186,7 @@ def test_a_mac_has_one_gpu_and_ray_is_told_of_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(ray, "init", init)
     for there in (True, False):
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda there=there: there)
-        assert device.local_gpus() == there
+        assert cluster.this_machine()["Resources"].get("GPU", 0) == there
         assert device.choose_device(0.5).type == ("mps" if there else "cpu")
         assert cluster._init() is None
     assert [asked.get("num_gpus") for asked in told] == [1, None]

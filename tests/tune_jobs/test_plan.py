@@ -77,7 +77,7 @@ def test_plan_command_starts_nothing_and_says_what_would_run(app: App, tmp_path:
     assert planned.returncode == 0, planned.stderr
     lines = planned.stdout.splitlines()
     assert lines[1] == "8 trials"
-    assert lines[2].startswith("node 0 of this machine (Ray is not running: no address is set): cpu ")
+    assert lines[2].startswith("node 0 of this machine, where Ray would be started: cpu ")
     assert any(line.startswith("4 trials ask for cpu 0.5: ") for line in lines)
     assert any(line.startswith("expected: ") for line in lines)
     assert "  of the trials' times, 8 are guesses: nothing like them was measured" in lines
