@@ -85,7 +85,12 @@ def test_quarters_of_a_card_run_four_at_once_and_cpu_trials_beside_them(head: Ap
     machines = [trial for trial in trials if trial.config["model"] == "svm"]
     assert all(trial.request is not None and trial.request["gpu"] == 0 for trial in machines)
     assert {tuple(trial.place["cards"]) for trial in machines} == {()}
-    assert all(trial.shared_with is not None and trial.shared_with > 0 for trial in quarters[:4])
+    for trial in quarters[:4]:
+        assert trial.shared_with is not None
+        assert trial.shared_card_with is not None
+        assert 0 < trial.shared_card_with <= 3
+        assert trial.shared_card_with <= trial.shared_with
+    assert all(trial.shared_card_with is None and (trial.shared_with or 0) > 0 for trial in machines)
 
 
 def most_at_once(trials: list[ledger.TrialRecord]) -> int:
