@@ -180,7 +180,7 @@ class Recorder(tune.Callback):
             text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
             failure, reason = failures.classify(text)
             if failure == "out_of_memory":  # Ray's monitor watches over main memory
-                self._fail(own, failure, reason, main_memory=True)
+                self._fail(own, failure, f"{reason}; it had asked for {self.waiting.request(own)}", main_memory=True)
                 return
             node = self._nodes.get(own.id)
             if failure == "worker_crashed" and node is not None and is_lost(node):

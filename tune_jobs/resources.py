@@ -60,7 +60,8 @@ class Request(BaseModel):
     cpu: Cpu = 1
     """CPU cores; the trial computes with as many threads (at least one)."""
     gpu: Gpu = 0
-    """A fraction of one GPU, or whole GPUs; 0 trains on the CPU; auto measures the fraction that a trial needs."""
+    """A fraction of one GPU, or whole GPUs, of which a trial trains on the first; 0 trains on the CPU; auto measures
+    the fraction that a trial needs."""
     memory_mib: Memory | None = None
     """MiB of main memory that Ray keeps for the trial; null counts none; auto measures it."""
     custom: Custom = {}

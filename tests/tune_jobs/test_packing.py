@@ -82,6 +82,7 @@ def test_quarters_of_a_card_run_four_at_once_and_cpu_trials_beside_them(head: Ap
     assert all(trial.request is not None and trial.request["gpu"] == 0.25 for trial in quarters)
     assert {tuple(trial.place["cards"]) for trial in quarters} == {("0",)}
     assert most_at_once(quarters) == 4
+    assert "note: 6 trials asked for a GPU and computed on the CPU, " in ran.stdout
     machines = [trial for trial in trials if trial.config["model"] == "svm"]
     assert all(trial.request is not None and trial.request["gpu"] == 0 for trial in machines)
     assert {tuple(trial.place["cards"]) for trial in machines} == {()}
