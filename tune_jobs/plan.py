@@ -104,7 +104,7 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
         core_hours=sum(request.cpu * time.seconds for request, time in work) / 3600,
         gpu_hours=sum(float(request.gpu) * time.seconds for request, time in work) / 3600,
         basis=Counter(time.basis for _, time in work),
-        sources=tuple(dict.fromkeys(time.source for _, time in work if time.basis != "guess")),
+        sources=tuple(dict.fromkeys(name for _, time in work for name in time.sources)),
         sampled=experiment.search.method != "grid",
         stopped_early=experiment.scheduler.name != "none",
     )

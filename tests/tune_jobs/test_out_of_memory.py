@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,3 +85,20 @@ def test_trial_that_a_whole_card_is_too_small_for_fails(carded: App) -> None:
         "asks for cpu 1, gpu 0.5 next", "asks for cpu 1, gpu 1 next", "no node has more",
     ]  # fmt: skip
     assert reasons[-1].startswith("out of memory: asked for cpu 1, gpu 1 of 8192 MiB, 1500 MiB in use at most (")
+
+
+def test_trial_that_ray_ends_on_a_node_low_on_memory_says_what_it_had_and_asks_for_more(app: App) -> None:
+    """Ray's own monitor, which is told to see to it that next to nothing of the node's memory is used."""
+    low = {"RAY_memory_usage_threshold": "0.0001", "RAY_memory_monitor_refresh_ms": "100"}
+    low["RAY_OVERRIDE_RESOURCES"] = '{"CPU": 4}'  # so that a trial's share by cores is not all there is
+    sets = ["model=mlp", "lr=1e-3", "optimizer=adam", "epochs=1000", "retries=1"]
+    asked = (word for value in sets for word in ("--set", value))
+    ran = replace(app, environment=low)("search", "digits-demo", *asked, "--name", "low")
+    assert ran.returncode == 3
+    path = app.storage / "low" / "trials.jsonl"
+    first, last = (line["reason"] for line in ledger.events(path) if line.get("reason"))
+    low_on_memory = r"its node ran low on memory \([\d.]+GB of [\d.]+GB used\)"
+    killed = rf"{low_on_memory}, and Ray ended its worker process, which used [\d.]+GB"
+    grown = re.fullmatch(rf"{killed}; it had asked for cpu 1; asks for cpu 1, memory (\d+) MiB next", first)
+    assert grown is not None, first
+    assert re.fullmatch(rf"{killed}; it had asked for cpu 1, memory {grown[1]} MiB", last), last
