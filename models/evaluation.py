@@ -30,13 +30,18 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """(float logits N×classes, labels N) -> the mean over the batch."""
 
 
+def images_at_once(image_size: int) -> int:
+    """The batch size of evaluation: large, as no gradients are kept, and larger for small images."""
+    return min(max(32, 800_000 // image_size**2), 1024)
+
+
 @torch.no_grad()
 def evaluate(
     network: nn.Module, part: Split, transform: Transform, loss: str, precision: Precision, device: torch.device
 ) -> tuple[float, float]:
     """Mean loss and accuracy (0 to 1) over a part, in large batches, in the precision of training."""
     network.eval()
-    batch_size = min(max(32, 800_000 // transform.image_size**2), 1024)
+    batch_size = images_at_once(transform.image_size)
     loss_sum = torch.zeros((), device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     for images, labels in zip(part.images.split(batch_size), part.labels.split(batch_size), strict=True):

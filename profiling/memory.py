@@ -8,7 +8,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -17,6 +17,7 @@ import torch
 import models
 from datasets import Split, Splits
 from models import TrainConfig
+from models.evaluation import images_at_once
 from profiling import ProfilingError, steps
 
 ROOT = Path(__file__).parent.parent
@@ -45,16 +46,24 @@ class Peak:
     card_memory_mib: float
     """What the card had less of while the process lived: with the CUDA context and the allocator's reserve, as long as
     nobody else uses the card.  NaN on a CPU."""
+    reserved_memory_mib: float = math.nan
+    """The most that PyTorch's allocator had taken from the card: without the context.  NaN on a CPU."""
+    main_memory_mib: float = math.nan
+    """The most that the process grew by in main memory, from before its libraries were loaded by a training."""
 
 
-def measure(config: TrainConfig, shape: Shape, device: torch.device, threads: int) -> Peak:
-    """Train a few steps on noise in a fresh process.  Raises ProfilingError with the child's last words if it dies."""
+def measure(config: TrainConfig, shape: Shape, device: torch.device, threads: int, evaluation: bool = False) -> Peak:
+    """Train a few steps on noise in a fresh process, and evaluate a batch as large as a training's where asked to.
+
+    Raises ProfilingError with the child's last words if it dies.
+    """
     free_before_mib = _free_mib(device)
     asked = {
         "config": config.model_dump(),
         "shape": asdict(shape),
         "device": str(device),
         "threads": threads,
+        "evaluation": evaluation,
     }
     child = subprocess.run(
         [sys.executable, "-m", "profiling.memory"],
@@ -68,7 +77,8 @@ def measure(config: TrainConfig, shape: Shape, device: torch.device, threads: in
         last = child.stderr.strip().splitlines()[-1:] or [f"it ended with {child.returncode}"]
         raise ProfilingError(f"memory of {config.model}: {last[0]}")
     told = json.loads(child.stdout.splitlines()[-1])
-    return Peak(told["peak_memory_mib"], free_before_mib - told["free_mib"])
+    free_mib = told.pop("free_mib")
+    return Peak(card_memory_mib=free_before_mib - free_mib, **told)
 
 
 @dataclass(frozen=True)
@@ -103,33 +113,48 @@ def _child() -> None:
     torch.set_num_threads(asked["threads"])
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    began = psutil.Process().memory_info().rss
     _train(TrainConfig(model="mlp", batch_size=2, amp=config.amp), Shape(1, 2, 4), device)  # libraries load here
     gc.collect()
+    reserved_mib = math.nan
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-        _train(config, shape, device)
+        _train(config, shape, device, asked["evaluation"])
         peak_mib = torch.cuda.max_memory_allocated(device) / 2**20
+        reserved_mib = torch.cuda.max_memory_reserved(device) / 2**20
     elif device.type == "cpu":
         _forget_peak()
         base = psutil.Process().memory_info().rss
-        _train(config, shape, device)
+        _train(config, shape, device, asked["evaluation"])
         peak_mib = (_peak_rss() - base) / 2**20
     else:
         peak_mib = math.nan
-    print(json.dumps({"peak_memory_mib": peak_mib, "free_mib": _free_mib(device)}))  # noqa: T201 - to the parent
+    told = {
+        "peak_memory_mib": peak_mib,
+        "reserved_memory_mib": reserved_mib,
+        "main_memory_mib": (_peak_rss() - began) / 2**20,
+        "free_mib": _free_mib(device),
+    }
+    print(json.dumps(told))  # noqa: T201 - to the parent
 
 
-def _train(config: TrainConfig, shape: Shape, device: torch.device) -> None:
-    n = STEPS * config.batch_size
+def _train(config: TrainConfig, shape: Shape, device: torch.device, evaluation: bool = False) -> None:
+    train = _noise(STEPS * config.batch_size, shape)
+    size = shape.image_size
+    classes = tuple(str(index) for index in range(shape.classes))
+    noise = Splits(train, train, train, classes, size, (0.5,) * shape.channels, (0.3,) * shape.channels, sha256="")
+    few = steps.few(noise, STEPS, config.batch_size)
+    if evaluation:
+        batch = _noise(images_at_once(size), shape)
+        few = replace(few, val=batch, test=batch)
+    steps.run(config, few, device, 1, lambda _: None)
+
+
+def _noise(n: int, shape: Shape) -> Split:
     side = (n, shape.channels, shape.image_size, shape.image_size)
     images = torch.randint(0, 256, side, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    part = Split(images, torch.arange(n) % shape.classes)
-    classes = tuple(str(index) for index in range(shape.classes))
-    noise = Splits(
-        part, part, part, classes, shape.image_size, (0.5,) * shape.channels, (0.3,) * shape.channels, sha256=""
-    )
-    steps.run(config, steps.few(noise, STEPS, config.batch_size), device, 1, lambda _: None)
+    return Split(images, torch.arange(n) % shape.classes)
 
 
 def _free_mib(device: torch.device) -> float:

@@ -11,12 +11,13 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import ray
+from ray._private.resource_and_label_spec import ResourceAndLabelSpec
 from ray._private.services import canonicalize_bootstrap_address
 from ray._private.utils import get_num_cpus
 from ray.exceptions import AuthenticationError
@@ -92,9 +93,30 @@ def _join() -> str:
         raise UsageError(f"{place}: no Ray cluster can be joined there; one with tokens wants {WANTS_TOKEN}") from error
 
 
-def is_named() -> bool:
-    """Whether there is a cluster to join: RAY_ADDRESS names one, which a job's driver always has."""
-    return os.environ.get("RAY_ADDRESS", "") not in ("", "local")
+def is_there() -> bool:
+    """Whether `connect` would join a cluster: one that RAY_ADDRESS names, as it does in a job, or that runs here."""
+    named = os.environ.get("RAY_ADDRESS", "")
+    if named not in ("", "auto"):
+        return named != "local"
+    return canonicalize_bootstrap_address(None) is not None  # type: ignore[arg-type]  # as in `_code`
+
+
+def this_machine() -> Mapping[str, Any]:
+    """The one node of a cluster that `connect` would start, as ray.nodes() would tell of it."""
+    node = ResourceAndLabelSpec(num_gpus=_gpus_unknown_to_ray()).resolve(is_head=True)
+    return {"Alive": True, "Resources": node.to_resource_dict()}
+
+
+def _gpus_unknown_to_ray() -> int | None:
+    """A Mac's GPU, which Ray on its own does not count; None leaves the counting to Ray.
+
+    Elsewhere PyTorch is not asked, and so Ray does not wait for its import.
+    """
+    if platform.system() != "Darwin":
+        return None
+    import torch
+
+    return 1 if torch.backends.mps.is_available() else None
 
 
 def wait_until_servable(requests: Sequence[Request], say: Callable[[str], None]) -> None:
@@ -147,7 +169,8 @@ def _code() -> Iterator[dict[str, Any]]:
     if is_job:
         yield {}
     elif joined is None:
-        yield ({"num_gpus": 1} if _has_mps() else {}) | _preloading()
+        gpus = _gpus_unknown_to_ray()
+        yield ({} if gpus is None else {"num_gpus": gpus}) | _preloading()
     else:
         with shipping.runtime_env() as runtime_env:
             yield {"runtime_env": runtime_env}
@@ -160,15 +183,6 @@ def _preloading() -> dict[str, Any]:
     if get_num_cpus() > PRELOADING_CPUS:
         return {}
     return {"_system_config": {"preload_python_modules": ["torch", "ray.tune"]}}
-
-
-def _has_mps() -> bool:
-    """Whether this is a Mac whose GPU PyTorch can use.  Elsewhere PyTorch is not asked, and so not waited for."""
-    if platform.system() != "Darwin":
-        return False
-    import torch
-
-    return torch.backends.mps.is_available()
 
 
 def check_reachable(address: str, name: str) -> None:

@@ -55,6 +55,17 @@ def trials_table(rows: Sequence[Row]) -> Table:
     return table
 
 
+def without_their_gpu(rows: Sequence[Row]) -> str:
+    """A note on trials that kept a GPU from others and did not compute on it; empty where none did."""
+    count = sum(bool(row.gpu) and row.device == "cpu" for row in rows)
+    if not count:
+        return ""
+    return (
+        f"note: {count} trials asked for a GPU and computed on the CPU, as an svm does, and any model where PyTorch "
+        "finds no card"
+    )
+
+
 def confirmation_table(found: Confirmation) -> Table:
     """The confirmed configs, best mean first."""
     fields = varied([confirmed.config for confirmed in found.configs])

@@ -10,6 +10,10 @@ import torch
 
 from tune_jobs.resources import MIB, Request
 
+CONTEXT_MIB = 512.0
+"""What a CUDA context takes of a card, beside what PyTorch's allocator takes, which is all that PyTorch can limit
+(pytorch/pytorch#58466).  From 300 to 500 MiB are told of since kernels are loaded lazily; not measured here."""
+
 
 class Card(Protocol):
     """A GPU as this process has it.  Tests put one of their own in its place."""
@@ -18,7 +22,7 @@ class Card(Protocol):
     total_mib: float
 
     def limit(self, fraction: float) -> None:
-        """Let this process allocate so much of the card's memory and no more; 1 for all."""
+        """Let PyTorch allocate so much of the card's memory in this process and no more; 1 for all."""
 
     def start_counting(self) -> None:
         """Free what the last trial left and count the peak anew."""
@@ -54,23 +58,27 @@ class Place:
     """Where one trial computes: its device, with its share of it, and the memory it takes there."""
 
     def __init__(self, request: Request) -> None:
-        """Threads as many as the CPUs asked for.  Without a GPU asked for, the process sees none from now on; with a
-        fraction of one, it may allocate that fraction of its memory."""
-        torch.set_num_threads(request.threads)
         self.request = request
+        self.device = torch.device("cpu")
         self.card: Card | None = None
-        if not request.gpu:
+
+    def take(self) -> None:
+        """Threads as many as the CPUs asked for.  Without a GPU asked for, the process sees none from now on; with a
+        fraction of one, it may take that fraction of its memory.  Raises what running out of memory raises where
+        others have filled the card."""
+        torch.set_num_threads(self.request.threads)
+        _reset_peak()
+        if not self.request.gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it unset, and all GPUs of the node could be seen
-            self.device = torch.device("cpu")
-        else:
-            self.card = find_card()
-            self.device = choose_device(1) if self.card is None else self.card.device
-        if self.card is not None:
-            assert request.gpu != "auto"
-            self.card.limit(min(1.0, request.gpu))
-            self.card.start_counting()
-        else:
-            _reset_peak()
+            return
+        self.card = find_card()
+        if self.card is None:
+            self.device = choose_device(1)
+            return
+        self.device = self.card.device
+        assert self.request.gpu != "auto"
+        self.card.limit(_for_tensors(min(1.0, self.request.gpu), self.card.total_mib))
+        self.card.start_counting()
 
     def peak_mib(self) -> float | None:
         """Most memory taken since: of the card what was reserved, else of the whole process; None if not known."""
@@ -78,9 +86,10 @@ class Place:
 
     def out_of_memory(self, error: BaseException) -> str:
         """The reason in a line: what was asked for, what there was, what was used."""
-        peak = self.peak_mib()
+        on_card = self.card is not None and not is_of_main_memory(error)
+        peak = self.peak_mib() if on_card else _peak_mib()
         used = "" if peak is None else f", {peak:.0f} MiB in use at most"
-        of = "" if self.card is None else f" of {self.card.total_mib:.0f} MiB"
+        of = f" of {self.card.total_mib:.0f} MiB" if self.card is not None and on_card else ""
         return f"out of memory: asked for {self.request}{of}{used} ({' '.join(str(error).split())[:200]})"
 
 
@@ -93,14 +102,37 @@ def choose_device(gpu: float | str) -> torch.device:
     return torch.device("cpu")
 
 
-def local_gpus() -> int:
-    """How many GPUs this machine has.  A Mac's is one, which Ray on its own does not count."""
-    return torch.cuda.device_count() or int(torch.backends.mps.is_available())
+def _for_tensors(share: float, total_mib: float) -> float:
+    """The fraction of a card that PyTorch may allocate so that with its context the process stays within its share.
+
+    Of a share too small for that it is half, for where there is room on the card anyhow.
+    """
+    return 1.0 if share == 1 else max(share - CONTEXT_MIB / total_mib, share / 2)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: on a card, by Python, or by PyTorch on a CPU, which has no class of its own."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    """Whether an allocation failed: on a card, by Python, or by PyTorch on a CPU.
+
+    What no class says is told by words: of the CUDA runtime and its libraries, which allocate past PyTorch's allocator
+    where others have filled the card, of PyTorch on a Mac and on a CPU.
+    """
+    if isinstance(error, torch.OutOfMemoryError) or is_of_main_memory(error):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OF_A_CARD)
+
+
+_OF_A_CARD = (
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "MPS backend out of memory",
+)
+
+
+def is_of_main_memory(error: BaseException) -> bool:
+    """Whether it was main memory that could not be allocated: more of a card would not help."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def _reset_peak() -> None:

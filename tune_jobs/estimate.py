@@ -50,7 +50,8 @@ class Estimate:
     basis: Basis
     """measured: the same model, batch and image size, on the same kind of device, scaled by images and epochs alone.
     scaled: another model or shape, by multiply-accumulates.  guess: nothing was measured."""
-    source: str
+    sources: tuple[str, ...] = ()
+    """The runs and benchmarks that it rests on; none for a guess."""
 
 
 def known(storage: Path, cpu: str, splits: Splits) -> list[Known]:
@@ -107,9 +108,9 @@ def estimate(point: Mapping[str, Any], gpu: bool, splits: Splits, measured: Sequ
     for candidates, basis in ((alike, "measured"), (same, "scaled"), (_networks(measured, kind, point), "scaled")):
         if candidates:
             pace = statistics.median(one.seconds / one.work_macs for one in candidates)
-            sources = ", ".join(dict.fromkeys(one.source for one in candidates))
+            sources = tuple(dict.fromkeys(one.source for one in candidates))
             return Estimate(work * pace, "measured" if basis == "measured" else "scaled", sources)
-    return Estimate(work / GUESSED_MACS_PER_S[kind], "guess", "nothing like it was measured")
+    return Estimate(work / GUESSED_MACS_PER_S[kind], "guess")
 
 
 def _networks(measured: Iterable[Known], kind: str, point: Mapping[str, Any]) -> list[Known]:

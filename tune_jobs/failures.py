@@ -52,7 +52,7 @@ def classify(text: str) -> tuple[str, str]:
     attempts = text.split("Failure # ")
     lines = [line.strip() for line in attempts[-1].splitlines()[1:] if line.strip()]
     if any(re.search(r"running low on memory|OutOfMemoryError", line) for line in lines):
-        return "out_of_memory", "its node ran low on memory, and Ray ended its worker process"
+        return "out_of_memory", _low_on_memory(attempts[-1])
     if any(re.search(r"node has died|node was terminated|NodeDied", line) for line in lines):
         return "node_lost", NODE_LOST
     errors = [line for line in lines if _ERROR.match(line)]
@@ -61,6 +61,15 @@ def classify(text: str) -> tuple[str, str]:
     if any(line.startswith("The actor ") for line in lines):  # RayActorError: no word from the trial itself
         return "worker_crashed", "its worker process died"
     return "error", lines[-1] if lines else "Ray gave no reason"
+
+
+def _low_on_memory(text: str) -> str:
+    """What Ray's monitor of main memory did, with the figures that it gives: the node's, and the one worker's."""
+    node = re.search(r" was ([\d.]+GB) used / ([\d.]+GB) limit", text)
+    own = re.findall(r"actual memory used=([\d.]+GB)", text)
+    of_node = f" ({node[1]} of {node[2]} used)" if node else ""
+    of_worker = f", which used {own[0]}" if len(own) == 1 else ""
+    return f"its node ran low on memory{of_node}, and Ray ended its worker process{of_worker}"
 
 
 _ERROR = re.compile(r"(?!ray\.)[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt): ")

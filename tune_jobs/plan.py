@@ -13,20 +13,18 @@ import optuna
 
 from datasets import Splits, load_splits
 from profiling import machine
-from profiling.memory import Shape
 from tune_jobs import space as spaces
 from tune_jobs.axis import key
-from tune_jobs.cluster import connect, is_named
-from tune_jobs.device import local_gpus
+from tune_jobs.cluster import connect, is_there, this_machine
 from tune_jobs.errors import UsageError
 from tune_jobs.estimate import Basis, Estimate, estimate, known
 from tune_jobs.experiment import Experiment
 from tune_jobs.repeats import repeated, total
 from tune_jobs.requests import Requests, at_least
-from tune_jobs.resources import MIB, Request, alive, card_kinds, check_servable, fits
+from tune_jobs.resources import Request, alive, card_kinds, check_servable, fits, in_words
 from tune_jobs.results import ledger
 from tune_jobs.results.rundir import RunDir
-from tune_jobs.search import check_objectives, check_precision, check_shapes
+from tune_jobs.search import check_objectives, check_precision, check_shapes, requests_of
 from tune_jobs.space import Point, Space
 
 
@@ -76,9 +74,9 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
     check_objectives(experiment, space)
     check_precision(experiment, space)
     space.check_enqueued(experiment.search.enqueue)
-    cluster = is_named()
+    cluster = is_there()
     nodes = _nodes(cluster)
-    requests = Requests(experiment.resources, space, Shape(splits.channels, len(splits.classes), splits.image_size))
+    requests = requests_of(experiment, space, splits)
     requests.cards = card_kinds(nodes)
     unmeasured = len(requests.unmeasured())
     if unmeasured:
@@ -95,7 +93,7 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
     return Plan(
         trials=total(experiment, space),
         finished=sum(trial.finished for trial in trials.values()),
-        nodes=tuple(_words(node) for node in alive(nodes)),
+        nodes=tuple(in_words(node) for node in alive(nodes)),
         cluster=cluster,
         asked=tuple(
             Asked(request, counts[name], tuple(fits(request, node) for node in alive(nodes)))
@@ -106,7 +104,7 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
         core_hours=sum(request.cpu * time.seconds for request, time in work) / 3600,
         gpu_hours=sum(float(request.gpu) * time.seconds for request, time in work) / 3600,
         basis=Counter(time.basis for _, time in work),
-        sources=tuple(dict.fromkeys(time.source for _, time in work if time.basis != "guess")),
+        sources=tuple(dict.fromkeys(name for _, time in work for name in time.sources)),
         sampled=experiment.search.method != "grid",
         stopped_early=experiment.scheduler.name != "none",
     )
@@ -175,19 +173,7 @@ def _nodes(cluster: bool) -> list[Mapping[str, Any]]:
         connect()
         found: list[Mapping[str, Any]] = ray.nodes()
         return found
-    import psutil
-    from ray._private.utils import get_num_cpus
-
-    have = {
-        "CPU": float(get_num_cpus()),  # of a container what it may use
-        "GPU": float(local_gpus()),
-        "memory": float(psutil.virtual_memory().available),
-    }
-    return [{"Alive": True, "Resources": have}]
-
-
-def _words(node: Mapping[str, float]) -> str:
-    return f"cpu {node.get('CPU', 0):g}, gpu {node.get('GPU', 0):g}, memory {node.get('memory', 0) / MIB:.0f} MiB"
+    return [this_machine()]
 
 
 _BASES: dict[Basis, str] = {
@@ -199,14 +185,14 @@ _BASES: dict[Basis, str] = {
 
 def lines(found: Plan) -> list[str]:
     """The plan in words."""
-    where = "the cluster" if found.cluster else "this machine (Ray is not running: no address is set)"
+    where = "the cluster" if found.cluster else "this machine, where Ray would be started"
     said = [f"{found.trials} trials, {found.finished} of them finished" if found.finished else f"{found.trials} trials"]
     said += [f"node {index} of {where}: {node}" for index, node in enumerate(found.nodes)]
     for asked in found.asked:
         at_once = ", ".join(f"{count} at once on node {index}" for index, count in enumerate(asked.slots) if count)
         said.append(f"{asked.trials} trials ask for {asked.request}: {at_once}")
     if found.unmeasured:
-        said.append(f"{found.unmeasured} shapes are to be measured first (auto); until then a whole card is reckoned")
+        said.append(f"{found.unmeasured} shapes are to be measured first (auto); until then of a card all is reckoned")
     gpu = f", {found.gpu_hours:.2f} GPU-hours" if found.gpu_hours else ""
     less = "; early stopping makes it shorter" if found.stopped_early else ""
     said.append(f"expected: {duration(found.seconds)}, {found.core_hours:.2f} core-hours{gpu}{less}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from tune_jobs.resources import Request
 from tune_jobs.results import ledger
 from tune_jobs.results.ledger import fold_of, number_of, trial_id
 from tune_jobs.results.rundir import RunDir
-from tune_jobs.sharing import Sharing
+from tune_jobs.sharing import Company, Sharing
 from tune_jobs.space import Point
 from tune_jobs.storage import StoreError
 from tune_jobs.study import Study, by_number
@@ -152,7 +152,7 @@ class Recorder(tune.Callback):
         if "where" in result and not own.place:
             self._arrive(own, result["where"])
         if "failure" in result:
-            self._fail(own, result["failure"], result["reason"])
+            self._fail(own, result["failure"], result["reason"], result.get("main_memory", False))
         if "epoch" not in result:
             return
         self._write(own, "epoch", attempt=own.attempts, **{name: result[name] for name in _EPOCH_FIELDS})
@@ -180,7 +180,7 @@ class Recorder(tune.Callback):
             text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
             failure, reason = failures.classify(text)
             if failure == "out_of_memory":  # Ray's monitor watches over main memory
-                self._fail(own, failure, reason, main_memory=True)
+                self._fail(own, failure, f"{reason}; it had asked for {self.waiting.request(own)}", main_memory=True)
                 return
             node = self._nodes.get(own.id)
             if failure == "worker_crashed" and node is not None and is_lost(node):
@@ -206,8 +206,7 @@ class Recorder(tune.Callback):
         self._nodes[own.id] = where["node_id"]
         named = {key: where[key] for key in ("node", "cards")}
         self._write(own, "place", attempt=own.attempts, slot=self.waiting.slot(own), **named)
-        place: Hashable = (where["node"], *where["cards"])
-        self._sharing.enter(own.id, place)
+        self._sharing.enter(own.id, where["node"], where["cards"])
 
     def _with_macs(self, own: ledger.TrialRecord, result: dict[str, Any]) -> dict[str, Any]:
         """A network's cost follows from its shape, and is counted here once for all trials that share it."""
@@ -238,16 +237,17 @@ class Recorder(tune.Callback):
         self.waiting.put_first(own)
         self._tell(own)
 
-    def _leave(self, own: ledger.TrialRecord) -> tuple[float | None, float | None]:
-        """Seconds that it had a worker, and how many others there were beside it; None where it never had one."""
+    def _leave(self, own: ledger.TrialRecord) -> tuple[float | None, Company]:
+        """Seconds that it had a worker, None where it never had one, and how many others there were beside it."""
         return self.waiting.leave(own), self._sharing.leave(own.id)
 
     def _why_pruned(self, own: ledger.TrialRecord) -> str:
         return f"stopped by {self._experiment.scheduler.name} after epoch {own.epochs[-1]['epoch']}"
 
     def _finish(self, own: ledger.TrialRecord, **fields: Any) -> None:
-        wall_time_s, shared_with = self._leave(own)
-        self._write(own, "state", wall_time_s=wall_time_s, shared_with=shared_with, **fields)
+        wall_time_s, company = self._leave(own)
+        shared = {"shared_with": company.on_node, "shared_card_with": company.on_card}
+        self._write(own, "state", wall_time_s=wall_time_s, **shared, **fields)
         group = self._group(own)
         if own.state != "COMPLETE":
             self._drop_checkpoints(own.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,25 +18,28 @@ from tune_jobs.results.rundir import write_text
 from tune_jobs.space import Point, Space
 
 MARGIN = 1.1
-"""Of what the probe saw: evaluation runs in larger batches, and allocators round up."""
+"""Of what the probe saw: allocators round up, and a longer training leaves more holes in what they took."""
 STEP = 100
 """Fractions of a card are rounded up to hundredths of it."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a few training steps took, on one kind of card or, for main memory, on one node."""
+    """What a few training steps took, on one kind of card or on a CPU."""
 
-    used_mib: float
-    """On a card with the CUDA context and the allocator's reserve; of main memory the whole process."""
-    total_mib: float
-    """What the card, or the node, has."""
-    on: str
+    main_mib: float
+    """Of main memory: a trial's whole process without its images."""
+    card_mib: float = 0.0
+    """Of the card, with the CUDA context and the allocator's reserve; 0 on a CPU."""
+    total_mib: float = 0.0
+    """What the card has; 0 on a CPU."""
+    on: str = "CPU"
     """The card's name, or `CPU`."""
 
 
-Measure = Callable[[TrainConfig, Shape, Request], Probe]
-"""Runs the probe where the request (with a whole GPU for `gpu: auto`) can be served.  Raises UsageError."""
+Measure = Callable[[TrainConfig, Shape, Request, str], Probe]
+"""Runs the probe where the request (with a whole GPU for `gpu: auto`) can be served, on a card of this kind, as Ray
+calls it; empty for any.  Raises UsageError."""
 
 
 class Requests:
@@ -45,7 +48,7 @@ class Requests:
     def __init__(
         self, resources: Resources, space: Space, shape: Shape, cache: Path | None = None, data_mib: float = 0.0
     ) -> None:
-        """`data_mib` is what the images take on a card, where they lie there from the start.
+        """`data_mib` is what the images take: in main memory, and on a card where they lie there from the start.
 
         `cache` keeps what was measured, for each kind of card and version of PyTorch; one file in the home by default.
         """
@@ -53,10 +56,11 @@ class Requests:
         self._shape = shape
         self._points = space.shapes()
         self._data_mib = data_mib
-        self.cards = ""
-        """The kinds of cards that the cluster has, as Ray calls them: what was measured on others does not count."""
+        self.cards: Sequence[str] = ("",)
+        """The kinds of cards that the cluster has, as Ray calls them, at least one: a trial may come to any of them, so
+        that each is measured, and the largest fraction asked for."""
         self._probes: dict[str, Probe] = {}
-        self._cache = cache or Path("~/.cache/tune_jobs/memory.json").expanduser()
+        self._cache = cache or Path("~/.cache/tune_jobs/probes.json").expanduser()
 
     def of(self, config: Mapping[str, Any]) -> Request:
         """What a trial of this config asks for.  Raises UsageError where that was never measured.
@@ -68,50 +72,64 @@ class Requests:
             return asked
         if not models.is_network(config["model"]):
             return _of_svm(asked)
-        probes = self._probes.get(self._key(config, asked))
-        if probes is None:
-            own = [self._probes.get(self._key(point, asked)) for point in self._points_of(config["model"])]
-            known = [probe for probe in own if probe is not None]
-            if not known:
-                raise UsageError(f"resources: what {config['model']} needs was not measured yet")
-            probes = max(known, key=lambda probe: probe.used_mib)
-        return _filled(asked, probes, self._resident_mib(config))
+        probes = self._known(config, asked)
+        if not probes:
+            probes = [probe for point in self._points_of(config["model"]) for probe in self._known(point, asked)]
+        if not probes:
+            raise UsageError(f"resources: what {config['model']} needs was not measured yet")
+        return self._filled(asked, probes, config)
 
     def distinct(self) -> list[Request]:
         """The different requests that trials of the space make."""
         return list({str(request): request for request in map(self.of, self._points)}.values())
 
-    def unmeasured(self) -> list[Point]:
-        """A point for each distinct probe that is still to be run."""
+    def unmeasured(self) -> list[tuple[Point, str]]:
+        """A point and a kind of card for each distinct probe that is still to be run."""
         if not all(self._resources.of(point["model"]).measured for point in self._points):
             self._load()
-        missing: dict[str, Point] = {}
+        missing: dict[str, tuple[Point, str]] = {}
         for point in self._points:
             asked = self._resources.of(point["model"])
-            key = self._key(point, asked)
-            if not asked.measured and models.is_network(point["model"]) and key not in self._probes:
-                missing[key] = point
+            if asked.measured or not models.is_network(point["model"]):
+                continue
+            for kind in self._kinds(asked):
+                key = _key(point, self._shape, asked, kind)
+                if key not in self._probes:
+                    missing[key] = point, kind
         return list(missing.values())
 
     def measure(self, run: Measure, say: Callable[[str], None]) -> None:
         """Run the probes that are missing, say what each gave, and keep it."""
-        for point in self.unmeasured():
+        for point, kind in self.unmeasured():
             asked = self._resources.of(point["model"])
-            probe = run(_heaviest(point), self._shape, asked)
-            self._probes[self._key(point, asked)] = probe
+            probe = run(_heaviest(point), self._shape, asked, kind)
+            self._probes[_key(point, self._shape, asked, kind)] = probe
             self._save()
-            got = _filled(asked, probe, self._resident_mib(point))
-            say(
-                f"measured: {_words(point)} takes {probe.used_mib:.0f} of {probe.total_mib:.0f} MiB on {probe.on}, "
-                f"so it asks for {got}"
-            )
+            got = self._filled(asked, self._known(point, asked), point)
+            say(f"measured: {_words(point)} takes {_taken(asked, probe)}, so it asks for {got}")
 
-    def _key(self, point: Mapping[str, Any], asked: Request) -> str:
-        return _key(point, self._shape, asked, self.cards)
+    def _kinds(self, asked: Request) -> Sequence[str]:
+        return self.cards if asked.gpu else ("",)
 
-    def _resident_mib(self, config: Mapping[str, Any]) -> float:
-        """The probe trains on a few images; a trial may have all of them on the card."""
-        return 0.0 if config.get("input") == "stream" else self._data_mib
+    def _known(self, point: Mapping[str, Any], asked: Request) -> list[Probe]:
+        """What was measured of this shape, on each kind of card."""
+        found = [self._probes.get(_key(point, self._shape, asked, kind)) for kind in self._kinds(asked)]
+        return [probe for probe in found if probe is not None]
+
+    def _filled(self, asked: Request, probes: Sequence[Probe], config: Mapping[str, Any]) -> Request:
+        """The request with the most that was measured in place of auto.
+
+        The probe trains on a few images; a trial has all of them in main memory, and may have them on the card.
+        """
+        measured: dict[str, float] = {}
+        if asked.gpu == "auto":
+            on_card_mib = 0.0 if config.get("input") == "stream" else self._data_mib
+            fraction = max((probe.card_mib + on_card_mib) * MARGIN / probe.total_mib for probe in probes)
+            measured["gpu"] = min(1.0, math.ceil(fraction * STEP) / STEP)
+        if asked.memory_mib == "auto":
+            main_mib = max(probe.main_mib for probe in probes) + self._data_mib
+            measured["memory_mib"] = float(math.ceil(main_mib * MARGIN))
+        return asked.model_copy(update=measured)
 
     def _points_of(self, model: str) -> list[Point]:
         return [point for point in self._points if point["model"] == model]
@@ -148,22 +166,21 @@ def _heaviest(point: Mapping[str, Any]) -> TrainConfig:
     return TrainConfig(**point).model_copy(update={"optimizer": "adam", "epochs": 1})
 
 
-def _key(point: Mapping[str, Any], shape: Shape, asked: Request, cards: str) -> str:
+def _key(point: Mapping[str, Any], shape: Shape, asked: Request, kind: str) -> str:
     """Equal for configs that take the same memory: model with its own fields, batch, precision, images, threads."""
     import torch
 
     config = TrainConfig(**point)
     own = [config.batch_size, config.amp, config.amp_dtype, *models.shape_key(config)]
-    where = f"gpu {cards}" if asked.gpu == "auto" else f"memory {asked.threads}"
+    where = f"gpu {kind}" if asked.gpu else f"cpu {asked.threads}"
     return json.dumps([where, *own, *asdict(shape).values(), torch.__version__])
 
 
-def _filled(asked: Request, probe: Probe, data_mib: float) -> Request:
-    """The request with what was measured in place of auto."""
-    if asked.gpu == "auto":
-        fraction = math.ceil((probe.used_mib + data_mib) * MARGIN / probe.total_mib * STEP) / STEP
-        return asked.model_copy(update={"gpu": min(1.0, fraction)})
-    return asked.model_copy(update={"memory_mib": float(math.ceil(probe.used_mib * MARGIN))})
+def _taken(asked: Request, probe: Probe) -> str:
+    """What was measured of what was to be, in words."""
+    card = [f"{probe.card_mib:.0f} of {probe.total_mib:.0f} MiB on {probe.on}"] if asked.gpu == "auto" else []
+    main = [f"{probe.main_mib:.0f} MiB of main memory"] if asked.memory_mib == "auto" else []
+    return " and ".join(card + main)
 
 
 def _of_svm(asked: Request) -> Request:

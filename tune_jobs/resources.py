@@ -60,7 +60,8 @@ class Request(BaseModel):
     cpu: Cpu = 1
     """CPU cores; the trial computes with as many threads (at least one)."""
     gpu: Gpu = 0
-    """A fraction of one GPU, or whole GPUs; 0 trains on the CPU; auto measures the fraction that a trial needs."""
+    """A fraction of one GPU, or whole GPUs, of which a trial trains on the first; 0 trains on the CPU; auto measures
+    the fraction that a trial needs."""
     memory_mib: Memory | None = None
     """MiB of main memory that Ray keeps for the trial; null counts none; auto measures it."""
     custom: Custom = {}
@@ -93,10 +94,10 @@ class Request(BaseModel):
         return asked
 
     def __str__(self) -> str:
-        parts = [f"cpu {self.cpu:g}"]
+        parts = [f"cpu {_amount(self.cpu)}"]
         parts += [f"gpu {_amount(self.gpu)}"] if self.gpu else []
         parts += [f"memory {_amount(self.memory_mib)} MiB"] if self.memory_mib is not None else []
-        return ", ".join([*parts, *(f"{name} {amount:g}" for name, amount in self.custom.items())])
+        return ", ".join([*parts, *(f"{name} {_amount(amount)}" for name, amount in self.custom.items())])
 
 
 _RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
@@ -108,7 +109,7 @@ def _number(amount: float | str) -> float:
 
 
 def _amount(amount: float | str) -> str:
-    return amount if isinstance(amount, str) else f"{amount:g}"
+    return amount if isinstance(amount, str) else f"{amount:.10g}"
 
 
 class Override(BaseModel):
@@ -153,10 +154,14 @@ def alive(nodes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, float]]:
     return [node["Resources"] for node in nodes if node["Alive"]]
 
 
-def card_kinds(nodes: Iterable[Mapping[str, Any]]) -> str:
-    """The kinds of GPUs that living nodes have, as Ray calls them; empty for none."""
-    names = {name for node in alive(nodes) if node.get("GPU") for name in node if name.startswith("accelerator_type:")}
-    return ", ".join(sorted(name.partition(":")[2] for name in names))
+def card_kinds(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The kinds of GPUs that living nodes have, as Ray calls them; one empty name where Ray has none for them."""
+    return sorted({_card_kind(node) for node in alive(nodes) if node.get("GPU")}) or [""]
+
+
+def _card_kind(node: Mapping[str, float]) -> str:
+    """Ray has at most one kind of accelerator on a node."""
+    return next((name.partition(":")[2] for name in node if name.startswith("accelerator_type:")), "")
 
 
 def fits(request: Request, resources: Mapping[str, float]) -> int:
@@ -170,7 +175,7 @@ def fits(request: Request, resources: Mapping[str, float]) -> int:
     counts = [int(resources[name] / amount + 1e-9) for name, amount in asked.items() if name != "GPU"]
     if "GPU" in asked:
         gpu = asked["GPU"]
-        counts.append(int(resources["GPU"] * int(1 / gpu + 1e-9) if gpu <= 1 else resources["GPU"] / gpu))
+        counts.append(int(resources["GPU"] * int(1 / gpu + 1e-9) + 1e-9 if gpu <= 1 else resources["GPU"] / gpu))
     return min(counts)
 
 
@@ -200,7 +205,8 @@ def check_servable(requests: Iterable[Request], nodes: Sequence[Mapping[str, Any
 
 def in_words(node: Mapping[str, float]) -> str:
     """A node's resources, as a request is written."""
-    parts = [f"cpu {node.get('CPU', 0):g}, gpu {node.get('GPU', 0):g}"]
+    kind = f" ({_card_kind(node)})" if node.get("GPU") and _card_kind(node) else ""
+    parts = [f"cpu {node.get('CPU', 0):g}, gpu {node.get('GPU', 0):g}{kind}"]
     parts += [f"memory {node['memory'] / MIB:.0f} MiB"] if "memory" in node else []
     own = [name for name in node if name not in _RAYS_OWN and ":" not in name]
     return ", ".join([*parts, *(f"{name} {node[name]:g}" for name in own)])

@@ -96,7 +96,7 @@ def run_space(
         earlier, line = warm_start.read(experiment, space, run_dir.storage, facts["data_sha256"])
         listener.say(line)
     _say_taken_up(experiment, space, run_dir, facts, known, listener)
-    requests = _requests(experiment, space, splits[0])
+    requests = requests_of(experiment, space, splits[0])
     if is_left(experiment, space, known):
         _join(experiment, space, run_dir, requests, listener, wait_for_nodes)
     stop = Stop(experiment.budget.minutes)
@@ -130,7 +130,7 @@ def _facts(splits: Splits) -> dict[str, Any]:
     return environment() | {"data_sha256": splits.sha256, "images": images}
 
 
-def _requests(experiment: Experiment, space: Space, splits: Splits) -> Requests:
+def requests_of(experiment: Experiment, space: Space, splits: Splits) -> Requests:
     """What the trials ask for, as far as it can be told without a cluster."""
     shape = Shape(splits.channels, len(splits.classes), splits.image_size)
     data_mib = sum(part.images.nbytes for part in (splits.train, splits.val, splits.test)) / MIB
@@ -150,10 +150,15 @@ def _join(
     Raises UsageError where its nodes cannot serve them or do not see the storage.
     """
     connect(listener.say)
+    # What the probes ask for at least: of one that no node serves Ray says nothing.
+    least = at_least(experiment.resources, space)
     if wait_for_nodes:
-        wait_until_servable(at_least(experiment.resources, space), listener.say)
+        wait_until_servable(least, listener.say)
+    check_servable(least, ray.nodes())
     requests.cards = card_kinds(ray.nodes())
     requests.measure(probe.measure, listener.say)
+    if wait_for_nodes:
+        wait_until_servable(requests.distinct(), listener.say)
     check_servable(requests.distinct(), ray.nodes())
     check_storage_seen(run_dir.storage, requests.distinct())
 

@@ -2,8 +2,8 @@
 
 The first message to the driver says where it runs.  Those that follow are EpochMetrics as dicts; the last one has the
 TrainResult under `result` besides.  A trial that failed in a way that it knows says so with `failure` (a class of
-`tune_jobs.failures`) and `reason`.  A message without an epoch has a `val_accuracy` that is NaN, without which Tune
-refuses it.  Each says `where`: node and cards.
+`tune_jobs.failures`), `reason`, and `main_memory`, whether it was that which ran out.  A message without an epoch has a
+`val_accuracy` that is NaN, without which Tune refuses it.  Each says `where`: node and cards.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from datasets import Splits
 from models import ModelError, TrainConfig, allocator, is_network, weights
 from models.training import CheckpointError, DivergedError, EpochMetrics, Fitted, fit
 from tune_jobs.checkpoints import Checkpoints
-from tune_jobs.device import Place, is_out_of_memory
+from tune_jobs.device import Place, is_of_main_memory, is_out_of_memory
 from tune_jobs.resources import Request
 from tune_jobs.results.ledger import fold_of
 from tune_jobs.storage import StoreError
@@ -53,12 +53,14 @@ def run_trial(config: dict[str, Any], splits: Sequence[Splits], folder: str, kee
     train_config = TrainConfig(**{key: value for key, value in config.items() if key not in OWN_KEYS})
     place = Place(Request(**config[REQUEST_KEY]))
     try:
+        place.take()
         _train(train_config, splits[min(fold, len(splits) - 1)], place, config, folder, keep_model)
     except Exception as error:
         failure, reason = _classify(error, place)
         if failure is None:
             raise
-        tune.report({"val_accuracy": math.nan, "failure": failure, "reason": reason, "done": True} | _where())
+        told = {"failure": failure, "reason": reason, "main_memory": is_of_main_memory(error)}
+        tune.report({"val_accuracy": math.nan, "done": True} | told | _where())
     finally:
         gc.collect()  # the next trial in this process starts with the memory of this one
         allocator.give_back()

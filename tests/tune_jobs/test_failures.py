@@ -45,6 +45,14 @@ def test_may_retry_by_class(failures: list[str], retries: int, again: bool) -> N
             "its node ran low on memory, and Ray ended its worker process",
         ),
         (
+            "Failure # 1\n1 worker(s) were killed due to the node running low on memory. Memory on the node "
+            "(IP: 1.2.3.4, ID: 06) was 4.72GB used / 23.54GB limit (0.200476)\n"
+            "Selected to kill: (Task: job ID=01, pid=2, actual memory "
+            "used=0.05GB, worker ID=dd)\n",
+            "out_of_memory",
+            "its node ran low on memory (4.72GB of 23.54GB used), and Ray ended its worker process, which used 0.05GB",
+        ),
+        (
             "Failure # 1\nThe actor died unexpectedly.\nThe actor died because its node has died. Node Id: 1\n",
             "node_lost",
             "the node that it ran on died",

@@ -82,10 +82,16 @@ def test_quarters_of_a_card_run_four_at_once_and_cpu_trials_beside_them(head: Ap
     assert all(trial.request is not None and trial.request["gpu"] == 0.25 for trial in quarters)
     assert {tuple(trial.place["cards"]) for trial in quarters} == {("0",)}
     assert most_at_once(quarters) == 4
+    assert "note: 6 trials asked for a GPU and computed on the CPU, " in ran.stdout
     machines = [trial for trial in trials if trial.config["model"] == "svm"]
     assert all(trial.request is not None and trial.request["gpu"] == 0 for trial in machines)
     assert {tuple(trial.place["cards"]) for trial in machines} == {()}
-    assert all(trial.shared_with is not None and trial.shared_with > 0 for trial in quarters[:4])
+    for trial in quarters[:4]:
+        assert trial.shared_with is not None
+        assert trial.shared_card_with is not None
+        assert 0 < trial.shared_card_with <= 3
+        assert trial.shared_card_with <= trial.shared_with
+    assert all(trial.shared_card_with is None and (trial.shared_with or 0) > 0 for trial in machines)
 
 
 def most_at_once(trials: list[ledger.TrialRecord]) -> int:
@@ -118,6 +124,35 @@ def test_requests_are_held_against_the_nodes_of_the_cluster(head: App) -> None:
         assert not (head.storage / "refused").exists()
 
 
+def test_plan_joins_the_ray_that_runs_here_as_a_search_would(head: App) -> None:
+    planned = App(head.home)("plan", str(head.home / "packed.yaml"), "--name", "other")
+    assert planned.returncode == 0, planned.stderr
+    assert "node 0 of the cluster: cpu 8, gpu 1, " in planned.stdout
+
+
+def test_a_probe_that_no_node_can_serve_is_refused_and_not_waited_for(head: App) -> None:
+    auto = ("--set", "resources.memory_mib=auto", "--set", "resources.cpu=64")
+    refused = head("search", "digits-demo", "--set", "model=mlp", *auto, "--name", "refused")
+    assert refused.returncode == 2, refused.stdout
+    assert "a trial asks for cpu 64, which no node can serve (nodes have: cpu 8, gpu 1, " in refused.stderr
+    assert not (head.storage / "refused").exists()
+
+
+def test_main_memory_that_was_measured_is_enough_and_plan_shows_it(head: App) -> None:
+    asked = ("digits-demo", "--set", "model=simple_cnn", "--set", "lr=1e-3", "--set", "resources.memory_mib=auto")
+    ran = head("search", *asked, "--name", "measured")
+    assert ran.returncode == 0, ran.stderr
+    (line,) = {line for line in ran.stdout.splitlines() if line.startswith("measured: ")}
+    assert line.startswith("measured: simple_cnn, batch size 32 takes ")
+    for trial in ledger.read(head.storage / "measured" / "trials.jsonl").values():
+        assert trial.request is not None
+        assert line.endswith(f" so it asks for cpu 1, memory {trial.request['memory_mib']:.0f} MiB")
+        assert trial.result["peak_memory_mib"] < trial.request["memory_mib"]
+        assert trial.result["peak_memory_mib"] > trial.request["memory_mib"] / 2
+    planned = head("plan", *asked, "--name", "other")
+    assert line.partition(", so it asks for ")[2] in planned.stdout
+
+
 def test_search_waits_for_nodes_where_told_to(head: App) -> None:
     process = head.start("search", "digits-demo", "--set", "resources.gpu=2", "--name", "waits", "--wait-for-nodes")
     assert process.stdout is not None
@@ -141,6 +176,7 @@ def test_a_trial_that_asks_for_no_gpu_sees_none() -> None:
         "from tune_jobs.device import Place\n"
         "from tune_jobs.resources import Request\n"
         "place = Place(Request(cpu=2))\n"
+        "place.take()\n"
         "unseen = os.environ['CUDA_VISIBLE_DEVICES'] == ''\n"
         "print(place.device, torch.cuda.is_available(), torch.get_num_threads(), unseen)\n"
     )

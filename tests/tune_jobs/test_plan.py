@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def timed(*seconds: float, request: Request | None = None) -> list[tuple[Request, Estimate]]:
-    return [(request or Request(), Estimate(value, "measured", "x")) for value in seconds]
+    return [(request or Request(), Estimate(value, "measured", ("x",))) for value in seconds]
 
 
 def test_makespan_puts_the_longest_first() -> None:
@@ -47,13 +48,15 @@ def test_estimate_prefers_what_is_most_alike_and_says_so(splits: Splits) -> None
     other = Known("baseline", 32, 8, "cpu", work * 10, 1.0, "run c")
     svm = Known("svm", None, 8, "cpu", work, 50.0, "run d")
     cuda = Known("mlp", 32, 8, "cuda", work, 0.1, "benchmark e")
-    assert estimate(point, False, splits, [svm, other, same, alike, cuda]) == Estimate(6.0, "measured", "run a")
-    assert estimate(point, False, splits, [svm, other, same]) == Estimate(1.0, "scaled", "run b")
+    assert estimate(point, False, splits, [svm, other, same, alike, cuda]) == Estimate(6.0, "measured", ("run a",))
+    assert estimate(point, False, splits, [svm, other, same]) == Estimate(1.0, "scaled", ("run b",))
     found = estimate(point, False, splits, [svm, other])
-    assert (found.basis, found.source) == ("scaled", "run c")
+    assert (found.basis, found.sources) == ("scaled", ("run c",))
     assert found.seconds == pytest.approx(0.1)
-    assert estimate(point, True, splits, [alike, cuda]).source == "benchmark e"
-    assert estimate(point, False, splits, [svm, cuda]).basis == "guess"
+    assert estimate(point, True, splits, [alike, cuda]).sources == ("benchmark e",)
+    assert estimate(point, False, splits, [alike, replace(alike, source="run f"), alike]).sources == ("run a", "run f")
+    guess = estimate(point, False, splits, [svm, cuda])
+    assert (guess.basis, guess.sources) == ("guess", ())
     assert estimate({"model": "svm"}, True, splits, [other, alike]).basis == "guess"
 
 
@@ -77,7 +80,7 @@ def test_plan_command_starts_nothing_and_says_what_would_run(app: App, tmp_path:
     assert planned.returncode == 0, planned.stderr
     lines = planned.stdout.splitlines()
     assert lines[1] == "8 trials"
-    assert lines[2].startswith("node 0 of this machine (Ray is not running: no address is set): cpu ")
+    assert lines[2].startswith("node 0 of this machine, where Ray would be started: cpu ")
     assert any(line.startswith("4 trials ask for cpu 0.5: ") for line in lines)
     assert any(line.startswith("expected: ") for line in lines)
     assert "  of the trials' times, 8 are guesses: nothing like them was measured" in lines
@@ -88,3 +91,13 @@ def test_plan_command_starts_nothing_and_says_what_would_run(app: App, tmp_path:
     assert refused.returncode == 2
     assert "a trial asks for cpu 1, gpu 0.5, which no node can serve" in refused.stderr
     assert refused.stderr.rstrip().endswith("; cpu 1 would fit")
+
+    again = app("search", "digits-demo", "--set", "model=mlp", "--name", "measured")
+    assert again.returncode == 0, again.stderr
+    planned = app("plan", "digits-demo", "--set", "resources.memory_mib=99999999", "--set", "epochs=2")
+    assert planned.returncode == 2
+    assert "memory 99999999 MiB, which no node can serve" in planned.stderr
+    planned = app("plan", "digits-demo", "--set", "epochs=2")
+    assert "  of the trials' times, 4 rest on the same model and shape measured" in planned.stdout.splitlines()
+    assert "  of the trials' times, 4 are scaled from another model or shape by multiply-accumulates" in planned.stdout
+    assert "  from run measured" in planned.stdout.splitlines()

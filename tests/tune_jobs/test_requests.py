@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from models import TrainConfig
+from models.evaluation import images_at_once
+from profiling import memory
 from profiling.memory import Shape
+from tune_jobs.device import CONTEXT_MIB, CudaCard, Place
 from tune_jobs.errors import UsageError
+from tune_jobs.probe import _options, _probe
 from tune_jobs.requests import Probe, Requests
-from tune_jobs.resources import Request, Resources
+from tune_jobs.resources import MIB, Request, Resources
 from tune_jobs.space import Space, parse
 
 SHAPE = Shape(1, 10, 28)
@@ -23,15 +28,16 @@ def space(declared: dict[str, Any] | None = None, method: str = "grid") -> Space
 
 
 class FakeCard:
-    """A card of 1,000 MiB on which a batch of n images takes 2 n MiB."""
+    """A card of 1,000 MiB, or of 500 where it is a T4, on which a batch of n images takes 2 n MiB; 64 + n MiB of main
+    memory."""
 
     def __init__(self) -> None:
         self.probed: list[TrainConfig] = []
 
-    def __call__(self, config: TrainConfig, shape: Shape, asked: Request) -> Probe:  # noqa: ARG002
+    def __call__(self, config: TrainConfig, shape: Shape, asked: Request, kind: str) -> Probe:  # noqa: ARG002
         assert shape == SHAPE
         self.probed.append(config)
-        return Probe(2.0 * config.batch_size, 1000, "Fake")
+        return Probe(64.0 + config.batch_size, 2.0 * config.batch_size, 500 if kind == "T4" else 1000, kind or "Fake")
 
 
 def test_auto_probes_each_shape_once_and_rounds_up(tmp_path: Path) -> None:
@@ -70,10 +76,16 @@ def test_auto_more_than_a_card_asks_for_a_whole_one(tmp_path: Path) -> None:
 
 def test_auto_memory_by_model(tmp_path: Path) -> None:
     resources = Resources.model_validate({"by_model": {"mlp": {"memory_mib": "auto", "cpu": 2}}})
-    requests = Requests(resources, space(), SHAPE, tmp_path / "cache.json")
-    requests.measure(FakeCard(), lambda _: None)
-    assert requests.of({"model": "mlp", "batch_size": 64, "hidden_units": 10}) == Request(cpu=2, memory_mib=141)
+    said: list[str] = []
+    declared = {"model": {"grid": ["mlp", "svm"]}, "batch_size": {"grid": [16, 64]}}
+    requests = Requests(resources, space(declared), SHAPE, tmp_path / "cache.json")
+    requests.measure(FakeCard(), said.append)
+    assert requests.of({"model": "mlp", "batch_size": 64}) == Request(cpu=2, memory_mib=141)
     assert requests.of({"model": "svm"}) == Request()
+    assert said == [
+        "measured: mlp, batch size 16 takes 80 MiB of main memory, so it asks for cpu 2, memory 88 MiB",
+        "measured: mlp, batch size 64 takes 128 MiB of main memory, so it asks for cpu 2, memory 141 MiB",
+    ]
     with pytest.raises(UsageError, match="auto is for networks; give svm its own under by_model"):
         Requests(Resources(memory_mib="auto"), space(), SHAPE, tmp_path / "cache.json").of({"model": "svm"})
 
@@ -96,10 +108,83 @@ def test_numbers_are_taken_as_they_are_and_nothing_is_probed(tmp_path: Path) -> 
 def test_auto_counts_the_images_that_lie_on_the_card_and_is_kept_for_the_kind_of_card(tmp_path: Path) -> None:
     declared = {"model": "mlp", "batch_size": 16, "input": {"grid": ["resident", "stream"]}}
     card = FakeCard()
-    for kind, probes in (("H100", 1), ("H100", 1), ("T4", 2)):
+    for kinds, probes in ((["H100"], 1), (["H100"], 1), (["A100", "H100"], 2)):
         requests = Requests(Resources(gpu="auto"), space(declared), SHAPE, tmp_path / "cache.json", data_mib=100)
-        requests.cards = kind
+        requests.cards = kinds
         requests.measure(card, lambda _: None)
         assert len(card.probed) == probes
     assert requests.of({"model": "mlp", "batch_size": 16, "input": "stream"}).gpu == 0.04
     assert requests.of({"model": "mlp", "batch_size": 16, "input": "resident"}).gpu == 0.15  # 132 × 1.1 of 1,000, up
+
+
+def test_auto_on_several_kinds_of_cards_asks_for_what_fits_on_each(tmp_path: Path) -> None:
+    requests = Requests(Resources(gpu="auto"), space({"model": "mlp", "batch_size": 64}), SHAPE, tmp_path / "c.json")
+    requests.cards = ["H100", "T4"]
+    said: list[str] = []
+    assert [kind for _, kind in requests.unmeasured()] == ["H100", "T4"]
+    requests.measure(FakeCard(), said.append)
+    assert said == [
+        "measured: mlp, batch size 64 takes 128 of 1000 MiB on H100, so it asks for cpu 1, gpu 0.15",
+        "measured: mlp, batch size 64 takes 128 of 500 MiB on T4, so it asks for cpu 1, gpu 0.29",
+    ]
+    assert requests.distinct() == [Request(gpu=0.29)]
+
+
+def test_auto_of_a_card_and_of_main_memory_are_measured_at_once(tmp_path: Path) -> None:
+    resources = Resources(gpu="auto", memory_mib="auto")
+    declared = {"model": "mlp", "batch_size": 64}
+    requests = Requests(resources, space(declared), SHAPE, tmp_path / "c.json", data_mib=100)
+    card, said = FakeCard(), list[str]()
+    requests.measure(card, said.append)
+    assert len(card.probed) == 1
+    assert said == [
+        "measured: mlp, batch size 64 takes 128 of 1000 MiB on Fake and 128 MiB of main memory, so it asks for cpu 1, "
+        "gpu 0.26, memory 251 MiB"
+    ]
+    assert requests.distinct() == [Request(gpu=0.26, memory_mib=251)]
+
+
+def test_probe_asks_ray_for_what_a_trial_would_and_a_card_of_the_kind() -> None:
+    auto = Request(cpu=2, gpu="auto", custom={"tape": 1})
+    assert _options(auto, "T4") == {"num_cpus": 2, "num_gpus": 1, "resources": {"tape": 1}, "accelerator_type": "T4"}
+    assert _options(Request(gpu=0.5, memory_mib="auto"), "") == {"num_cpus": 1, "num_gpus": 0.5, "resources": {}}
+    assert _options(Request(cpu=0.5, memory_mib="auto"), "T4") == {"num_cpus": 0.5, "resources": {}}
+
+
+def test_probe_of_main_memory_counts_a_whole_process_and_a_large_batch_of_evaluation() -> None:
+    """The two networks differ in 100 MiB of weights; with their gradients and adam's state in four times as much."""
+    narrow, wide = (TrainConfig(model="mlp", batch_size=2, optimizer="adam", hidden_units=n) for n in (8, 33_000))
+    small, large = (_probe(config, SHAPE, Request(memory_mib="auto")) for config in (narrow, wide))
+    assert (small.card_mib, small.total_mib, small.on) == (0, 0, "CPU")
+    assert small.main_mib > 150  # PyTorch and Ray alone
+    assert 350 < large.main_mib - small.main_mib < 1000
+
+
+def test_measure_evaluates_where_asked_to() -> None:
+    """Of 1,020 images, where training sees 2 at once: after a small batch that is what a trial takes most for."""
+    config = TrainConfig(model="simple_cnn", batch_size=2)
+    without, with_it = (
+        memory.measure(config, SHAPE, torch.device("cpu"), 1, evaluation=asked).peak_memory_mib
+        for asked in (False, True)
+    )
+    assert images_at_once(28) == 1020
+    assert with_it - without > 50  # 32 channels of 28 × 28 in two bytes come to 49
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_probe_on_a_card_counts_its_context_and_a_trial_fits_into_what_it_found(tmp_path: Path) -> None:
+    auto = Resources(gpu="auto")
+    requests = Requests(auto, space({"model": "resnet18", "batch_size": 32}), SHAPE, tmp_path / "c.json")
+    requests.measure(lambda config, shape, asked, _: _probe(config, shape, asked), lambda _: None)
+    (request,) = requests.distinct()
+    own = _probe(TrainConfig(model="resnet18", batch_size=32, optimizer="adam"), SHAPE, auto)
+    assert CONTEXT_MIB < own.card_mib < own.total_mib
+    assert isinstance(request.gpu, float)
+    assert own.card_mib <= request.gpu * own.total_mib
+    place = Place(request)
+    place.take()
+    try:
+        torch.empty(int((own.card_mib - CONTEXT_MIB) * MIB), dtype=torch.uint8, device=place.device)
+    finally:
+        CudaCard().limit(1)

@@ -6,11 +6,15 @@ import pytest
 
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import check
-from tune_jobs.resources import MIB, Override, Request, Resources, check_servable, fits, grown, slots
+from tune_jobs.resources import MIB, Override, Request, Resources, card_kinds, check_servable, fits, grown, slots
 
 
 def node(alive: bool = True, **resources: float) -> dict[str, Any]:
     return {"Alive": alive, "Resources": resources}
+
+
+def named(resources: dict[str, float]) -> dict[str, Any]:
+    return {"Alive": True, "Resources": resources}
 
 
 def test_of_model_overrides_what_it_names_alone() -> None:
@@ -74,11 +78,34 @@ def test_check_servable_memory_and_custom_resources() -> None:
         check_servable([Request(custom={"tape": 1})], nodes)
 
 
+def test_check_servable_names_the_kind_of_card_and_every_digit() -> None:
+    nodes = [named({"CPU": 4, "GPU": 1, "accelerator_type:H100": 1, "node:10.0.0.1": 1})]
+    with pytest.raises(UsageError) as error:
+        check_servable([Request(gpu=2, memory_mib=12345678)], nodes)
+    assert str(error.value) == (
+        "resources: a trial asks for cpu 1, gpu 2, memory 12345678 MiB, which no node can serve "
+        "(nodes have: cpu 4, gpu 1 (H100)); cpu 1, gpu 1 would fit"
+    )
+
+
+def test_card_kinds_are_those_of_living_nodes_with_gpus() -> None:
+    nodes = [
+        named({"CPU": 4, "GPU": 1, "accelerator_type:T4": 1}),
+        named({"CPU": 4, "GPU": 2, "accelerator_type:H100": 1}),
+        named({"CPU": 4, "accelerator_type:TPU-V4": 1}),
+        named({"CPU": 4, "GPU": 2, "accelerator_type:A100": 1}) | {"Alive": False},
+    ]
+    assert card_kinds(nodes) == ["H100", "T4"]
+    assert card_kinds([*nodes, node(GPU=1)]) == ["", "H100", "T4"]
+    assert card_kinds([node(CPU=4)]) == [""]
+
+
 def test_fits_a_fraction_is_of_one_card() -> None:
     assert fits(Request(cpu=0.1, gpu=0.6), {"CPU": 8, "GPU": 2}) == 2
     assert fits(Request(cpu=0.1, gpu=0.3), {"CPU": 8, "GPU": 2}) == 6
     assert fits(Request(cpu=0.1, gpu=2), {"CPU": 8, "GPU": 5}) == 2
     assert fits(Request(cpu=0.1, gpu=0.1), {"CPU": 8, "GPU": 1}) == 10
+    assert fits(Request(cpu=0.1, gpu=0.01), {"CPU": 8, "GPU": 0.29}) == 29  # 28.999999999999996 in floating point
 
 
 @pytest.mark.parametrize(
@@ -108,6 +135,11 @@ def test_grown_asks_for_more_memory_while_a_node_has_it(before: Request, after: 
         ({"gpu": 0.00001}, "resources.gpu: 1e-05"),
         ({"gpu": "much"}, "resources.gpu: 'much'"),
         ({"cpu": 0}, "resources.cpu: 0"),
+        ({"cpu": -1}, "resources.cpu: -1"),
+        ({"cpu": 0.00005}, "resources.cpu: 5e-05"),
+        ({"gpu": 0.33333}, "resources.gpu: 0.33333"),
+        ({"memory_mib": -5}, "resources.memory_mib: -5"),
+        ({"by_model": {"mlp": {"gpu": 1.5}}}, "resources.by_model.mlp.gpu: 1.5"),
         ({"memory_mib": 0}, "resources.memory_mib: 0"),
         (
             {"custom": {"GPU": 1}},

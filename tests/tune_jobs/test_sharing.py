@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tune_jobs import sharing
-from tune_jobs.sharing import Sharing
+from tune_jobs.sharing import Company, Sharing
 
 
 class Clock:
@@ -32,12 +32,31 @@ def test_leave_is_the_mean_number_of_others_at_the_same_place(clock: Clock) -> N
         if place is None:
             found[trial] = counted.leave(trial)
         else:
-            counted.enter(trial, place)
-    assert found == {"a": (4 + 4) / 10, "b": (4 + 2) / 4, "c": (2 + 4) / 14, "d": 0.0}
+            counted.enter(trial, place, [])
+    assert found == {
+        "a": Company((4 + 4) / 10, None), "b": Company((4 + 2) / 4, None), "c": Company((2 + 4) / 14, None),
+        "d": Company(0.0, None),
+    }  # fmt: skip
+
+
+def test_leave_counts_all_on_the_node_and_apart_from_them_those_on_the_card(clock: Clock) -> None:
+    """Quarters of card 0 and one of card 1, a trial on CPUs beside them, and a card 0 of another node."""
+    counted = Sharing()
+    for trial, node, cards in [
+        ("a", "n", ["0"]), ("b", "n", ["0"]), ("c", "n", ["1"]), ("cpu", "n", []), ("other", "m", ["0"]),
+    ]:  # fmt: skip
+        counted.enter(trial, node, cards)
+    clock.now = 10
+    assert counted.leave("a") == Company(3.0, 1.0)
+    clock.now = 20
+    assert counted.leave("b") == Company((30 + 20) / 20, 0.5)
+    assert counted.leave("c") == Company(2.5, 0.0)
+    assert counted.leave("cpu") == Company(2.5, None)
+    assert counted.leave("other") == Company(0.0, 0.0)
 
 
 def test_leave_of_one_that_was_nowhere_or_for_no_time(clock: Clock) -> None:
     counted = Sharing()
-    assert counted.leave("a") is None
-    counted.enter("b", "n")
-    assert counted.leave("b") == 0.0
+    assert counted.leave("a") == Company(None, None)
+    counted.enter("b", "n", [])
+    assert counted.leave("b") == Company(0.0, None)

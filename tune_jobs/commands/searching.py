@@ -71,7 +71,7 @@ def search(
 
         checked = space.parse(asked.space, asked.train, asked.search.method)
         from tune_jobs import search as searches
-        from tune_jobs.console import console, say, trials_table
+        from tune_jobs.console import console, say, trials_table, without_their_gpu
         from tune_jobs.progress import Progress
         from tune_jobs.results import best, selection
 
@@ -85,6 +85,8 @@ def search(
         cluster.leave()
         rows = outcome.rows
         out.print(trials_table(rows))
+        if note := without_their_gpu(rows):
+            say(out, note)
         say(out, f"run directory: {run_dir}")
         if outcome.ended != "done":
             left = total - sum(row.finished for row in rows)

@@ -8,7 +8,8 @@ Lines, besides `time` (seconds since 1970) and `trial`:
 - `{"event": "epoch", "attempt": 1, "epoch": 1, "train_loss": ..., "val_loss": ..., ...}`
 - `{"event": "state", "state": "WAITING", "failure": "worker_crashed", "reason": "..."}`  to be started again, with
   `next_request` where it is to ask for more memory
-- `{"event": "state", "state": "COMPLETE", "wall_time_s": ..., "shared_with": ..., "result": {...}}`
+- `{"event": "state", "state": "COMPLETE", "wall_time_s": ..., "shared_with": ..., "shared_card_with": ...,
+  "result": {...}}`
 - `{"event": "config", "config": {...}}`  put back where its first line was lost
 - `{"event": "state", "state": "FAIL", "wall_time_s": ..., "failure": "diverged", "reason": "..."}`
 
@@ -104,7 +105,9 @@ class TrialRecord:
     place: dict[str, Any] = field(default_factory=dict)
     """Where its last attempt ran: node, slot and cards; empty until it said so."""
     shared_with: float | None = None
-    """How many other trials ran on the same node, of one on a GPU on the same card, on average over its attempt."""
+    """How many other trials ran on the same node, whatever they computed on, on average over its attempt."""
+    shared_card_with: float | None = None
+    """How many of them ran on the same card; None for a trial that had none."""
 
     @property
     def finished(self) -> bool:
@@ -199,6 +202,7 @@ def apply(trial: TrialRecord, event: dict[str, Any]) -> None:
     trial.result = event.get("result", {})
     trial.wall_time_s = event.get("wall_time_s")
     trial.shared_with = event.get("shared_with")
+    trial.shared_card_with = event.get("shared_card_with")
     trial.failure = event.get("failure")
     if trial.failure is not None:
         trial.failures = [*trial.failures, trial.failure]

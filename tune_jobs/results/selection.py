@@ -85,8 +85,17 @@ ALIKE = 0.5
 
 def company(rows: Sequence[Row]) -> tuple[float, float]:
     """The least and the most other trials that one of the rows ran beside, on average; NaN where none knows."""
-    shared = [row.shared_with for row in rows if math.isfinite(row.shared_with)]
-    return min(shared, default=math.nan), max(shared, default=math.nan)
+    return _range([row.shared_with for row in rows])
+
+
+def company_on_card(rows: Sequence[Row]) -> tuple[float, float]:
+    """The same of those on one card, over the rows that had one."""
+    return _range([row.shared_card_with for row in rows])
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    known = [value for value in values if math.isfinite(value)]
+    return min(known, default=math.nan), max(known, default=math.nan)
 
 
 def shared_differently(rows: Sequence[Row]) -> str:
@@ -94,10 +103,17 @@ def shared_differently(rows: Sequence[Row]) -> str:
 
     Trials that share a socket or a card slow each other.
     """
-    least, most = company(rows)
-    if not most - least >= ALIKE:
-        return ""
-    return f"; times of trials that ran beside {least:.1f} to {most:.1f} others, so they do not quite compare"
+    beside = unlike(rows)
+    return f"; times of trials that ran beside {beside}, so they do not quite compare" if beside else ""
+
+
+def unlike(rows: Sequence[Row]) -> str:
+    """The company of rows that shared a node or a card differently, in words; empty where they shared alike."""
+    (least, most), (least_on_card, most_on_card) = company(rows), company_on_card(rows)
+    parts = [f"{least:.1f} to {most:.1f} others"] if most - least >= ALIKE else []
+    if most_on_card - least_on_card >= ALIKE:
+        parts.append(f"{least_on_card:.1f} to {most_on_card:.1f} others on the same card")
+    return " and ".join(parts)
 
 
 def smallest(found: Sequence[Candidate], within: float | None) -> tuple[Candidate, str]:

@@ -60,8 +60,12 @@ class Row:
     slot: int | None
     """Which of the trials running at the same time it was, from 0: a worker process takes one trial after another."""
     shared_with: float
-    """Other trials on the same node (of one on a GPU: on the same card), on average while it ran: times of rows that
-    shared differently do not compare."""
+    """Other trials on the same node, whatever they computed on, on average while it ran: times of rows that shared
+    differently do not compare."""
+    card: str | None
+    """Ray's number of the GPU of its node that it ran on, or of several; None where it had none."""
+    shared_card_with: float
+    """Other trials on the same card, on average while it ran; NaN where it had none."""
     attempts: int
     failure: str | None
     """The class of its last failure: out_of_memory, diverged, timeout, node_lost, worker_crashed, user_error, error."""
@@ -120,6 +124,8 @@ def _row(trial: TrialRecord) -> Row:
         node=trial.place.get("node"),
         slot=trial.place.get("slot"),
         shared_with=_number(trial.shared_with),
+        card=" ".join(trial.place.get("cards", [])) or None,
+        shared_card_with=_number(trial.shared_card_with),
         attempts=trial.attempts,
         failure=trial.failure,
         reason=trial.reason,

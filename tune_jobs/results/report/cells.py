@@ -67,6 +67,8 @@ def of_trials(loaded: Loaded) -> tuple[list[Column], list[tuple[Row, list[Cell]]
     columns += [Column(name, True) for name in names]
     if any(row.shared_with >= 0.05 for row in loaded.rows):
         columns.append(Column("beside", True))
+    if any(row.shared_card_with >= 0.05 for row in loaded.rows):
+        columns.append(Column("on its card", True))
     if len({(row.node, row.device) for row in loaded.rows if row.device}) > 1:
         columns.append(Column("on", False))
     if any(row.reason for row in loaded.rows):
@@ -94,6 +96,8 @@ def _cell(row: Row, column: str) -> Cell:
             return Cell(count(cost), "" if cost is None else str(cost))
         case "beside":
             return number(row.shared_with, 1)
+        case "on its card":
+            return number(row.shared_card_with, 1)
         case "on":
             text = " ".join(filter(None, (row.device, row.node))) or "–"
             return Cell(text, text)

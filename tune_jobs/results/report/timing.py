@@ -26,18 +26,17 @@ def sentence(rows: Sequence[Row], side_by_side: bool) -> str:
 
 
 def _alike(rows: Sequence[Row]) -> bool:
-    least, most = selection.company(rows)
-    return not most - least >= selection.ALIKE
+    return not selection.unlike(rows)
 
 
 def _shared(rows: Sequence[Row], side_by_side: bool) -> str:
-    least, most = selection.company(rows)
+    most = selection.company(rows)[1]
     if math.isnan(most):
         return "side by side, beside how many is not known" if side_by_side else ""
     silent = sum(math.isnan(row.shared_with) for row in rows)
     unknown = f" ({silent} do not say)" if silent else ""
     if not _alike(rows):
-        return f"beside {least:.1f} to {most:.1f} others{unknown}"
+        return f"beside {selection.unlike(rows)}{unknown}"
     others = "one other" if f"{most:.1f}" == "1.0" else f"{most:.1f} others"
     return f"side by side, each beside about {others}{unknown}" if most >= selection.ALIKE else ""
 

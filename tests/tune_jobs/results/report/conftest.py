@@ -62,7 +62,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             for epoch, accuracy in enumerate(accuracies, 1):
                 record.append(own, "epoch", attempt=1, epoch=epoch, train_loss=1 / epoch, val_loss=1.1 / epoch,
                               val_accuracy=accuracy, epoch_time_s=0.5)  # fmt: skip
-            fields: dict[str, Any] = {"shared_with": more.pop("shared_with", None)}
+            fields: dict[str, Any] = {name: more.pop(name, None) for name in ("shared_with", "shared_card_with")}
             if state == "COMPLETE":
                 top = max(accuracies)
                 fields["result"] = RESULT | {

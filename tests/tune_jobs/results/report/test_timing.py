@@ -75,6 +75,22 @@ def test_sentence_on_times(make_run: MakeRun, shared: tuple[float | None, ...], 
     assert loaded.times(loaded.rows) == said
 
 
+def test_rows_that_shared_a_card_differently_beside_as_many_on_the_node(make_run: MakeRun) -> None:
+    run = make_run([trial(0.9, 3.0, shared_card_with=value) for value in (0.0, 3.0, None)])
+    loaded = load(run)
+    assert loaded.times(loaded.rows) == (
+        "Times are of trials that ran beside 0.0 to 3.0 others on the same card: they do not quite compare."
+    )
+    columns, table = of_trials(loaded)
+    place = [column.name for column in columns].index("on its card")
+    assert sorted(cells[place].text for _, cells in table) == ["0.0", "3.0", "–"]
+    assert "compare" not in loaded.times([loaded.rows[0], loaded.rows[2]])
+    reason = best.choose(loaded.rows, "best")[1]
+    assert reason.endswith(
+        "; times of trials that ran beside 0.0 to 3.0 others on the same card, so they do not quite compare"
+    )
+
+
 def test_sentence_of_an_old_ledger_and_of_several_devices(make_run: MakeRun) -> None:
     rows = load(make_run([trial(0.9, None), trial(0.8, None, device="cuda")])).rows
     assert all(math.isnan(row.shared_with) for row in rows)
