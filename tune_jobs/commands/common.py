@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import threading
 from collections.abc import Iterator
@@ -114,6 +115,7 @@ def write_report(run_dir: RunDir) -> None:
     from tune_jobs.console import console, say
     from tune_jobs.results.report import page
 
+    gc.freeze()  # statsmodels has all objects gone through at each call; this process ends soon
     try:
         page.write([run_dir], run_dir.report, look=False)
         run_dir.publish(run_dir.report)
