@@ -45,14 +45,26 @@ def main() -> NoReturn:
     try:
         app(prog_name="python -m tune_jobs")
     except SystemExit as end:
+        _end(end.code)
+    raise AssertionError("Typer ends with SystemExit")
+
+
+def _end(code: str | int | None) -> NoReturn:
+    """End the process with what SystemExit says, whatever happens meanwhile.
+
+    Python itself would take a second more, to take the modules of PyTorch and pandas apart object by object.
+    """
+    if isinstance(code, str):
+        sys.stderr.write(f"{code}\n")
+        code = 1
+    try:
         cluster = sys.modules.get("tune_jobs.cluster")  # else the command was one that does without Ray
         if cluster is None or not cluster.is_abandoned():
             atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-        # Python itself would take a second more, to take the modules of PyTorch and pandas apart object by object.
-        os._exit(end.code if isinstance(end.code, int) else 0)
-    raise AssertionError("Typer ends with SystemExit")
+    finally:  # a reader that has gone away, or a second Ctrl-C, changes nothing about how the command ended
+        os._exit(code or 0)
 
 
 if __name__ == "__main__":

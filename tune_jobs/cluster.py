@@ -31,6 +31,8 @@ PRELOADING_CPUS = 16
 """Up to so many cores workers import PyTorch and Tune before they are asked for a trial."""
 
 _membership: Membership | None = None
+_is_joining = False
+"""Whether it is a cluster that was there before."""
 
 
 def begin() -> None:
@@ -52,7 +54,11 @@ def connect(say: Callable[[str], None] | None = None) -> None:
     if _membership is None:
         return
     _membership.is_wanted = True
-    _membership.joined.result()
+    try:
+        _membership.joined.result()
+    except Exception:
+        leave()  # the next call tries anew
+        raise
 
     def tell(address: Future[str]) -> None:
         if say is not None and address.exception() is None and address.result():
@@ -70,12 +76,12 @@ def leave() -> None:
 
 
 def is_abandoned() -> bool:
-    """Whether Ray was begun for a command that never came to need it, as one that was asked something wrong.
+    """Whether Ray was begun for a command that never came to use it: one that was asked something wrong, or left.
 
     Then the process is to end at once, and Ray's processes with it: to wait until Ray is there and shut it down would
-    take seconds.  Nothing can be started any more.
+    take seconds.  Nothing can be started any more.  A cluster that is joined is left in order.
     """
-    if _membership is None or _membership.is_wanted:
+    if _membership is None or _is_joining or (_membership.is_wanted and _membership.joined.done()):
         return False
     _membership.abandon()
     return True
@@ -164,6 +170,7 @@ WANTS_TOKEN = "RAY_AUTH_MODE=token, and the cluster's in RAY_AUTH_TOKEN_PATH, RA
 def _code() -> Iterator[dict[str, Any]]:
     """What ray.init is told of the cluster: the runtime environment of one that is joined, where the code is not there
     already; the GPUs of a new one that Ray would not find."""
+    global _is_joining
     is_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # Ray refuses a second working_dir
     joined = canonicalize_bootstrap_address(None)  # type: ignore[arg-type]  # as ray.init calls it; None: a new one
     if is_job:
@@ -172,6 +179,7 @@ def _code() -> Iterator[dict[str, Any]]:
         gpus = _gpus_unknown_to_ray()
         yield ({} if gpus is None else {"num_gpus": gpus}) | _preloading()
     else:
+        _is_joining = True
         with shipping.runtime_env() as runtime_env:
             yield {"runtime_env": runtime_env}
 

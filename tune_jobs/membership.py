@@ -104,4 +104,7 @@ class Membership:
             yield
         finally:
             Node.start_api_server = start_dashboard  # type: ignore[method-assign]
-            services.start_ray_process = start_process
+            if self._dashboard is None:
+                services.start_ray_process = start_process
+            else:  # its thread may not have come to it yet
+                self.dashboard.add_done_callback(lambda _: setattr(services, "start_ray_process", start_process))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import pytest
@@ -55,6 +56,21 @@ def test_process_that_ends_while_ray_starts_leaves_none(after_s: float, app: App
     process = app.start(str(after_s), command=(str(script),))
     assert process.communicate(timeout=120) == ("", "")
     assert process.returncode == 2
+    deadline = time.monotonic() + 60
+    while left := processes_under(app.home / "ray"):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("after_s", [1.5, 3])
+def test_search_interrupted_while_ray_starts_leaves_no_process(after_s: float, app: App) -> None:
+    process = app.start("search", "digits-demo", "--name", f"left-{after_s}")
+    time.sleep(after_s)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 4, (out, err)
+    assert "Traceback" not in err
     deadline = time.monotonic() + 60
     while left := processes_under(app.home / "ray"):
         assert time.monotonic() < deadline, left
