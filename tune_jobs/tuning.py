@@ -52,8 +52,7 @@ def run_trials(
     # For a tag in usage reports, which are off, Ray would import wandb, mlflow and comet where they are installed.
     usage.tag_callbacks = lambda callbacks: False  # noqa: ARG005 - called by name
 
-    fields = study.space.varied()
-    others = [*loggers.callbacks(experiment.loggers, run_dir, fields), Forgetting(early_stopping), NoLines()]
+    told = loggers.callbacks(experiment.loggers, run_dir, study.space.varied())
     tuner = tune.Tuner(
         _worker(experiment, run_dir, splits),
         tune_config=tune.TuneConfig(
@@ -69,7 +68,7 @@ def run_trials(
             storage_path=str(run_dir.path.parent),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),  # the recorder hands a trial out again
-            callbacks=[recorder, *others],
+            callbacks=[recorder, *told, Forgetting(early_stopping), NoLines()],
         ),
     )
     with stop.on_signals(), registry.remembered():
