@@ -50,21 +50,25 @@ def main() -> NoReturn:
 
 
 def _end(code: str | int | None) -> NoReturn:
-    """End the process with what SystemExit says, whatever happens meanwhile.
+    """End the process with what SystemExit says, whatever happens meanwhile; 0 becomes 1 where output was lost.
 
     Python itself would take a second more, to take the modules of PyTorch and pandas apart object by object.
     """
-    if isinstance(code, str):
-        sys.stderr.write(f"{code}\n")
-        code = 1
+    status = code if isinstance(code, int) else int(code is not None)
     try:
+        if isinstance(code, str):
+            sys.stderr.write(f"{code}\n")
         cluster = sys.modules.get("tune_jobs.cluster")  # else the command was one that does without Ray
         if cluster is None or not cluster.is_abandoned():
             atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-    finally:  # a reader that has gone away, or a second Ctrl-C, changes nothing about how the command ended
-        os._exit(code or 0)
+    except OSError as error:
+        status = status or 1
+        if not isinstance(error, BrokenPipeError):  # who stops reading knows
+            os.write(2, f"error: the output could not be written ({error.strerror})\n".encode())
+    finally:  # a second Ctrl-C changes nothing about how the command ended
+        os._exit(status)
 
 
 if __name__ == "__main__":

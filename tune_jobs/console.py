@@ -61,8 +61,8 @@ def without_their_gpu(rows: Sequence[Row]) -> str:
     if not count:
         return ""
     return (
-        f"note: {count} trials asked for a GPU and computed on the CPU, as an svm does, and any model where PyTorch "
-        "finds no card"
+        f"note: {count} trial{'s' * (count > 1)} asked for a GPU and computed on the CPU, as an svm does, and any "
+        "model where PyTorch finds no card"
     )
 
 

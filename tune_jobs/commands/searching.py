@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,15 @@ from tune_jobs.commands.common import (
     storage_at,
     write_report,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from tune_jobs.experiment import Experiment
+    from tune_jobs.results.rundir import RunDir
+    from tune_jobs.search import Outcome
 
 
 def search(
@@ -71,9 +80,8 @@ def search(
 
         checked = space.parse(asked.space, asked.train, asked.search.method)
         from tune_jobs import search as searches
-        from tune_jobs.console import console, say, trials_table, without_their_gpu
+        from tune_jobs.console import console, say
         from tune_jobs.progress import Progress
-        from tune_jobs.results import best, selection
 
         total = repeats.total(asked, checked)
         out = console()
@@ -83,36 +91,46 @@ def search(
         with Progress(out, checked.varied(), total, begun=load_report) as progress:
             outcome = searches.run(asked, run_dir, data_folder(data_dir), progress, wait_for_nodes)
         cluster.leave()
-        rows = outcome.rows
-        out.print(trials_table(rows))
-        if note := without_their_gpu(rows):
-            say(out, note)
-        say(out, f"run directory: {run_dir}")
-        if outcome.ended != "done":
-            left = total - sum(row.finished for row in rows)
-            cause = {"interrupted": "interrupted", "budget": "the budget is used up"}.get(outcome.ended, outcome.detail)
-            say(out, f"{cause}, {left} of {total} trials left; the same command takes it up again")
-        if outcome.ended in ("interrupted", "disk", "store", "nodes"):
-            raise typer.Exit(Exit.INTERRUPTED)
-        usable = len(selection.candidates(rows))
-        if usable < asked.min_usable:
-            write_report(run_dir)
-            wanted = f", of the {asked.min_usable} that min_usable asks for" if asked.min_usable > 1 else ""
-            some = f"{usable} usable trial{'s' * (usable > 1)}" if usable else "no usable trial"
-            say(out, f"{some}{wanted}: COMPLETE with an accuracy; no best.yaml")
-            raise typer.Exit(Exit.NO_USABLE_TRIAL)
-        row, reason = best.choose(rows, "best")
-        best.write(run_dir, asked, row, "best", reason, run_dir.best)
-        best.write_model(run_dir, row)
-        say(out, f"best: trial {row.id}, {reason}; test accuracy {row.test_accuracy:.2%}")
-        if front := best.write_front(run_dir, asked, rows):
-            where = run_dir.shown(front[0].parent)
-            say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {where}")
-        glance(run_dir, outcome.splits, row.macs)
+        _conclude(out, asked, run_dir, outcome, total, data_dir)
+
+
+def _conclude(
+    out: Console, asked: Experiment, run_dir: RunDir, outcome: Outcome, total: int, data_dir: Path | None
+) -> None:
+    """The table, best.yaml and the report of a search that has ended, and what to type next.  Raises Exit."""
+    from tune_jobs.console import say, trials_table, without_their_gpu
+    from tune_jobs.results import best, selection
+
+    rows = outcome.rows
+    out.print(trials_table(rows))
+    if note := without_their_gpu(rows):
+        say(out, note)
+    say(out, f"run directory: {run_dir}")
+    if outcome.ended != "done":
+        left = total - sum(row.finished for row in rows)
+        cause = {"interrupted": "interrupted", "budget": "the budget is used up"}.get(outcome.ended, outcome.detail)
+        say(out, f"{cause}, {left} of {total} trials left; the same command takes it up again")
+    if outcome.ended in ("interrupted", "disk", "store", "nodes"):
+        raise typer.Exit(Exit.INTERRUPTED)
+    usable = len(selection.candidates(rows))
+    if usable < asked.min_usable:
         write_report(run_dir)
-        data = [] if data_dir is None else ["--data-dir", str(data_dir)]
-        say(out, f"next: {shlex.join(['python', '-m', 'tune_jobs', 'train', str(run_dir.best), *data])}")
-        say(out, f"      {shlex.join(['tensorboard', '--logdir', str(run_dir.path)])}")
+        wanted = f", of the {asked.min_usable} that min_usable asks for" if asked.min_usable > 1 else ""
+        some = f"{usable} usable trial{'s' * (usable > 1)}" if usable else "no usable trial"
+        say(out, f"{some}{wanted}: COMPLETE with an accuracy; no best.yaml")
+        raise typer.Exit(Exit.NO_USABLE_TRIAL)
+    row, reason = best.choose(rows, "best")
+    best.write(run_dir, asked, row, "best", reason, run_dir.best)
+    best.write_model(run_dir, row)
+    say(out, f"best: trial {row.id}, {reason}; test accuracy {row.test_accuracy:.2%}")
+    if front := best.write_front(run_dir, asked, rows):
+        where = run_dir.shown(front[0].parent)
+        say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {where}")
+    glance(run_dir, outcome.splits, row.macs)
+    write_report(run_dir)
+    data = [] if data_dir is None else ["--data-dir", str(data_dir)]
+    say(out, f"next: {shlex.join(['python', '-m', 'tune_jobs', 'train', str(run_dir.best), *data])}")
+    say(out, f"      {shlex.join(['tensorboard', '--logdir', str(run_dir.path)])}")
 
 
 def plan(
