@@ -104,7 +104,29 @@ def is_there() -> bool:
     named = os.environ.get("RAY_ADDRESS", "")
     if named not in ("", "auto"):
         return named != "local"
-    return canonicalize_bootstrap_address(None) is not None  # type: ignore[arg-type]  # as in `_code`
+    return _known_here() is not None and not is_gone()
+
+
+def is_gone() -> bool:
+    """Whether nobody answers any more where Ray says that a cluster runs on this machine.
+
+    Ray remembers the last one beyond its end: where that one was killed, or the machine was switched off.  It would try
+    for ten minutes to join it.
+    """
+    address = _known_here()
+    try:
+        _call(address or "")
+    except OSError:
+        return True
+    return False
+
+
+def _known_here() -> str | None:
+    """HOST:PORT of the cluster that was started on this machine, for a RAY_ADDRESS of nothing or `auto`."""
+    try:
+        return canonicalize_bootstrap_address(None)  # type: ignore[arg-type]  # as ray.init calls it
+    except ConnectionError:  # of `auto`, where there is none
+        return None
 
 
 def this_machine() -> Mapping[str, Any]:
@@ -172,12 +194,13 @@ def _code() -> Iterator[dict[str, Any]]:
     already; the GPUs of a new one that Ray would not find."""
     global _is_joining
     is_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # Ray refuses a second working_dir
-    joined = canonicalize_bootstrap_address(None)  # type: ignore[arg-type]  # as ray.init calls it; None: a new one
     if is_job:
         yield {}
-    elif joined is None:
+    elif not is_there():
+        if os.environ.get("RAY_ADDRESS") == "auto":
+            raise UsageError("RAY_ADDRESS=auto: no Ray cluster runs on this machine")
         gpus = _gpus_unknown_to_ray()
-        yield ({} if gpus is None else {"num_gpus": gpus}) | _preloading()
+        yield {"address": "local"} | ({} if gpus is None else {"num_gpus": gpus}) | _preloading()
     else:
         _is_joining = True
         with shipping.runtime_env() as runtime_env:
@@ -197,16 +220,19 @@ def check_reachable(address: str, name: str) -> None:
     """Raise UsageError where `address`, which is called `name`, has a host and port at which nobody listens: Ray
     would try for minutes."""
     try:
-        parts = urlsplit(address if "://" in address else f"//{address}")
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+        _call(address)
     except ValueError as error:
         raise UsageError(f"{name}={address}: is no address ({error})") from error
-    if not parts.hostname or not port:
-        return  # empty, auto or local
-    try:
-        socket.create_connection((parts.hostname, port), timeout=10).close()
     except OSError as error:
         raise UsageError(f"{name}={address}: no Ray cluster answers there ({error.strerror or error})") from error
+
+
+def _call(address: str) -> None:
+    """Raises OSError where an address with a host and port has nobody who listens, ValueError where it is none."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    if parts.hostname and port:  # else empty, auto or local
+        socket.create_connection((parts.hostname, port), timeout=10).close()
 
 
 class Leave(KeyboardInterrupt):

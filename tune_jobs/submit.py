@@ -23,7 +23,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from profiling.machine import COMMIT_VARIABLE, git_commit
 from tune_jobs import experiment as experiments
 from tune_jobs import search, shipping, space, yaml
-from tune_jobs.cluster import WANTS_TOKEN, check_reachable
+from tune_jobs.cluster import WANTS_TOKEN, check_reachable, is_gone
 from tune_jobs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -131,6 +131,8 @@ class Cluster:
         where = os.environ.get(name, "")
         self._called = "--address" if address is not None else name or "the cluster that runs here"
         check_reachable(where, self._called)
+        if where in ("", "auto") and is_gone():
+            raise UsageError(_NOWHERE)
         with self._one_line():
             try:
                 self._client = JobSubmissionClient()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import socket
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +14,7 @@ from tune_jobs import cluster
 
 _LEAVING = """
 import time
+from dataclasses import replace
 import ray
 from tune_jobs import cluster
 
@@ -117,3 +120,32 @@ def test_workers_of_a_small_machine_import_pytorch_before_they_are_asked(most: i
     ran = app.script(script)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.split() == (["['ray.tune',", "'torch']"] if most else ["[]"])
+
+
+@pytest.mark.cluster
+def test_cluster_that_was_killed_is_not_waited_for(app: App) -> None:
+    """What `ray start` writes down stays where the cluster was killed: Ray alone tries for ten minutes to join it."""
+    remembered = app.home / "ray" / "ray" / "ray_current_cluster"
+    remembered.parent.mkdir(parents=True, exist_ok=True)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    remembered.write_text(f"127.0.0.1:{port}")
+
+    sets = ("--set", "model=mlp", "--set", "epochs=1", "--set", "lr=1e-3", "--name", "killed")
+    planned = app("plan", "digits-demo", *sets)
+    assert planned.returncode == 0, planned.stderr
+    assert "this machine" in planned.stdout
+    searched = app("search", "digits-demo", *sets)
+    assert (searched.returncode, searched.stderr) == (0, "")
+
+    automatic = replace(app, environment={"RAY_ADDRESS": "auto"})
+    refused = automatic("search", "digits-demo", *sets, "--name", "other")
+    assert (refused.returncode, refused.stderr) == (
+        2, "error: RAY_ADDRESS=auto: no Ray cluster runs on this machine\n",
+    )  # fmt: skip
+    for caller in (app, automatic):
+        refused = caller("submit", "digits-demo", "--storage", str(app.storage))
+        assert (refused.returncode, refused.stderr) == (
+            2, "error: no Ray cluster runs here: give --address, or set RAY_ADDRESS\n",
+        )  # fmt: skip
+    remembered.unlink()
