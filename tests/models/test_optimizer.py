@@ -99,6 +99,18 @@ def test_in_backward_refuses_the_state_of_other_parameters() -> None:
         moving.load_state_dict(InBackward(nn.Linear(3, 3), config).state_dict())
 
 
+def test_in_backward_refuses_a_state_of_weights_that_moved_unequally_often() -> None:
+    config = config_of({"optimizer": "adam"})
+    net = network()
+    moving = InBackward(net, config)
+    train(net, moving, range(3))
+    state = moving.state_dict()
+    state["state"][2]["step"] += 1
+    with pytest.raises(ValueError, match=r"^an optimizer's weights moved 3, 4 times$"):
+        InBackward(network(), config).load_state_dict(state)
+    assert {float(kept["step"]) for kept in moving.state.values()} == {3}
+
+
 def test_in_backward_closed_moves_nothing() -> None:
     net = network()
     moving = InBackward(net, config_of({"optimizer": "sgd"}))
