@@ -97,6 +97,20 @@ def _join() -> str:
     except (AuthenticationError, ConnectionError) as error:
         place = f"RAY_ADDRESS={address}" if address else "this machine"
         raise UsageError(f"{place}: no Ray cluster can be joined there; one with tokens wants {WANTS_TOKEN}") from error
+    except OSError as error:
+        raise UsageError(_cannot_keep_files(error)) from error
+
+
+def _cannot_keep_files(error: OSError) -> str:
+    """Ray keeps sockets and logs in a temporary folder; the kernel takes no socket whose path is longer than some
+    hundred bytes, of which Ray's own part takes 66."""
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
+    place = f"{name}={os.environ[name]}" if name else "/tmp"
+    if "AF_UNIX" in str(error):
+        return (
+            f"{place}: too long a path for Ray's sockets; set RAY_TMPDIR to a folder with a shorter one, such as /tmp"
+        )
+    return f"{place}: Ray cannot keep its files there ({error.strerror or error}); set RAY_TMPDIR to another folder"
 
 
 def is_there() -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -149,3 +151,25 @@ def test_cluster_that_was_killed_is_not_waited_for(app: App) -> None:
             2, "error: no Ray cluster runs here: give --address, or set RAY_ADDRESS\n",
         )  # fmt: skip
     remembered.unlink()
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("folder", "reason"),
+    [
+        (
+            f"/tmp/{'x' * 60}",
+            "too long a path for Ray's sockets; set RAY_TMPDIR to a folder with a shorter one, such as",
+        ),
+        ("/dev/null/x", "Ray cannot keep its files there (Not a directory); set RAY_TMPDIR to another"),
+    ],
+)
+def test_folder_that_ray_cannot_use_is_one_line(folder: str, reason: str, app: App) -> None:
+    elsewhere = replace(app, environment={"RAY_TMPDIR": folder})
+    refused = elsewhere("search", "digits-demo", "--name", "nowhere")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"error: RAY_TMPDIR={folder}: {reason} ")
+    assert refused.stderr.count("\n") == 1
+    assert not (app.storage / "nowhere").exists()
+    assert not processes_under(Path(folder))
+    shutil.rmtree(folder, ignore_errors=True)
