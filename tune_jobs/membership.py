@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import concurrent.futures.thread  # noqa: F401
 import gc
 import threading
 import time
@@ -13,6 +14,10 @@ from typing import Any
 
 from ray._private import services, worker
 from ray._private.node import Node
+
+# Why `concurrent.futures.thread` is imported here: it has a lock held while a process is forked, and registers that at
+# its import.  An import between the beginning and the end of a fork, by another thread, would have a lock released that
+# nobody holds, and Python says so on stderr.
 
 
 class Membership:

@@ -20,7 +20,7 @@ from models.training import check_classes
 from profiling.memory import Shape
 from tune_jobs import loggers, probe, warm_start, yaml
 from tune_jobs import space as spaces
-from tune_jobs.cluster import Leave, Stop, connect, sigterm_as_sigint, wait_until_servable
+from tune_jobs.cluster import Leave, Stop, connect, is_there, sigterm_as_sigint, this_machine, wait_until_servable
 from tune_jobs.cost import work_macs
 from tune_jobs.environment import environment
 from tune_jobs.errors import UsageError
@@ -149,9 +149,11 @@ def _join(
 
     Raises UsageError where its nodes cannot serve them or do not see the storage.
     """
-    connect(listener.say)
     # What the probes ask for at least: of one that no node serves Ray says nothing.
     least = at_least(experiment.resources, space)
+    if not wait_for_nodes and not is_there():
+        check_servable(least, [this_machine()])  # sooner than Ray is there
+    connect(listener.say)
     if wait_for_nodes:
         wait_until_servable(least, listener.say)
     check_servable(least, ray.nodes())

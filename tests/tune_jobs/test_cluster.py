@@ -42,6 +42,30 @@ def test_references_dropped_while_ray_ends_cost_no_exit_code(app: App) -> None:
     assert (ran.returncode, ran.stdout) == (0, "alive\n"), ran.stderr
 
 
+_FORKING = """
+import os, sys
+
+registered = []
+os.register_at_fork = lambda **hooks: registered.append(hooks)
+import tune_jobs.membership
+
+before = len(registered)
+assert any("after_in_parent" in hooks for hooks in registered)
+import tune_jobs.search
+
+print([hooks for hooks in registered[before:] if "after_in_parent" in hooks])
+"""
+
+
+def test_nothing_is_registered_around_forks_once_ray_may_be_starting_processes(app: App) -> None:
+    """Registered between a fork's beginning and its end, `after_in_parent` is run without its `before`: a traceback on
+    stderr, in one search of forty."""
+    script = app.home / "forking.py"
+    script.write_text(_FORKING)
+    ran = app.script(script)
+    assert (ran.returncode, ran.stdout) == (0, "[]\n"), ran.stderr
+
+
 _ABANDONING = """
 import os, sys, time
 from tune_jobs import cluster
