@@ -31,13 +31,20 @@ PRELOADING_CPUS = 16
 """Up to so many cores workers import PyTorch and Tune before they are asked for a trial."""
 
 _membership: Membership | None = None
+_left: Membership | None = None
+"""The one before, whose Ray may still be shutting down."""
 _is_joining = False
 """Whether it is a cluster that was there before."""
 
 
 def begin() -> None:
     """Begin to `connect` beside what is still to be done before a cluster is needed."""
-    global _membership  # as Ray's own state: one a process
+    global _membership, _left  # as Ray's own state: one a process
+    if _membership is not None and _membership.is_over():
+        leave()
+    if _left is not None:
+        _left.end(wait=True)
+        _left = None
     if _membership is None and not ray.is_initialized():
         _membership = Membership(_join)
 
@@ -69,10 +76,10 @@ def connect(say: Callable[[str], None] | None = None) -> None:
 
 def leave() -> None:
     """Shut this process's Ray down beside what is still to be done; the process's end waits for it."""
-    global _membership
+    global _membership, _left
     if _membership is not None:
         _membership.end()
-        _membership = None
+        _membership, _left = None, _membership
 
 
 def is_abandoned() -> bool:
@@ -207,6 +214,7 @@ def _code() -> Iterator[dict[str, Any]]:
     """What ray.init is told of the cluster: the runtime environment of one that is joined, where the code is not there
     already; the GPUs of a new one that Ray would not find."""
     global _is_joining
+    _is_joining = False
     is_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # Ray refuses a second working_dir
     if is_job:
         yield {}

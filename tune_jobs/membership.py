@@ -59,6 +59,10 @@ class Membership:
         if wait:
             self._thread.join()
 
+    def is_over(self) -> bool:
+        """Whether Ray was there and somebody else in this process has shut it down."""
+        return self.joined.done() and self.joined.exception() is None and not worker.is_initialized()
+
     def abandon(self) -> None:
         """To be called right before the process ends, by a thread that lives until then: the kernel ends Ray's
         processes with it.  One that is being started is waited for, until it has told the kernel so."""

@@ -42,6 +42,30 @@ def test_references_dropped_while_ray_ends_cost_no_exit_code(app: App) -> None:
     assert (ran.returncode, ran.stdout) == (0, "alive\n"), ran.stderr
 
 
+_AGAIN = """
+import ray
+from tune_jobs import cluster
+
+for end in (cluster.leave, ray.shutdown, cluster.leave):
+    cluster.connect()
+    print(ray.get(ray.put(len(ray.nodes()))))
+    end()
+ray.init(address="local", log_to_driver=False, logging_level="ERROR")
+cluster.connect()  # the one that is there
+print(ray.get(ray.put(len(ray.nodes()))))
+cluster.leave()
+assert ray.is_initialized()  # it was not ours
+"""
+
+
+@pytest.mark.cluster
+def test_a_process_can_join_again_after_it_has_left_or_shut_ray_down(app: App) -> None:
+    script = app.home / "again.py"
+    script.write_text(_AGAIN)
+    ran = app.script(script)
+    assert (ran.returncode, ran.stdout) == (0, "1\n" * 4), ran.stderr
+
+
 _FORKING = """
 import os, sys
 
