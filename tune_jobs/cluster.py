@@ -67,6 +67,8 @@ def connect(say: Callable[[str], None] | None = None) -> None:
         leave()  # the next call tries anew
         raise
 
+    _take_back_sigterm()
+
     def tell(address: Future[str]) -> None:
         if say is not None and address.exception() is None and address.result():
             say(f"Ray dashboard: http://{address.result()}")
@@ -308,6 +310,14 @@ def sigterm_as_sigint() -> Iterator[None]:
     # SIGINT too: a shell starts what it runs in the background with it ignored.
     with _handling({signal.SIGINT: interrupt, signal.SIGTERM: interrupt}):
         yield
+
+
+def _take_back_sigterm() -> None:
+    """Ray has put its own handler before ours, below Python: it writes a trace to stderr first."""
+    if threading.current_thread() is threading.main_thread():
+        handler = signal.getsignal(signal.SIGTERM)
+        if handler is not None:  # one that was not set from Python cannot be set from there
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager

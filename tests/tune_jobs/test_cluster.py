@@ -66,6 +66,33 @@ def test_a_process_can_join_again_after_it_has_left_or_shut_ray_down(app: App) -
     assert (ran.returncode, ran.stdout) == (0, "1\n" * 4), ran.stderr
 
 
+_TERMINATED = """
+import os, signal, sys, time
+from tune_jobs import cluster
+
+if sys.argv[1] == "begun before":
+    cluster.begin()
+    cluster._membership.joined.result()
+try:
+    with cluster.sigterm_as_sigint():
+        cluster.connect()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("when", ["begun before", "begun within"])
+def test_sigterm_is_a_word_to_us_and_no_failure_of_rays(when: str, app: App) -> None:
+    script = app.home / "terminated.py"
+    script.write_text(_TERMINATED)
+    process = app.start(when, command=(str(script),))
+    assert process.communicate(timeout=120) == ("interrupted\n", "")
+    assert process.returncode == 0
+
+
 _FORKING = """
 import os, sys
 
