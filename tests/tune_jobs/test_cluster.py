@@ -58,6 +58,7 @@ assert ray.is_initialized()  # it was not ours
 """
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_a_process_can_join_again_after_it_has_left_or_shut_ray_down(app: App) -> None:
     script = app.home / "again.py"
@@ -183,6 +184,7 @@ def test_dashboard_is_told_once_it_answers(app: App) -> None:
     assert status == "200"
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.parametrize("most", [cluster.PRELOADING_CPUS, 0])
 def test_workers_of_a_small_machine_import_pytorch_before_they_are_asked(most: int, app: App) -> None:
@@ -209,9 +211,6 @@ def test_cluster_that_was_killed_is_not_waited_for(app: App) -> None:
     remembered.write_text(f"127.0.0.1:{port}")
 
     sets = ("--set", "model=mlp", "--set", "epochs=1", "--set", "lr=1e-3", "--name", "killed")
-    planned = app("plan", "digits-demo", *sets)
-    assert planned.returncode == 0, planned.stderr
-    assert "this machine" in planned.stdout
     searched = app("search", "digits-demo", *sets)
     assert (searched.returncode, searched.stderr) == (0, "")
 

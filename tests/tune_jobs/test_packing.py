@@ -138,6 +138,7 @@ def test_a_probe_that_no_node_can_serve_is_refused_and_not_waited_for(head: App)
     assert not (head.storage / "refused").exists()
 
 
+@pytest.mark.slow
 def test_main_memory_that_was_measured_is_enough_and_plan_shows_it(head: App) -> None:
     asked = ("digits-demo", "--set", "model=simple_cnn", "--set", "lr=1e-3", "--set", "resources.memory_mib=auto")
     ran = head("search", *asked, "--name", "measured")
