@@ -194,8 +194,9 @@ def _run(contender: str, work: Work, task: Task, folder: Path) -> tuple[float, l
         "ours": ["tune_jobs", "search", str(folder / "ours.yaml"), "--storage", str(folder)],
         "stock": ["tune_jobs.stock_tune", path],
     }.get(contender, ["profiling.harness_contenders", contender, path])
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    environment |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "120"}
+    # Each starts a Ray of its own, whatever cluster runs here or did.
+    environment = os.environ | {"RAY_ADDRESS": "local", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment |= {"PYTHONPATH": str(ROOT), "COLUMNS": "120"}
     done = folder / "ours" / "trials.jsonl" if ours else Path(task.results)
     memory: dict[int, float] = {}
     with (folder / "log").open("w") as log:
