@@ -48,7 +48,7 @@ class InBackward:
 
     Has of an optimizer what a training asks of it.  Beside the time in the cache it saves what torch.optim's classes do
     in Python at each step, and the second and a half that the first of them takes to import PyTorch's compiler.  Adam
-    counts its steps once and not for each weight: 2 to 3 % of a step of a ResNet-18.
+    counts its steps once and not for each weight: 4 to 6 % of a step of a ResNet-18.
     """
 
     def __init__(self, network: nn.Module, config: TrainConfig) -> None:

@@ -112,8 +112,9 @@ def _join() -> str:
 
 def _cannot_keep_files(error: OSError) -> str:
     """Ray keeps sockets and logs in a temporary folder; the kernel takes no socket whose path is longer than some
-    hundred bytes, of which Ray's own part takes 66."""
-    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
+    hundred bytes, of which Ray's own part takes some 65."""
+    read = ("RAY_TMPDIR", "TMPDIR") if platform.system() == "Linux" else ("RAY_TMPDIR",)
+    name = next((name for name in read if name in os.environ), "")
     place = f"{name}={os.environ[name]}" if name else "/tmp"
     if "AF_UNIX" in str(error):
         return (
@@ -123,25 +124,36 @@ def _cannot_keep_files(error: OSError) -> str:
 
 
 def is_there() -> bool:
-    """Whether `connect` would join a cluster: one that RAY_ADDRESS names, as it does in a job, or that runs here."""
-    named = os.environ.get("RAY_ADDRESS", "")
-    if named not in ("", "auto"):
+    """Whether `connect` would not start Ray: this process has one, RAY_ADDRESS names one, as it does in a job, or one
+    runs here."""
+    if ray.is_initialized():
+        return True
+    if named := os.environ.get("RAY_ADDRESS"):
         return named != "local"
-    return _known_here() is not None and not is_gone()
+    return _runs_here()
 
 
 def is_gone() -> bool:
     """Whether nobody answers any more where Ray says that a cluster runs on this machine.
 
     Ray remembers the last one beyond its end: where that one was killed, or the machine was switched off.  It would try
-    for ten minutes to join it.
+    for more than ten minutes to join it.
     """
     address = _known_here()
+    return address is not None and not _answers(address)
+
+
+def _runs_here() -> bool:
+    address = _known_here()
+    return address is not None and _answers(address)
+
+
+def _answers(address: str) -> bool:
     try:
-        _call(address or "")
+        _call(address)
     except OSError:
-        return True
-    return False
+        return False
+    return True
 
 
 def _known_here() -> str | None:
@@ -220,9 +232,9 @@ def _code() -> Iterator[dict[str, Any]]:
     is_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # Ray refuses a second working_dir
     if is_job:
         yield {}
+    elif os.environ.get("RAY_ADDRESS") == "auto" and not _runs_here():
+        raise UsageError("RAY_ADDRESS=auto: no Ray cluster runs on this machine")
     elif not is_there():
-        if os.environ.get("RAY_ADDRESS") == "auto":
-            raise UsageError("RAY_ADDRESS=auto: no Ray cluster runs on this machine")
         gpus = _gpus_unknown_to_ray()
         yield {"address": "local"} | ({} if gpus is None else {"num_gpus": gpus}) | _preloading()
     else:

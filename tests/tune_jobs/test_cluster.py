@@ -16,7 +16,6 @@ from tune_jobs import cluster
 
 _LEAVING = """
 import time
-from dataclasses import replace
 import ray
 from tune_jobs import cluster
 
@@ -203,7 +202,7 @@ def test_workers_of_a_small_machine_import_pytorch_before_they_are_asked(most: i
 
 @pytest.mark.cluster
 def test_cluster_that_was_killed_is_not_waited_for(app: App) -> None:
-    """What `ray start` writes down stays where the cluster was killed: Ray alone tries for ten minutes to join it."""
+    """What `ray start` writes down outlives a killed cluster: Ray alone tries for more than ten minutes to join it."""
     remembered = app.home / "ray" / "ray" / "ray_current_cluster"
     remembered.parent.mkdir(parents=True, exist_ok=True)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -211,6 +210,9 @@ def test_cluster_that_was_killed_is_not_waited_for(app: App) -> None:
     remembered.write_text(f"127.0.0.1:{port}")
 
     sets = ("--set", "model=mlp", "--set", "epochs=1", "--set", "lr=1e-3", "--name", "killed")
+    planned = app("plan", "digits-demo", *sets)
+    assert planned.returncode == 0, planned.stderr
+    assert "this machine" in planned.stdout
     searched = app("search", "digits-demo", *sets)
     assert (searched.returncode, searched.stderr) == (0, "")
 
@@ -247,3 +249,23 @@ def test_folder_that_ray_cannot_use_is_one_line(folder: str, reason: str, app: A
     assert not (app.storage / "nowhere").exists()
     assert not processes_under(Path(folder))
     shutil.rmtree(folder, ignore_errors=True)
+
+
+_OWN = """
+import ray
+
+ray.init(address="local", resources={"own": 4}, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+from tune_jobs.__main__ import app
+
+app(["search", "digits-demo", "--set", "model=mlp", "--set", "epochs=1", "--set", "resources.custom.own=1"])
+"""
+
+
+@pytest.mark.cluster
+def test_search_in_a_process_that_has_a_ray_is_served_by_that_one(app: App) -> None:
+    """It has what a Ray that were started for the search would not have."""
+    script = app.home / "own.py"
+    script.write_text(_OWN)
+    ran = app.script(script)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (app.storage / "digits-demo" / "best.yaml").exists()
