@@ -19,9 +19,10 @@ from profiling import devices, rows
 from profiling.asked import Benchmark
 from profiling.devices import Case
 from profiling.rows import Row
-from tune_jobs.cluster import connect, sigterm_as_sigint
+from tune_jobs.cluster import connect
 from tune_jobs.environment import environment
 from tune_jobs.errors import UsageError
+from tune_jobs.interruption import sigterm_as_sigint
 from tune_jobs.results.rundir import RunDir, write_text
 from tune_jobs.sameness import differences
 

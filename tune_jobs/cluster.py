@@ -1,19 +1,16 @@
-"""The Ray cluster that a command works on, and the signals that end it."""
+"""The Ray cluster that a command works on."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import platform
-import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import ray
@@ -22,7 +19,7 @@ from ray._private.services import canonicalize_bootstrap_address
 from ray._private.utils import get_num_cpus
 from ray.exceptions import AuthenticationError
 
-from tune_jobs import shipping
+from tune_jobs import interruption, shipping
 from tune_jobs.errors import UsageError
 from tune_jobs.membership import Membership
 from tune_jobs.resources import Request, unservable
@@ -67,7 +64,7 @@ def connect(say: Callable[[str], None] | None = None) -> None:
         leave()  # the next call tries anew
         raise
 
-    _take_back_sigterm()
+    interruption.take_back_sigterm()
 
     def tell(address: Future[str]) -> None:
         if say is not None and address.exception() is None and address.result():
@@ -269,78 +266,3 @@ def _call(address: str) -> None:
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     if parts.hostname and port:  # else empty, auto or local
         socket.create_connection((parts.hostname, port), timeout=10).close()
-
-
-class Leave(KeyboardInterrupt):
-    """Leaves Tune's loop at once; Tune, which handles every Exception in its own way, does not catch it."""
-
-
-Cause = Literal["interrupted", "budget", "disk", "store", "nodes"]
-
-
-class Stop:
-    """Whether a search is to stop before its end, and why."""
-
-    def __init__(self, minutes: float | None) -> None:
-        """`minutes`: after so many, counted from now, its budget is used up."""
-        self.cause: Cause | None = None
-        self.detail = ""
-        self._deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
-
-    def ask(self, cause: Cause, detail: str = "") -> None:
-        """Stop at the next turn; the first cause stands."""
-        if self.cause is None:
-            self.cause, self.detail = cause, detail
-
-    def leave_if_asked(self) -> None:
-        """Raises Leave where the search is to stop."""
-        if time.monotonic() > self._deadline:
-            self.ask("budget")
-        if self.cause is not None:
-            raise Leave
-
-    @contextlib.contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM stop the search at the next turn; a second one leaves from where it is."""
-
-        def stop(*_: object) -> None:
-            if self.cause is not None:
-                raise KeyboardInterrupt
-            self.ask("interrupted")
-
-        with _handling({signal.SIGINT: stop, signal.SIGTERM: stop}):
-            yield
-
-
-@contextlib.contextmanager
-def sigterm_as_sigint() -> Iterator[None]:
-    """A person's first word is SIGINT, a cluster's is SIGTERM.  Both mean the same: KeyboardInterrupt."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    # SIGINT too: a shell starts what it runs in the background with it ignored.
-    with _handling({signal.SIGINT: interrupt, signal.SIGTERM: interrupt}):
-        yield
-
-
-def _take_back_sigterm() -> None:
-    """Ray has put its own handler before ours, below Python: it writes a trace to stderr first."""
-    if threading.current_thread() is threading.main_thread():
-        handler = signal.getsignal(signal.SIGTERM)
-        if handler is not None:  # one that was not set from Python cannot be set from there
-            signal.signal(signal.SIGTERM, handler)
-
-
-@contextlib.contextmanager
-def _handling(handlers: dict[signal.Signals, Callable[..., None]]) -> Iterator[None]:
-    """Puts the handlers back afterwards.  Signals reach the main thread alone: elsewhere nothing is done."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

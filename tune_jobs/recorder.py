@@ -15,8 +15,9 @@ from models import TrainConfig
 from profiling.flops import macs
 from tune_jobs import failures
 from tune_jobs.checkpoints import Checkpoints
-from tune_jobs.cluster import Leave, Stop, is_lost
+from tune_jobs.cluster import is_lost
 from tune_jobs.experiment import Experiment
+from tune_jobs.interruption import Leave, Stop
 from tune_jobs.keeping import Keeping
 from tune_jobs.listener import Listener
 from tune_jobs.metrics import Metrics

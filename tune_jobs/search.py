@@ -20,11 +20,12 @@ from models.training import check_classes
 from profiling.memory import Shape
 from tune_jobs import loggers, probe, warm_start, yaml
 from tune_jobs import space as spaces
-from tune_jobs.cluster import Leave, Stop, connect, is_there, sigterm_as_sigint, this_machine, wait_until_servable
+from tune_jobs.cluster import connect, is_there, this_machine, wait_until_servable
 from tune_jobs.cost import work_macs
 from tune_jobs.environment import environment
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
+from tune_jobs.interruption import Leave, Stop, sigterm_as_sigint
 from tune_jobs.listener import Listener
 from tune_jobs.recorder import Recorder
 from tune_jobs.repeats import repeated, total

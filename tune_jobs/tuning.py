@@ -17,9 +17,9 @@ from ray.tune.trainable.function_trainable import wrap_function
 
 from datasets import Splits
 from tune_jobs import loggers, registry
-from tune_jobs.cluster import Leave, Stop
 from tune_jobs.experiment import Experiment
 from tune_jobs.forgetting import Forgetting, NoLines
+from tune_jobs.interruption import Leave, Stop
 from tune_jobs.recorder import Recorder
 from tune_jobs.resources import Request
 from tune_jobs.results.rundir import RunDir

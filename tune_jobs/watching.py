@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import ray
 
-from tune_jobs.cluster import Stop
+from tune_jobs.interruption import Stop
 from tune_jobs.listener import Listener
 from tune_jobs.waiting import LOOK_EVERY_S, Waiting
 

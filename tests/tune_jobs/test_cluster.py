@@ -68,13 +68,13 @@ def test_a_process_can_join_again_after_it_has_left_or_shut_ray_down(app: App) -
 
 _TERMINATED = """
 import os, signal, sys, time
-from tune_jobs import cluster
+from tune_jobs import cluster, interruption
 
 if sys.argv[1] == "begun before":
     cluster.begin()
     cluster._membership.joined.result()
 try:
-    with cluster.sigterm_as_sigint():
+    with interruption.sigterm_as_sigint():
         cluster.connect()
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)

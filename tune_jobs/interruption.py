@@ -1,0 +1,86 @@
+"""What ends a search before its end: signals, a budget, a disk, and how it is told."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+
+class Leave(KeyboardInterrupt):
+    """Leaves Tune's loop at once; Tune, which handles every Exception in its own way, does not catch it."""
+
+
+Cause = Literal["interrupted", "budget", "disk", "store", "nodes"]
+
+
+class Stop:
+    """Whether a search is to stop before its end, and why."""
+
+    def __init__(self, minutes: float | None) -> None:
+        """`minutes`: after so many, counted from now, its budget is used up."""
+        self.cause: Cause | None = None
+        self.detail = ""
+        self._deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+
+    def ask(self, cause: Cause, detail: str = "") -> None:
+        """Stop at the next turn; the first cause stands."""
+        if self.cause is None:
+            self.cause, self.detail = cause, detail
+
+    def leave_if_asked(self) -> None:
+        """Raises Leave where the search is to stop."""
+        if time.monotonic() > self._deadline:
+            self.ask("budget")
+        if self.cause is not None:
+            raise Leave
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM stop the search at the next turn; a second one leaves from where it is."""
+
+        def stop(*_: object) -> None:
+            if self.cause is not None:
+                raise KeyboardInterrupt
+            self.ask("interrupted")
+
+        with _handling({signal.SIGINT: stop, signal.SIGTERM: stop}):
+            yield
+
+
+@contextlib.contextmanager
+def sigterm_as_sigint() -> Iterator[None]:
+    """A person's first word is SIGINT, a cluster's is SIGTERM.  Both mean the same: KeyboardInterrupt."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # SIGINT too: a shell starts what it runs in the background with it ignored.
+    with _handling({signal.SIGINT: interrupt, signal.SIGTERM: interrupt}):
+        yield
+
+
+def take_back_sigterm() -> None:
+    """Ray has put its own handler before ours, below Python: it writes a trace to stderr first."""
+    if threading.current_thread() is threading.main_thread():
+        handler = signal.getsignal(signal.SIGTERM)
+        if handler is not None:  # one that was not set from Python cannot be set from there
+            signal.signal(signal.SIGTERM, handler)
+
+
+@contextlib.contextmanager
+def _handling(handlers: dict[signal.Signals, Callable[..., None]]) -> Iterator[None]:
+    """Puts the handlers back afterwards.  Signals reach the main thread alone: elsewhere nothing is done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
