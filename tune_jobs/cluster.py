@@ -64,8 +64,6 @@ def connect(say: Callable[[str], None] | None = None) -> None:
         leave()  # the next call tries anew
         raise
 
-    interruption.take_back_sigterm()
-
     def tell(address: Future[str]) -> None:
         if say is not None and address.exception() is None and address.result():
             say(f"Ray dashboard: http://{address.result()}")
@@ -99,7 +97,9 @@ def _join() -> str:
     check_reachable(address, "RAY_ADDRESS")
     try:
         with _code() as where:
-            return ray.init(**where, log_to_driver=False, logging_level=logging.ERROR).dashboard_url or ""
+            dashboard = ray.init(**where, log_to_driver=False, logging_level=logging.ERROR).dashboard_url
+        interruption.take_back_sigterm()
+        return dashboard or ""
     except (AuthenticationError, ConnectionError) as error:
         place = f"RAY_ADDRESS={address}" if address else "this machine"
         raise UsageError(f"{place}: no Ray cluster can be joined there; one with tokens wants {WANTS_TOKEN}") from error

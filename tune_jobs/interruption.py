@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import signal
 import threading
@@ -65,11 +66,22 @@ def sigterm_as_sigint() -> Iterator[None]:
 
 
 def take_back_sigterm() -> None:
-    """Ray has put its own handler before ours, below Python: it writes a trace to stderr first."""
-    if threading.current_thread() is threading.main_thread():
-        handler = signal.getsignal(signal.SIGTERM)
-        if handler is not None:  # one that was not set from Python cannot be set from there
-            signal.signal(signal.SIGTERM, handler)
+    """Ray has put its own handler before ours, below Python: it writes a trace to stderr first.
+
+    Handlers are the main thread's: from another one, it does this as soon as it is back in Python's own code.
+    """
+    ctypes.pythonapi.Py_AddPendingCall(_SET_SIGTERM_AGAIN, None)
+
+
+def _set_sigterm_again(_: object) -> int:
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None:  # one that was not set from Python cannot be set from there
+        signal.signal(signal.SIGTERM, handler)
+    return 0
+
+
+_SET_SIGTERM_AGAIN = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_set_sigterm_again)
+"""As C calls it; it has to be there for as long as it may be called."""
 
 
 @contextlib.contextmanager

@@ -75,7 +75,12 @@ if sys.argv[1] == "begun before":
     cluster._membership.joined.result()
 try:
     with interruption.sigterm_as_sigint():
-        cluster.connect()
+        if sys.argv[1] == "not asked for yet":
+            cluster.begin()
+            while not cluster._membership.joined.done():
+                time.sleep(0.01)
+        else:
+            cluster.connect()
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
 except KeyboardInterrupt:
@@ -84,7 +89,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("when", ["begun before", "begun within"])
+@pytest.mark.parametrize("when", ["begun before", "begun within", "not asked for yet"])
 def test_sigterm_is_a_word_to_us_and_no_failure_of_rays(when: str, app: App) -> None:
     script = app.home / "terminated.py"
     script.write_text(_TERMINATED)
