@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from datasets.splits import Splits
+from datasets.splits import Split, Splits
 from datasets.transforms import AUGMENTATIONS, Transform
 from models import allocator, build
 from models.batches import batches, index_batches, placed, steps_of
@@ -111,20 +111,7 @@ def _fit_network(
     own_origin = origin(config, splits, precision, device)
     if start is not None:
         restore(progress, own_origin, device, start)
-
-    augment = AUGMENTATIONS[config.augment]
-    recorded = None
-    if can_be_recorded(config, precision, device, len(train)):
-        recorded = RecordedStep(step, train, transform, augment, randomness, config.batch_size)
-
-    def losses() -> Iterator[tuple[torch.Tensor, int]]:
-        """Each step of an epoch as it is taken: its loss and its number of images."""
-        if recorded is not None:
-            for indices in index_batches(train, config, order):
-                yield recorded(indices), len(indices)
-        else:
-            for images, labels in batches(train, config, device, order):
-                yield step(transform(images, augment, randomness), labels), len(labels)
+    losses = _epoch_of(step, train, transform, config, order, randomness)
 
     for epoch in range(len(progress.epochs) + 1, config.epochs + 1):
         network.train()
@@ -146,8 +133,47 @@ def _fit_network(
     step.close()
     if progress.best_weights is not None:
         network.load_state_dict(progress.best_weights)
-    test_loss, test_accuracy = evaluate(network, test, transform, config.loss, precision, device)
-    result = TrainResult(
+    tested = evaluate(network, test, transform, config.loss, precision, device)
+    result = _result(progress, config, tested, precision, device, params)
+    return Fitted(live.restore().to(memory_format=torch.contiguous_format).eval(), result)
+
+
+def _epoch_of(
+    step: Step,
+    train: Split,
+    transform: Transform,
+    config: TrainConfig,
+    order: torch.Generator,
+    randomness: torch.Generator,
+) -> Callable[[], Iterator[tuple[torch.Tensor, int]]]:
+    """What goes once through the images: each step as it is taken, its loss and its number of images."""
+    augment = AUGMENTATIONS[config.augment]
+    recorded = None
+    if can_be_recorded(config, step.precision, step.device, len(train)):
+        recorded = RecordedStep(step, train, transform, augment, randomness, config.batch_size)
+
+    def losses() -> Iterator[tuple[torch.Tensor, int]]:
+        if recorded is not None:
+            for indices in index_batches(train, config, order):
+                yield recorded(indices), len(indices)
+        else:
+            for images, labels in batches(train, config, step.device, order):
+                yield step(transform(images, augment, randomness), labels), len(labels)
+
+    return losses
+
+
+def _result(
+    progress: Progress,
+    config: TrainConfig,
+    tested: tuple[float, float],
+    precision: Precision,
+    device: torch.device,
+    params: int,
+) -> TrainResult:
+    """`tested` is the loss and the accuracy on the test part, with the best epoch's weights."""
+    test_loss, test_accuracy = tested
+    return TrainResult(
         val_accuracy=progress.best.val_accuracy,
         val_loss=progress.best.val_loss,
         test_accuracy=test_accuracy,
@@ -162,7 +188,6 @@ def _fit_network(
         macs=None,
         seed=config.seed,
     )
-    return Fitted(live.restore().to(memory_format=torch.contiguous_format).eval(), result)
 
 
 def _mean_and_time(losses: Iterable[tuple[torch.Tensor, int]], device: torch.device) -> tuple[float, float]:
