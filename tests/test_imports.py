@@ -58,6 +58,7 @@ def test_worker_that_trains_a_network_loads_neither_torchvision_nor_the_compiler
     assert loaded(code, unwanted) == []
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_search_loads_no_experiment_tracker_that_nobody_asked_for(app: App) -> None:
     """Ray itself imports those that are installed, for a tag in usage reports."""

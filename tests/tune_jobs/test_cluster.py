@@ -205,6 +205,7 @@ def test_workers_of_a_small_machine_import_pytorch_before_they_are_asked(most: i
     assert ran.stdout.split() == (["['ray.tune',", "'torch']"] if most else ["[]"])
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_cluster_that_was_killed_is_not_waited_for(app: App) -> None:
     """What `ray start` writes down outlives a killed cluster: Ray alone tries for more than ten minutes to join it."""
@@ -266,6 +267,7 @@ app(["search", "digits-demo", "--set", "model=mlp", "--set", "epochs=1", "--set"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_search_in_a_process_that_has_a_ray_is_served_by_that_one(app: App) -> None:
     """It has what a Ray that were started for the search would not have."""
