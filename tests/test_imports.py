@@ -42,6 +42,11 @@ def test_experiment_is_checked_without_pytorch_and_ray() -> None:
     assert loaded("import tune_jobs.cluster", HEAVY) == ["ray"]
 
 
+def test_plan_and_submit_load_no_tune() -> None:
+    """Which takes a second, and which they have no use for."""
+    assert loaded("import tune_jobs.plan, tune_jobs.submit", ("ray.tune", "tensorboardX")) == []
+
+
 @pytest.mark.parametrize("model", ["mlp", "resnet18"])
 def test_worker_that_trains_a_network_loads_neither_torchvision_nor_the_compiler_nor_sklearn(model: str) -> None:
     """As far as a trial can be run here: its module, and its training without Ray."""

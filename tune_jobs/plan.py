@@ -15,16 +15,17 @@ from datasets import Splits, load_splits
 from profiling import machine
 from tune_jobs import space as spaces
 from tune_jobs.axis import key
+from tune_jobs.checks import check_experiment, check_loggers, check_shapes
 from tune_jobs.cluster import connect, is_there, this_machine
 from tune_jobs.errors import UsageError
 from tune_jobs.estimate import Basis, Estimate, estimate, known
 from tune_jobs.experiment import Experiment
 from tune_jobs.repeats import repeated, total
-from tune_jobs.requests import Requests, at_least
+from tune_jobs.requests import Requests, at_least, requests_of
 from tune_jobs.resources import Request, alive, card_kinds, check_servable, fits, in_words
 from tune_jobs.results import ledger
 from tune_jobs.results.rundir import RunDir
-from tune_jobs.search import check_objectives, check_precision, check_shapes, requests_of
+from tune_jobs.sameness import check_same
 from tune_jobs.space import Point, Space
 
 
@@ -71,9 +72,10 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
     space = spaces.parse(experiment.space, experiment.train, experiment.search.method)
     splits = load_splits(experiment.dataset, data_dir)
     check_shapes(space, splits)
-    check_objectives(experiment, space)
-    check_precision(experiment, space)
-    space.check_enqueued(experiment.search.enqueue)
+    check_experiment(experiment, space)
+    check_loggers(experiment)
+    trials = ledger.read(run_dir.ledger)
+    check_same(experiment, space, run_dir, splits.sha256, trials)
     cluster = is_there()
     nodes = _nodes(cluster)
     requests = requests_of(experiment, space, splits)
@@ -84,7 +86,6 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
     else:
         check_servable(requests.distinct(), nodes)
 
-    trials = ledger.read(run_dir.ledger)
     left = _left(experiment, space, trials)
     measured = known(run_dir.path.parent, machine.cpu_name(), splits)
     work = [_work(point, experiment, requests, unmeasured, splits, measured) for point in left]

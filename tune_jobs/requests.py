@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import models
+from datasets import Splits
 from models import TrainConfig
 from profiling.memory import Shape
 from tune_jobs.errors import UsageError
-from tune_jobs.resources import Request, Resources
+from tune_jobs.experiment import Experiment
+from tune_jobs.resources import MIB, Request, Resources
 from tune_jobs.results.rundir import write_text
 from tune_jobs.space import Point, Space
 
@@ -145,6 +147,13 @@ class Requests:
     def _save(self) -> None:
         self._cache.parent.mkdir(parents=True, exist_ok=True)
         write_text(self._cache, json.dumps({key: asdict(probe) for key, probe in self._probes.items()}, indent=1))
+
+
+def requests_of(experiment: Experiment, space: Space, splits: Splits) -> Requests:
+    """What the trials ask for, as far as it can be told without a cluster."""
+    shape = Shape(splits.channels, len(splits.classes), splits.image_size)
+    data_mib = sum(part.images.nbytes for part in (splits.train, splits.val, splits.test)) / MIB
+    return Requests(experiment.resources, space, shape, data_mib=data_mib)
 
 
 def at_least(resources: Resources, space: Space) -> list[Request]:

@@ -42,7 +42,7 @@ def check_same(
     experiment: Experiment,
     space: Space,
     run_dir: RunDir,
-    facts: dict[str, Any],
+    data_sha256: str,
     trials: Mapping[str, ledger.TrialRecord],
 ) -> None:
     """Raise UsageError where the run exists and is of another experiment, unless this one adds to it, or other data."""
@@ -55,7 +55,7 @@ def check_same(
     different = [] if added else differences(before.document(), experiment.document())
     if not added and not different and experiment.search.method == "grid":
         different.append("its trials are none of this version's points")
-    if run_dir.read_environment()["data_sha256"] != facts["data_sha256"]:
+    if run_dir.read_environment()["data_sha256"] != data_sha256:
         different.append("the images or labels themselves")
     if different:
         raise UsageError(

@@ -13,24 +13,20 @@ from typing import Any, Literal
 import ray
 import torch
 
-import models
 from datasets import Splits, load_splits
-from models import TrainConfig
-from models.training import check_classes
-from profiling.memory import Shape
-from tune_jobs import loggers, probe, warm_start, yaml
+from tune_jobs import probe, warm_start, yaml
 from tune_jobs import space as spaces
+from tune_jobs.checks import check_experiment, check_loggers, check_shapes
 from tune_jobs.cluster import connect, is_there, this_machine, wait_until_servable
 from tune_jobs.cost import work_macs
 from tune_jobs.environment import environment
-from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
 from tune_jobs.interruption import Leave, Stop, sigterm_as_sigint
 from tune_jobs.listener import Listener
 from tune_jobs.recorder import Recorder
 from tune_jobs.repeats import repeated, total
-from tune_jobs.requests import Requests, at_least
-from tune_jobs.resources import MIB, card_kinds, check_servable
+from tune_jobs.requests import Requests, at_least, requests_of
+from tune_jobs.resources import card_kinds, check_servable
 from tune_jobs.results import ledger, selection, table
 from tune_jobs.results.ledger import fold_of, number_of
 from tune_jobs.results.rundir import RunDir, write_text
@@ -84,14 +80,12 @@ def run_space(
     """As `run`, over a space and on data that are given; repeat number n of a config sees `splits[n]`, the last one
     being seen by all that follow."""
     check_shapes(space, splits[0])
-    check_objectives(experiment, space)
-    check_precision(experiment, space)
-    space.check_enqueued(experiment.search.enqueue)
-    loggers.check(experiment.loggers)
+    check_experiment(experiment, space)
+    check_loggers(experiment)
     facts = _facts(splits[0])
     run_dir.fetch()
     known = ledger.read(run_dir.ledger)
-    check_same(experiment, space, run_dir, facts, known)
+    check_same(experiment, space, run_dir, splits[0].sha256, known)
     earlier: list[warm_start.Known] = []
     if experiment.search.warm_start is not None and not is_whole(run_dir.study):
         earlier, line = warm_start.read(experiment, space, run_dir.storage, facts["data_sha256"])
@@ -103,7 +97,7 @@ def run_space(
     stop = Stop(experiment.budget.minutes)
     with run_dir.locked(listener.say, lambda line: stop.ask("store", line)):
         trials = ledger.read(run_dir.ledger)
-        check_same(experiment, space, run_dir, facts, trials)
+        check_same(experiment, space, run_dir, splits[0].sha256, trials)
         if not run_dir.environment.exists():
             write_text(run_dir.environment, json.dumps(facts, indent=2) + "\n")
         write_text(run_dir.experiment, yaml.dump(experiment.document(), "The experiment as it was resolved."))
@@ -129,13 +123,6 @@ def _facts(splits: Splits) -> dict[str, Any]:
     """What environment.json tells of."""
     images = {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)}
     return environment() | {"data_sha256": splits.sha256, "images": images}
-
-
-def requests_of(experiment: Experiment, space: Space, splits: Splits) -> Requests:
-    """What the trials ask for, as far as it can be told without a cluster."""
-    shape = Shape(splits.channels, len(splits.classes), splits.image_size)
-    data_mib = sum(part.images.nbytes for part in (splits.train, splits.val, splits.test)) / MIB
-    return Requests(experiment.resources, space, shape, data_mib=data_mib)
 
 
 def _join(
@@ -256,26 +243,3 @@ def rows_of(run_dir: RunDir, experiment: Experiment) -> list[table.Row]:
     """A row a trial, from the ledger."""
     rows = table.rows(ledger.read(run_dir.ledger).values())
     return selection.with_front(rows, experiment.search.objectives)
-
-
-def check_objectives(experiment: Experiment, space: Space) -> None:
-    """Raise UsageError for an objective that a model of the space does not have."""
-    for name in experiment.search.objectives:
-        if name in ("params", "val_loss") and "svm" in space.models():
-            raise UsageError(f"search.objectives: an svm has no {name}")
-
-
-def check_shapes(space: Space, splits: Splits) -> None:
-    """Raise ModelError where a model cannot take these images or a batch size, or has nothing to learn from."""
-    configs = [TrainConfig(**point) for point in space.shapes()]
-    for config in {models.shape_key(config): config for config in configs}.values():
-        models.check(config, splits.channels, len(splits.classes), splits.image_size, len(splits.train))
-    if "svm" in space.models():
-        check_classes(splits)
-
-
-def check_precision(experiment: Experiment, space: Space) -> None:
-    """Raise UsageError where fp16 is asked for on the CPU."""
-    for point in space.shapes():
-        if point.get("amp_dtype") == "fp16" and not experiment.resources.of(point["model"]).gpu:
-            raise UsageError("amp_dtype: fp16 needs a GPU (resources.gpu); on a CPU give auto or bf16")

@@ -22,7 +22,8 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from profiling.machine import COMMIT_VARIABLE, git_commit
 from tune_jobs import experiment as experiments
-from tune_jobs import search, shipping, space, yaml
+from tune_jobs import shipping, space, yaml
+from tune_jobs.checks import check_experiment
 from tune_jobs.cluster import WANTS_TOKEN, check_reachable, is_gone
 from tune_jobs.errors import UsageError
 
@@ -67,9 +68,7 @@ def plan(
     """
     asked = experiments.load(experiment, overrides)
     checked = space.parse(asked.space, asked.train, asked.search.method)
-    search.check_objectives(asked, checked)
-    search.check_precision(asked, checked)
-    checked.check_enqueued(asked.search.enqueue)
+    check_experiment(asked, checked)
     run = experiments.check_name(name or asked.name)
 
     command = ["python", "-m", "tune_jobs", "search"]

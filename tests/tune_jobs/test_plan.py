@@ -1,20 +1,27 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from datasets import DatasetConfig, Splits, load_splits
+from tune_jobs import loggers, yaml
 from tune_jobs.cost import work_macs
 from tune_jobs.errors import UsageError
 from tune_jobs.estimate import Estimate, Known, estimate
-from tune_jobs.plan import duration, makespan
+from tune_jobs.experiment import Experiment, check
+from tune_jobs.plan import duration, makespan, plan
 from tune_jobs.resources import Request
+from tune_jobs.results import ledger, rundir
+from tune_jobs.space import relevant
 
 if TYPE_CHECKING:
     from tests.conftest import App
+
+SMALL = {"name": "digits", "image_size": 8}
 
 
 def timed(*seconds: float, request: Request | None = None) -> list[tuple[Request, Estimate]]:
@@ -37,7 +44,7 @@ def test_makespan_of_mixed_requests() -> None:
 
 @pytest.fixture(scope="module")
 def splits() -> Splits:
-    return load_splits(DatasetConfig(name="digits", image_size=8))
+    return load_splits(DatasetConfig.model_validate(SMALL))
 
 
 def test_estimate_prefers_what_is_most_alike_and_says_so(splits: Splits) -> None:
@@ -73,6 +80,36 @@ def test_work_grows_with_what_is_trained(splits: Splits) -> None:
 @pytest.mark.parametrize(("seconds", "words"), [(0, "0 s"), (89, "89 s"), (600, "10 min"), (7200, "2.0 h")])
 def test_duration(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_plan_refuses_what_a_search_would_refuse(splits: Splits, tmp_path: Path) -> None:
+    def asked(**changes: Any) -> Experiment:
+        space = {"lr": {"grid": [1e-2, 1e-3]}}
+        return check({"name": "x", "dataset": SMALL, "space": space, "train": {"model": "mlp"}} | changes)
+
+    run_dir = rundir.at(tmp_path, "x")
+    run_dir.path.mkdir()
+    run_dir.experiment.write_text(yaml.dump(asked().document(), "As a search leaves it."))
+    run_dir.environment.write_text(json.dumps({"data_sha256": splits.sha256}))
+    record = ledger.Ledger(run_dir.ledger)
+    record.append("00000", "state", state="WAITING", config=relevant({"model": "mlp", "lr": 1e-2}))
+    record.close()
+    assert plan(asked(), run_dir, None).trials == 2
+    assert plan(asked(space={"lr": {"grid": [1e-2, 1e-3, 1e-4]}}), run_dir, None).trials == 3
+    with pytest.raises(UsageError, match=r"^run x exists with another experiment \(train.epochs: "):
+        plan(asked(train={"model": "mlp", "epochs": 2}), run_dir, None)
+    run_dir.environment.write_text(json.dumps({"data_sha256": "of others"}))
+    with pytest.raises(UsageError, match=r"\(the images or labels themselves\)"):
+        plan(asked(), run_dir, None)
+    with pytest.raises(UsageError, match=r"^search\.objectives: an svm has no params"):
+        plan(asked(train={"model": "svm"}, space={}, search={"objectives": {"params": "min"}}), run_dir, None)
+
+
+def test_plan_refuses_a_logger_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(loggers.EXTRAS, "mlflow", "no_such_package")
+    asked = check({"name": "x", "dataset": SMALL, "train": {"model": "mlp"}, "loggers": ["mlflow"]})
+    with pytest.raises(UsageError, match=r"^loggers: mlflow is not installed"):
+        plan(asked, rundir.at(tmp_path, "x"), None)
 
 
 def test_plan_command_starts_nothing_and_says_what_would_run(app: App, tmp_path: Path) -> None:

@@ -35,6 +35,12 @@ if TYPE_CHECKING:
     from tune_jobs.search import Outcome
 
 
+Extend = Annotated[
+    bool,
+    typer.Option("--extend", help="Add the grid values of this call to those that the run has, and train what is new."),
+]
+
+
 def search(
     experiment: Experiments,
     overrides: Set = [],  # noqa: B006 - Typer reads it and never changes it
@@ -49,12 +55,7 @@ def search(
         ),
     ] = False,
     quick: Quick = False,
-    extend: Annotated[
-        bool,
-        typer.Option(
-            "--extend", help="Add the grid values of this call to those that the run has, and train what is new."
-        ),
-    ] = False,
+    extend: Extend = False,
 ) -> None:
     """Run an experiment, or go on with it where it stopped.
 
@@ -63,15 +64,7 @@ def search(
     report.html.
     """
     with one_line_errors():
-        from tune_jobs import experiment as experiments
-        from tune_jobs import yaml
-        from tune_jobs.results import rundir
-
-        asked = asked_for(experiment, overrides, quick, data_dir)
-        run_dir = rundir.at(storage_at(storage), experiments.check_name(name or asked.name))
-        run_dir.fetch()
-        if extend and run_dir.experiment.exists():
-            asked = experiments.extended(experiments.check(yaml.read(run_dir.experiment)), asked)
+        asked, run_dir = _asked(asked_for(experiment, overrides, quick, data_dir), name, storage, extend)
         from tune_jobs import cluster
 
         if not run_dir.ledger.exists():  # else it may be that nothing is left to run
@@ -92,6 +85,19 @@ def search(
             outcome = searches.run(asked, run_dir, data_folder(data_dir), progress, wait_for_nodes)
         cluster.leave()
         _conclude(out, asked, run_dir, outcome, total, data_dir)
+
+
+def _asked(asked: Experiment, name: str | None, storage: str, extend: bool) -> tuple[Experiment, RunDir]:
+    """The experiment, added to what its run has where it is to extend it, and the run, as it is on this machine."""
+    from tune_jobs import experiment as experiments
+    from tune_jobs import yaml
+    from tune_jobs.results import rundir
+
+    run_dir = rundir.at(storage_at(storage), experiments.check_name(name or asked.name))
+    run_dir.fetch()
+    if extend and run_dir.experiment.exists():
+        asked = experiments.extended(experiments.check(yaml.read(run_dir.experiment)), asked)
+    return asked, run_dir
 
 
 def _conclude(
@@ -140,6 +146,7 @@ def plan(
     storage: Storage = DEFAULT_STORAGE,
     data_dir: DataDir = None,
     quick: Quick = False,
+    extend: Extend = False,
 ) -> None:
     """Say what a search would run and how long it takes.  Starts nothing.
 
@@ -147,14 +154,10 @@ def plan(
     and the expected time, which says whether it was measured or guessed.
     """
     with one_line_errors():
-        from tune_jobs import experiment as experiments
         from tune_jobs import plan as plans
         from tune_jobs.console import console, say
-        from tune_jobs.results import rundir
 
-        asked = asked_for(experiment, overrides, quick, data_dir)
-        run_dir = rundir.at(storage_at(storage), experiments.check_name(name or asked.name))
-        run_dir.fetch()
+        asked, run_dir = _asked(asked_for(experiment, overrides, quick, data_dir), name, storage, extend)
         out = console()
         say(out, f"experiment {asked.name}, run {run_dir}")
         for line in plans.lines(plans.plan(asked, run_dir, data_folder(data_dir))):

@@ -1,0 +1,39 @@
+"""Whether an experiment can run at all, as far as it can be told without a cluster."""
+
+from __future__ import annotations
+
+import models
+from datasets import Splits
+from models import TrainConfig
+from models.training import check_classes
+from tune_jobs.errors import UsageError
+from tune_jobs.experiment import Experiment
+from tune_jobs.space import Space
+
+
+def check_experiment(experiment: Experiment, space: Space) -> None:
+    """Raise UsageError where its sections do not go together.  Needs no data."""
+    for name in experiment.search.objectives:
+        if name in ("params", "val_loss") and "svm" in space.models():
+            raise UsageError(f"search.objectives: an svm has no {name}")
+    for point in space.shapes():
+        if point.get("amp_dtype") == "fp16" and not experiment.resources.of(point["model"]).gpu:
+            raise UsageError("amp_dtype: fp16 needs a GPU (resources.gpu); on a CPU give auto or bf16")
+    space.check_enqueued(experiment.search.enqueue)
+
+
+def check_shapes(space: Space, splits: Splits) -> None:
+    """Raise ModelError where a model cannot take these images or a batch size, or has nothing to learn from."""
+    configs = [TrainConfig(**point) for point in space.shapes()]
+    for config in {models.shape_key(config): config for config in configs}.values():
+        models.check(config, splits.channels, len(splits.classes), splits.image_size, len(splits.train))
+    if "svm" in space.models():
+        check_classes(splits)
+
+
+def check_loggers(experiment: Experiment) -> None:
+    """Raise UsageError where what it logs to cannot be had here."""
+    if experiment.loggers != ["tensorboard"]:  # which is a requirement; the module takes a second to import
+        from tune_jobs import loggers
+
+        loggers.check(experiment.loggers)
