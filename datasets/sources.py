@@ -242,6 +242,11 @@ def folder(config: DatasetConfig, data_dir: Path | None) -> Dataset:
         reason = " ".join(str(error).split())
         raise DataError(f"{root}: expected one sub-folder of pictures a class ({reason})") from error
 
+    if all(Path(name).parent.parent != root for name, _ in files.samples):
+        raise DataError(
+            f"{root}: expected one sub-folder of pictures a class; {' and '.join(files.classes)} hold folders alone.  "
+            "Of train and test give one: the images are split here (dataset.split)"
+        )
     sizes, grey = set(), True
     for name, _ in files.samples:
         try:

@@ -5,6 +5,7 @@ What a subcommand needs is imported when it runs: `--help` answers without loadi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -13,6 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from profiling.command_line import run
 from profiling.options import (
     Batches,
     Compare,
@@ -283,4 +285,4 @@ def _fail(line: str, code: Exit) -> NoReturn:
 
 
 if __name__ == "__main__":
-    app(prog_name="python -m profiling")
+    sys.exit(run(app, "python -m profiling"))

@@ -20,16 +20,30 @@ SUFFIXES = (".csv", ".parquet")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well: nobody ever sees half a file."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    """A temporary file beside `path` that takes its place when the block ends well: nobody ever sees half a file.
+
+    Raises OSError that names `path` where it cannot be written.
+    """
+    with _called(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        with _called(path):
+            temporary.chmod(0o644)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _called(path: Path) -> Iterator[None]:
+    """An error is the file's that a person asked for, not the temporary one's."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def check_output(path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import typer
 
+from profiling.command_line import run
 from tune_jobs.commands import files, jobs, runs, searching, training
 
 app = typer.Typer(
@@ -43,10 +44,10 @@ for command in (
 def main() -> NoReturn:
     """The command, to the end of its process."""
     try:
-        app(prog_name="python -m tune_jobs")
+        code: str | int | None = run(app, "python -m tune_jobs")
     except SystemExit as end:
-        _end(end.code)
-    raise AssertionError("Typer ends with SystemExit")
+        code = end.code
+    _end(code)
 
 
 def _end(code: str | int | None) -> NoReturn:

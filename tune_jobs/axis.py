@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 
@@ -112,9 +112,19 @@ def _ends(field: str, kind: str, given: list[Any]) -> tuple[Any, Any]:
     if kind.startswith("log") and low <= 0:
         raise UsageError(f"{where}: {given!r}: a log scale starts above zero")
     if kind in ("uniform", "loguniform"):
+        if _is_whole(field):
+            whole = "logint" if kind == "loguniform" else "int"
+            raise UsageError(f"{where}: {given!r}: {field} takes whole numbers; write {{{whole}: [low, high]}}")
         check_value(field, low + (high - low) / math.pi, "space")  # a field of whole numbers does not take it
         low, high = float(low), float(high)
     return check_value(field, low, "space"), check_value(field, high, "space")
+
+
+def _is_whole(field: str) -> bool:
+    """Whether a training field takes whole numbers and no fractions."""
+    known = TrainConfig.model_fields.get(field)
+    kinds = () if known is None else (known.annotation, *get_args(known.annotation))
+    return int in kinds and float not in kinds
 
 
 def _conditions(field: str, given: Any) -> dict[str, tuple[Any, ...]]:

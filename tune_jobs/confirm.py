@@ -9,13 +9,13 @@ from pathlib import Path
 from datasets import load
 from datasets.splits import split
 from tune_jobs import yaml
-from tune_jobs.errors import UsageError
+from tune_jobs.errors import NoUsableTrialError
 from tune_jobs.experiment import Scheduler, Search, check
 from tune_jobs.listener import Listener
 from tune_jobs.results import confirmation, ledger, table
 from tune_jobs.results.confirmation import Confirmation
 from tune_jobs.results.rundir import RunDir, write_text
-from tune_jobs.results.selection import Candidate, candidates
+from tune_jobs.results.selection import Candidate, candidates, distinct
 from tune_jobs.search import Outcome, run_space
 from tune_jobs.space import Points
 
@@ -34,15 +34,17 @@ def confirm(
     One trial at a time, so that their times compare, or as many as there is room for (`together`).
 
     Called again the same way, it is taken up.  The confirmation is None while trials are left, or where no config has
-    all its trials COMPLETE.  Raises UsageError where there is nothing to confirm.
+    all its trials COMPLETE.  Raises NoUsableTrialError where there is nothing to confirm.
     """
     experiment = check(yaml.read(run_dir.experiment))
     rows = table.rows(ledger.read(run_dir.ledger).values())
-    ranked = candidates(rows)[:top]
+    ranked = distinct(candidates(rows))[:top]
     if not ranked:
-        raise UsageError(f"run {run_dir.name}: no complete config to confirm")
+        raise NoUsableTrialError(f"run {run_dir.name}: no complete config to confirm")
     if len(ranked) < top:
-        listener.say(f"note: {len(ranked)} complete configs, fewer than the {top} asked for")
+        listener.say(
+            f"note: {len(ranked)} complete configs that differ in more than the seed, fewer than the {top} asked for"
+        )
     fresh = _fresh_seeds(rows, seeds)
     points = tuple(_point(candidate, fresh[0]) for candidate in ranked)
     asked = experiment.model_copy(
@@ -53,6 +55,7 @@ def confirm(
             "search": Search(max_concurrent=None if together else 1),
             "scheduler": Scheduler(),
             "repeats": seeds,
+            "min_usable": 1,
             "budget": experiment.budget.model_copy(update={"minutes": None}),  # that was the search's
         }
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import optuna
 from datasets import Splits, load_splits
 from profiling import machine
 from tune_jobs import space as spaces
+from tune_jobs import warm_start
 from tune_jobs.axis import key
 from tune_jobs.checks import check_experiment, check_loggers, check_shapes
 from tune_jobs.cluster import connect, is_there, this_machine
@@ -76,6 +77,8 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
     check_loggers(experiment)
     trials = ledger.read(run_dir.ledger)
     check_same(experiment, space, run_dir, splits.sha256, trials)
+    if experiment.search.warm_start is not None and not trials:
+        warm_start.read(experiment, space, run_dir.storage, splits.sha256)
     cluster = is_there()
     nodes = _nodes(cluster)
     requests = requests_of(experiment, space, splits)
@@ -119,20 +122,29 @@ def makespan(
     Graham's list scheduling (1969) with the longest processing time first, which is what a search does with a grid.
     """
     free = [dict(node) for node in nodes]
-    running: list[tuple[float, int, Request]] = []
+    running: list[tuple[float, int, int, Request]] = []
     now = 0.0
-    waiting = sorted(work, key=lambda item: -item[1].seconds)
+    waiting: dict[str, deque[tuple[int, Request, float]]] = {}
+    for number, (request, time) in enumerate(sorted(work, key=lambda item: -item[1].seconds)):
+        waiting.setdefault(str(request), deque()).append((number, request, time.seconds))
     while waiting or running:
-        for item in list(waiting):
-            request, time = item
+        full: set[str] = set()  # where one finds no room, none that asks for the same does
+        while len(running) < at_once and (
+            heads := [(queue[0], name) for name, queue in waiting.items() if name not in full]
+        ):
+            (number, request, seconds), name = min(heads, key=lambda head: head[0][0])
             place = next((index for index, node in enumerate(free) if fits(request, node)), None)
-            if place is not None and len(running) < at_once:
-                _take(free[place], request, -1)
-                heapq.heappush(running, (now + time.seconds, place, request))
-                waiting.remove(item)
+            if place is None:
+                full.add(name)
+                continue
+            _take(free[place], request, -1)
+            heapq.heappush(running, (now + seconds, number, place, request))
+            waiting[name].popleft()
+            if not waiting[name]:
+                del waiting[name]
         if not running:
             raise UsageError("resources: no node has room for a trial")
-        now, place, request = heapq.heappop(running)
+        now, _, place, request = heapq.heappop(running)
         _take(free[place], request, 1)
     return now
 

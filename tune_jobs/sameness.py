@@ -46,6 +46,8 @@ def check_same(
     trials: Mapping[str, ledger.TrialRecord],
 ) -> None:
     """Raise UsageError where the run exists and is of another experiment, unless this one adds to it, or other data."""
+    if run_dir.rows.exists():
+        raise UsageError(f"run {run_dir.name} is a benchmark; give the search another --name")
     if not run_dir.experiment.exists():
         if trials:
             raise UsageError(f"run {run_dir.name} has trials but no {run_dir.experiment}; give this one another --name")
@@ -58,9 +60,11 @@ def check_same(
     if run_dir.read_environment()["data_sha256"] != data_sha256:
         different.append("the images or labels themselves")
     if different:
+        may_add = all(line.startswith(("space.", "train.")) for line in different)
+        cure = ", or, where it is to add grid values to the run, --extend" if may_add else ""
         raise UsageError(
             f"run {run_dir.name} exists with another experiment ({'; '.join(different)}); give this one another "
-            "--name, or, where it is to add grid values to the run, --extend"
+            f"--name{cure}"
         )
 
 

@@ -83,6 +83,7 @@ def run_space(
     check_experiment(experiment, space)
     check_loggers(experiment)
     facts = _facts(splits[0])
+    run_dir.check_free()
     run_dir.fetch()
     known = ledger.read(run_dir.ledger)
     check_same(experiment, space, run_dir, splits[0].sha256, known)

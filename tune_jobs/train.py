@@ -18,8 +18,12 @@ from tune_jobs.results.best import Config
 from tune_jobs.results.rundir import replacing
 
 
-def train_one(config: Config, data_dir: Path | None, output: Path, say: Callable[[str], None]) -> TrainResult:
+def train_one(
+    config: Config, data_dir: Path | None, output: Path, say: Callable[[str], None], is_beside: bool = False
+) -> TrainResult:
     """Train, write the model to `output`, and say how it went, an epoch a line.
+
+    `is_beside`: whether that is where the weights of a run's best config are, which those of other images are not.
 
     It computes with the threads and the device that the config's resources name, so that the numbers are those of the
     search; without them, with all this machine has.
@@ -32,6 +36,8 @@ def train_one(config: Config, data_dir: Path | None, output: Path, say: Callable
     splits = load_splits(config.dataset, data_dir)
     models.check(train_config, splits.channels, len(splits.classes), splits.image_size, len(splits.train))
     if config.data_sha256 not in (None, splits.sha256):
+        if is_beside:
+            raise UsageError("these are not the images that the config was chosen on; give --output for its weights")
         say("note: these are not the images that the config was chosen on")
     if config.resources is not None:
         torch.set_num_threads(config.resources.threads)

@@ -1148,6 +1148,11 @@ def test_folder_path_by_data_dir(
     assert load(config, tmp_path / "data").images[:, 0, 0, 0].tolist() == [3, 4]
 
 
+def test_folder_of_parts_is_not_taken_for_classes(write_pictures: WritePictures, refused: Refused) -> None:
+    root = write_pictures({f"{part}/{name}/1.png": flat(1) for part in ("train", "test") for name in "ab"})
+    refused(lambda: load(folder_config(root)), root, "test and train hold folders alone")
+
+
 def test_folder_no_classes(tmp_path: Path, write_pictures: WritePictures, refused: Refused) -> None:
     root = write_pictures({"1.png": flat(1), "2.png": flat(2)})
     refused(lambda: load(folder_config(root)), root, "one sub-folder of pictures a class")

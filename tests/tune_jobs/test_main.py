@@ -18,7 +18,7 @@ def start(raised: str, stdout: IO[str] | int) -> subprocess.Popen[str]:
     """A command that leaves a line in the buffer of its stdout and ends by this exception."""
     code = (
         "import tune_jobs.__main__ as main\n"
-        "def app(prog_name):\n"
+        "def app(prog_name, standalone_mode):\n"
         "    print('a line')\n"
         f"    raise {raised}\n"
         "main.app = app\n"

@@ -34,6 +34,12 @@ def test_makespan_puts_the_longest_first() -> None:
     assert makespan([], [{"CPU": 2}]) == 0
 
 
+def test_makespan_of_thousands_is_as_that_of_few() -> None:
+    work = timed(*(1.0 for _ in range(6000)), request=Request(cpu=0.5)) + timed(*(3.0 for _ in range(1000)))
+    assert makespan(work, [{"CPU": 4}]) == 1500
+    assert makespan(timed(2, 2, 2), [{"CPU": 4}], at_once=2) == 4
+
+
 def test_makespan_of_mixed_requests() -> None:
     work = timed(10, 10, 10, 10, 10, request=Request(gpu=0.25)) + timed(5, 5)
     assert makespan(work, [{"CPU": 8, "GPU": 1}]) == 20  # four quarters at once, never five
@@ -103,6 +109,40 @@ def test_plan_refuses_what_a_search_would_refuse(splits: Splits, tmp_path: Path)
         plan(asked(), run_dir, None)
     with pytest.raises(UsageError, match=r"^search\.objectives: an svm has no params"):
         plan(asked(train={"model": "svm"}, space={}, search={"objectives": {"params": "min"}}), run_dir, None)
+
+
+def test_plan_refuses_a_run_that_cannot_warm_start_it(tmp_path: Path) -> None:
+    search = {"method": "optuna", "trials": 2, "warm_start": "none"}
+    space = {"lr": {"uniform": [0.01, 0.1]}}
+    asked = check({"name": "x", "dataset": SMALL, "space": space, "train": {"model": "mlp"}, "search": search})
+    with pytest.raises(UsageError, match=r"^search\.warm_start: run none: no run directory"):
+        plan(asked, rundir.at(tmp_path, "x"), None)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"min_usable": 3}, r"^min_usable: 3, and there are 2 configs$"),
+        (
+            {"search": {"method": "random", "trials": 1, "enqueue": [{"lr": 0.02}, {"lr": 0.03}]}},
+            r"^search\.enqueue: 2 points, and search\.trials is 1$",
+        ),
+    ],
+)
+def test_plan_refuses_more_than_there_are_trials(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    lr = {"uniform": [0.01, 0.1]} if "search" in change else {"grid": [1e-2, 1e-3]}
+    document = {"name": "x", "dataset": SMALL, "space": {"lr": lr}, "train": {"model": "mlp"}}
+    with pytest.raises(UsageError, match=said):
+        plan(check(document | change), rundir.at(tmp_path, "x"), None)
+
+
+def test_plan_refuses_a_benchmarks_name(tmp_path: Path) -> None:
+    run_dir = rundir.at(tmp_path, "x")
+    run_dir.path.mkdir()
+    run_dir.rows.touch()
+    asked = check({"name": "x", "dataset": SMALL, "train": {"model": "mlp"}})
+    with pytest.raises(UsageError, match=r"^run x is a benchmark; give the search another --name$"):
+        plan(asked, run_dir, None)
 
 
 def test_plan_refuses_a_logger_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,7 +198,14 @@ def test_expand_many_axes_of_several_models_are_not_multiplied_out() -> None:
         ({"lr": {"uniform": ["a", 1]}}, "space.lr: ['a', 1]: uniform takes two numbers, [low, high]"),
         ({"lr": {"loguniform": [0, 1]}}, "space.lr: [0, 1]: a log scale starts above zero"),
         ({"lr": {"uniform": [-1, 1]}}, "space.lr: "),
-        ({"batch_size": {"uniform": [8, 64]}}, "space.batch_size: "),
+        (
+            {"batch_size": {"uniform": [8, 64]}},
+            "space.batch_size: [8, 64]: batch_size takes whole numbers; write {int: [low, high]}",
+        ),
+        (
+            {"seed": {"loguniform": [1, 64]}},
+            "space.seed: [1, 64]: seed takes whole numbers; write {logint: [low, high]}",
+        ),
         ({"batch_size": {"int": [8.5, 64]}}, "space.batch_size: [8.5, 64]: the ends of int are whole numbers"),
         ({"optimizer": {"int": [1, 2]}}, "space.optimizer: 1: input should be 'sgd', 'adam' or 'adamw'"),
         ({"lr": {"uniform": [0.1, 1], "choice": [1]}}, "space.lr: "),

@@ -140,10 +140,12 @@ def data_folder(given: Path | None) -> Path | None:
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """A person's mistake becomes one line on stderr and exit code 2; a fault of ours keeps its traceback."""
-    from tune_jobs.errors import UsageError
+    from tune_jobs.errors import NoUsableTrialError, UsageError
 
     try:
         yield
+    except NoUsableTrialError as error:
+        fail(str(error), Exit.NO_USABLE_TRIAL)
     except UsageError as error:
         fail(str(error), Exit.WRONG)
     except ValueError as error:

@@ -136,7 +136,8 @@ def _conclude(
     write_report(run_dir)
     data = [] if data_dir is None else ["--data-dir", str(data_dir)]
     say(out, f"next: {shlex.join(['python', '-m', 'tune_jobs', 'train', str(run_dir.best), *data])}")
-    say(out, f"      {shlex.join(['tensorboard', '--logdir', str(run_dir.path)])}")
+    if "tensorboard" in asked.loggers:
+        say(out, f"      {shlex.join(['tensorboard', '--logdir', str(run_dir.path)])}")
 
 
 def plan(

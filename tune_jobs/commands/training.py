@@ -28,7 +28,11 @@ def train(
     ],
     overrides: Set = [],  # noqa: B006 - Typer reads it and never changes it
     output: Annotated[
-        Path | None, typer.Option(help="File for the weights.  [default: beside CONFIG, with the ending .safetensors]")
+        Path | None,
+        typer.Option(
+            help="File for the weights.  [default: beside CONFIG, with the ending .safetensors; it must be given where "
+            "a run's config is changed by --set, or its images are others]"
+        ),
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -49,9 +53,14 @@ def train(
         path = output or config.with_suffix(".safetensors")
         if path == config:
             raise UsageError(f"--output {path}: is the config itself")
+        chosen = best.load(config, overrides)
+        if output is None and overrides and chosen.run is not None:
+            raise UsageError(
+                f"--set: makes it another config than {config} names, whose weights are to lie beside it; give --output"
+            )
         out = console()
         try:
-            train_one(best.load(config, overrides), data_folder(data_dir), path, lambda line: say(out, line))
+            train_one(chosen, data_folder(data_dir), path, lambda line: say(out, line), output is None)
         except DivergedError as error:
             fail(f"diverged: {error}; no model is written", Exit.NO_USABLE_TRIAL)
 

@@ -125,7 +125,7 @@ def half_width(path: Path) -> float | None:
     if not path.exists():
         return None
     first = json.loads(path.read_text(encoding="utf-8"))["configs"][0]["val"]
-    return None if first["low"] is None else float(first["mean"] - first["low"])
+    return None if first["low"] is None else float(first["high"] - first["low"]) / 2
 
 
 def _plain(value: Any) -> Any:

@@ -152,6 +152,15 @@ class RunDir:
         """Whether some process holds the run's lock."""
         return is_locked(self.path) if self.mirror is None else self.mirror.is_running()
 
+    def check_free(self) -> None:
+        """Raise UsageError where a process on this machine runs it, before anything is done towards `locked`."""
+        if is_locked(self.path):
+            raise UsageError(self._taken)
+
+    @property
+    def _taken(self) -> str:
+        return f"run {self.name}: another process is running it ({self})"
+
     @contextmanager
     def locked(self, say: Callable[[str], None] = _ignore, trouble: Callable[[str], None] = _ignore) -> Iterator[None]:
         """Make the directory and hold it alone: two drivers of one run would write over each other.
@@ -169,7 +178,7 @@ class RunDir:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise UsageError(f"run {self.name}: another process is running it ({self})") from error
+                raise UsageError(self._taken) from error
             with nullcontext() if self.mirror is None else self.mirror.held(say, trouble):
                 yield
 

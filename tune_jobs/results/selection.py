@@ -39,6 +39,8 @@ class Candidate:
         if len(self.rows) == 1:
             return f"{self.accuracy:.2%}"
         spread = statistics.stdev(row.val_accuracy for row in self.rows)
+        if not spread and all(row.seed is None for row in self.rows):
+            return f"{self.accuracy:.2%}, which depends on no seed"
         return f"{self.accuracy:.2%} ± {100 * spread:.2f} over {len(self.rows)} seeds"
 
 
@@ -53,6 +55,15 @@ def candidates(rows: Sequence[Row]) -> list[Candidate]:
         if all(row.state == "COMPLETE" and math.isfinite(row.val_accuracy) for row in group)
     ]
     return sorted(found, key=lambda c: (-c.accuracy, c.train_time_s, _config_key(c.rows[0])))
+
+
+def distinct(ranked: Sequence[Candidate]) -> list[Candidate]:
+    """The first of those that differ in nothing but the seed: under fresh seeds they are one config."""
+    first: dict[str, Candidate] = {}
+    for candidate in ranked:
+        config = {name: value for name, value in candidate.rows[0].config.items() if name != "seed"}
+        first.setdefault(json.dumps(config, sort_keys=True, default=str), candidate)
+    return list(first.values())
 
 
 Rule = Callable[[Sequence[Candidate], float | None], tuple[Candidate, str]]

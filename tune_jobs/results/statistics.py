@@ -29,8 +29,12 @@ class Summary:
     """Ends of the interval of the mean."""
 
 
-def summarise(scores: Sequence[float]) -> Summary:
-    """Mean, spread and the t interval of the mean; at least one score."""
+def summarise(scores: Sequence[float], least: float = 0.0) -> Summary:
+    """Mean, spread and the t interval of the mean; at least one score, none below `least` nor above 1.
+
+    0 is the least of accuracies, −1 of their differences.  An interval that reaches beyond is cut there: over two or
+    three seeds it can.
+    """
     n, mean = len(scores), float(np.mean(scores))
     if n == 1:
         return Summary(1, mean, math.nan, math.nan, math.nan)
@@ -38,7 +42,7 @@ def summarise(scores: Sequence[float]) -> Summary:
 
     std = float(np.std(scores, ddof=1))
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * std / math.sqrt(n)
-    return Summary(n, mean, std, mean - half, mean + half)
+    return Summary(n, mean, std, max(mean - half, least), min(mean + half, 1.0))
 
 
 def prediction(summary: Summary, images: int) -> float:

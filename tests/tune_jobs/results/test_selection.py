@@ -8,7 +8,7 @@ import pytest
 from tune_jobs.errors import UsageError
 from tune_jobs.results.best import check_rule
 from tune_jobs.results.ledger import TrialRecord
-from tune_jobs.results.selection import Rule, best, candidates, cheapest, pareto_front, smallest, with_front
+from tune_jobs.results.selection import Rule, best, candidates, cheapest, distinct, pareto_front, smallest, with_front
 from tune_jobs.results.table import Row, rows
 
 
@@ -51,6 +51,13 @@ def test_best_of_repeats_is_the_highest_mean() -> None:
     assert "89.00% ± 1.41 over 2 seeds" in reason
 
 
+def test_best_of_repeats_without_a_seed_claims_no_spread_over_seeds() -> None:
+    _, reason = chosen(best, row("0-0", 0.95), row("0-1", 0.95))
+    assert reason == "highest validation accuracy, 95.00%, which depends on no seed, of 1 complete configs"
+    seeded = [replace(row(f"0-{fold}", 0.95), seed=fold) for fold in (0, 1)]
+    assert "95.00% ± 0.00 over 2 seeds" in chosen(best, *seeded)[1]
+
+
 @pytest.mark.parametrize("state", ["FAIL", "PRUNED", "RUNNING", "WAITING"])
 def test_candidates_are_complete_alone(state: str) -> None:
     found = candidates([row("0", 0.9, state=state), row("1", 0.1), row("2", math.nan)])
@@ -59,6 +66,12 @@ def test_candidates_are_complete_alone(state: str) -> None:
 
 def test_candidates_need_all_their_repeats() -> None:
     assert candidates([row("0-0", 0.9), row("0-1", 0.9, state="FAIL")]) == []
+
+
+def test_distinct_configs_differ_in_more_than_the_seed() -> None:
+    found = [row("0", 0.9), row("1", 0.8), row("2", 0.7, lr=0.2)]
+    seeded = [replace(one, config=one.config | {"seed": seed}) for seed, one in enumerate(found)]
+    assert [candidate.rows[0].id for candidate in distinct(candidates(seeded))] == ["0", "2"]
 
 
 ROWS = [

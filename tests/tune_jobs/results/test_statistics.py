@@ -18,6 +18,14 @@ def test_summarise_is_students_interval() -> None:
     assert [found.low, found.high] == pytest.approx([low, high])
 
 
+def test_summarise_ends_where_scores_end() -> None:
+    found = summarise([0.80, 0.90])
+    assert found.low == pytest.approx(stats.t.interval(0.95, 1, loc=0.85, scale=0.05)[0])
+    assert found.high == 1.0
+    apart = summarise([0.01, 0.40], -1.0)
+    assert (apart.low, apart.high) == (-1.0, 1.0)
+
+
 def test_summarise_one_score_has_no_spread() -> None:
     found = summarise([0.9])
     assert found.mean == 0.9

@@ -73,8 +73,10 @@ def _verdict(loaded: Loaded, first: Loaded) -> str:
     if loaded.choice is None or first.choice is None:
         return "nothing to compare"
     if one is None or other is None:
-        gap = points(loaded.choice.candidate.accuracy - first.choice.candidate.accuracy, sign=True)
-        return f"{gap} points to the first run, by single scores: confirm both to know"
+        own, firsts = loaded.choice.candidate, first.choice.candidate
+        gap = points(own.accuracy - firsts.accuracy, sign=True)
+        scores = f"{own.accuracy:.2%} beside {firsts.accuracy:.2%}"
+        return f"{gap} points to the first run, by the searches' own scores ({scores}): confirm both to know"
     gap = points(one.mean - other.mean, sign=True)
     if not (one.std > 0 or other.std > 0):
         return f"{gap} points to the first run; neither has a spread over seeds"

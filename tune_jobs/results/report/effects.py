@@ -176,7 +176,7 @@ def _matched(loaded: Loaded, scores: Sequence[Score], name: str, fields: Sequenc
     order = [int(index) for index in np.argsort(-means, kind="stable")]
     top, bottom = order[0], order[-1]
     differences = [float(row[top] - row[bottom]) for row in table]
-    summary = summarise(differences)
+    summary = summarise(differences, -1.0)
     by, splits = _interaction(loaded, blocks, differences, others)
     total = float(((table - table.mean()) ** 2).sum())
     return Effect(

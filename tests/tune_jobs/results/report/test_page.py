@@ -239,7 +239,7 @@ def test_page_of_several_runs_says_whether_they_compare(make_run: MakeRun, brows
     browser.get((tmp_path / "report.html").as_uri())
     draw_all(browser)
     lines = [row.text for row in browser.find_elements("css selector", ".plain tbody tr")]
-    assert "−10.00 points to the first run, by single scores" in lines[1]
+    assert "−10.00 points to the first run, by the searches' own scores (80.00% beside 90.00%)" in lines[1]
     assert "the accuracies do not compare" in lines[2]
     assert len(browser.find_elements("css selector", "table.trials")) == 3
     assert errors(browser) == []

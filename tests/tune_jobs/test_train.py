@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tune_jobs.__main__ import app
+from tune_jobs.errors import UsageError
+from tune_jobs.results.best import Config
+from tune_jobs.train import train_one
+
+DOCUMENT = {
+    "dataset": {"name": "digits", "image_size": 8, "limit": 100},
+    "train": {"model": "mlp", "epochs": 1},
+}
+
+
+def test_train_one_of_other_images_leaves_the_weights_beside_a_config(tmp_path: Path) -> None:
+    chosen = Config.model_validate(DOCUMENT | {"run": "x", "data_sha256": "of others"})
+    said: list[str] = []
+    weights = tmp_path / "best.safetensors"
+    weights.write_text("the run's")
+    with pytest.raises(UsageError, match=r"^these are not the images that the config was chosen on; give --output"):
+        train_one(chosen, None, weights, said.append, is_beside=True)
+    assert weights.read_text() == "the run's"
+    train_one(chosen, None, tmp_path / "other.safetensors", said.append)
+    assert "note: these are not the images that the config was chosen on" in said
+
+
+@pytest.mark.parametrize("run", ["run: x\n", ""])
+def test_train_of_a_changed_config_leaves_the_weights_beside_a_runs(run: str, tmp_path: Path) -> None:
+    config, weights = tmp_path / "best.yaml", tmp_path / "best.safetensors"
+    text = "dataset: {name: digits, image_size: 8, limit: 100}\ntrain: {model: mlp, epochs: 1}\n"
+    config.write_text(run + text)
+    weights.write_text("the run's")
+    ended = CliRunner().invoke(app, ["train", str(config), "--set", "hidden_units=3"])
+    if run:
+        assert (ended.exit_code, weights.read_text()) == (2, "the run's")
+        assert ended.stderr.startswith("error: --set: makes it another config than ")
+    else:  # a person's own file
+        assert ended.exit_code == 0, ended.stderr
+        assert weights.read_bytes() != b"the run's"
