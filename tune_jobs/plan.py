@@ -65,7 +65,7 @@ class Plan:
     sampled: bool
     """Whether the configs are a random draw, since the sampler decides as it goes."""
     stopped_early: bool
-    """Whether a scheduler will make it shorter."""
+    """Whether a scheduler will make it shorter: it stops none within its grace_epochs."""
 
 
 def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan:
@@ -110,7 +110,7 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
         basis=Counter(time.basis for _, time in work),
         sources=tuple(dict.fromkeys(name for _, time in work for name in time.sources)),
         sampled=experiment.search.method != "grid",
-        stopped_early=experiment.scheduler.name != "none",
+        stopped_early=experiment.scheduler.name != "none" and space.most_epochs() > experiment.scheduler.grace_epochs,
     )
 
 

@@ -111,6 +111,13 @@ def test_plan_refuses_what_a_search_would_refuse(splits: Splits, tmp_path: Path)
         plan(asked(train={"model": "svm"}, space={}, search={"objectives": {"params": "min"}}), run_dir, None)
 
 
+@pytest.mark.parametrize(("epochs", "shorter"), [(3, False), (4, True)])
+def test_plan_promises_no_early_stopping_within_the_grace_epochs(epochs: int, shorter: bool, tmp_path: Path) -> None:
+    train = {"model": "mlp", "epochs": epochs}
+    asked = check({"name": "x", "dataset": SMALL, "train": train, "scheduler": {"name": "asha", "grace_epochs": 3}})
+    assert plan(asked, rundir.at(tmp_path, "x"), None).stopped_early == shorter
+
+
 def test_plan_refuses_a_run_that_cannot_warm_start_it(tmp_path: Path) -> None:
     search = {"method": "optuna", "trials": 2, "warm_start": "none"}
     space = {"lr": {"uniform": [0.01, 0.1]}}

@@ -87,12 +87,15 @@ def export(
         from tune_jobs import experiment as experiments
         from tune_jobs import yaml
         from tune_jobs.console import console, say
+        from tune_jobs.errors import UsageError
         from tune_jobs.results import best, confirmation, ledger, rundir, selection, table
 
         run_dir = rundir.find(run, storage_at(storage))
         experiment = experiments.check(yaml.read(run_dir.experiment))
         rows = selection.with_front(table.rows(ledger.read(run_dir.ledger).values()), experiment.search.objectives)
         best.check_rule(rule)
+        if rule == "best" and within is not None:
+            raise UsageError("--within: is of rules cheapest and smallest; best takes the highest accuracy alone")
         if not selection.candidates(rows):
             fail(f"run {run_dir.name}: no usable trial: none is COMPLETE with an accuracy", Exit.NO_USABLE_TRIAL)
         near = confirmation.half_width(run_dir.confirmation) if within is None else within / 100
