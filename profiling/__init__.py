@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from typing import NoReturn
+
 
 class ProfilingError(ValueError):
     """What was asked cannot be measured or read; the message is one line for the person who asked."""
+
+
+def end_outside() -> NoReturn:
+    """End a command that was started by a Python without what it needs, with one line on stderr and exit code 2."""
+    sys.stderr.write(
+        f"error: {sys.executable} lacks typer and what else this needs: use the environment that `make demo` sets up "
+        "(source .venv/bin/activate); for jobs, Ray is to be started in such a one\n"
+    )
+    sys.exit(2)

@@ -12,7 +12,12 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:
+    from profiling import end_outside
+
+    end_outside()
 
 from profiling.command_line import run
 from profiling.options import (

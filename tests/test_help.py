@@ -67,3 +67,13 @@ def test_no_subcommand_shows_the_help() -> None:
     ran = subprocess.run([sys.executable, "-m", "tune_jobs"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
     assert "search" in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("package", APPS)
+def test_python_without_the_requirements_is_one_line(package: str) -> None:
+    """`-S` leaves site-packages out, as a Python beside the environment does."""
+    words = [sys.executable, "-S", "-m", package, "--help"]
+    ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(f"error: {sys.executable} lacks typer")
+    assert ran.stderr.count("\n") == 1

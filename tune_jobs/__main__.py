@@ -7,7 +7,12 @@ import os
 import sys
 from typing import NoReturn
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:
+    from profiling import end_outside
+
+    end_outside()
 
 from profiling.command_line import run
 from tune_jobs.commands import files, jobs, runs, searching, training
