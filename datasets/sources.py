@@ -227,6 +227,10 @@ def npz(config: DatasetConfig, data_dir: Path | None) -> Dataset:
     )
 
 
+PARTS = ("train", "training", "test", "testing", "val", "valid", "validation")
+"""What other programs call folders that are no classes."""
+
+
 def folder(config: DatasetConfig, data_dir: Path | None) -> Dataset:
     """A folder with one sub-folder of pictures a class, read by torchvision's ImageFolder.
 
@@ -242,10 +246,12 @@ def folder(config: DatasetConfig, data_dir: Path | None) -> Dataset:
         reason = " ".join(str(error).split())
         raise DataError(f"{root}: expected one sub-folder of pictures a class ({reason})") from error
 
-    if all(Path(name).parent.parent != root for name, _ in files.samples):
+    if all(name.lower() in PARTS for name in files.classes) and all(
+        Path(name).parent.parent != root for name, _ in files.samples
+    ):
         raise DataError(
-            f"{root}: expected one sub-folder of pictures a class; {' and '.join(files.classes)} hold folders alone.  "
-            "Of train and test give one: the images are split here (dataset.split)"
+            f"{root}: expected one sub-folder of pictures a class; {' and '.join(files.classes)} are parts of a set.  "
+            "Give one of them: the images are split here (dataset.split)"
         )
     sizes, grey = set(), True
     for name, _ in files.samples:

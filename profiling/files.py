@@ -22,7 +22,7 @@ SUFFIXES = (".csv", ".parquet")
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place when the block ends well: nobody ever sees half a file.
 
-    Raises OSError that names `path` where it cannot be written.
+    Raises OSError that names `path` where no file can be made or put in place there.
     """
     with _called(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

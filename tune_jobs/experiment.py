@@ -138,7 +138,8 @@ class Experiment(_Section):
     retries: int = Field(default=2, ge=0, le=100)
     """How often a trial that failed is started again, from its last checkpoint; a node's death does not count."""
     min_usable: int = Field(default=1, ge=1)
-    """With fewer trials COMPLETE and with an accuracy, the search ends with exit code 3 and without a best.yaml."""
+    """With fewer configs COMPLETE, in all their repeats, and with an accuracy, the search ends with exit code 3 and
+    without a best.yaml."""
     keep_models: int = Field(default=1, ge=0)
     """The weights of so many of the best trials are kept, the best one's beside best.yaml."""
     loggers: list[Literal["tensorboard", "mlflow", "wandb"]] = ["tensorboard"]

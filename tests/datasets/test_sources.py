@@ -1150,7 +1150,12 @@ def test_folder_path_by_data_dir(
 
 def test_folder_of_parts_is_not_taken_for_classes(write_pictures: WritePictures, refused: Refused) -> None:
     root = write_pictures({f"{part}/{name}/1.png": flat(1) for part in ("train", "test") for name in "ab"})
-    refused(lambda: load(folder_config(root)), root, "test and train hold folders alone")
+    refused(lambda: load(folder_config(root)), root, "test and train are parts of a set")
+
+
+def test_folder_of_classes_whose_pictures_lie_deeper(write_pictures: WritePictures) -> None:
+    root = write_pictures({f"{name}/images/1.png": flat(index) for index, name in enumerate("ab")})
+    assert load(folder_config(root)).classes == ("a", "b")
 
 
 def test_folder_no_classes(tmp_path: Path, write_pictures: WritePictures, refused: Refused) -> None:

@@ -118,14 +118,15 @@ def _number(value: float | None) -> float:
 
 
 def half_width(path: Path) -> float | None:
-    """Half the interval of the best confirmed config, 0 to 1: configs that far below it cannot be told from it.
+    """Half the interval of the best confirmed config, 0 to 1: configs that far below it cannot be told from it.  Of one
+    that is cut at an end, the half that is whole.
 
     None where there is no confirmation, or it had one seed.
     """
     if not path.exists():
         return None
     first = json.loads(path.read_text(encoding="utf-8"))["configs"][0]["val"]
-    return None if first["low"] is None else float(first["high"] - first["low"]) / 2
+    return None if first["low"] is None else float(max(first["mean"] - first["low"], first["high"] - first["mean"]))
 
 
 def _plain(value: Any) -> Any:

@@ -39,7 +39,7 @@ class Candidate:
         if len(self.rows) == 1:
             return f"{self.accuracy:.2%}"
         spread = statistics.stdev(row.val_accuracy for row in self.rows)
-        if not spread and all(row.seed is None for row in self.rows):
+        if "seed" not in self.rows[0].config:  # it is not read: an svm
             return f"{self.accuracy:.2%}, which depends on no seed"
         return f"{self.accuracy:.2%} ± {100 * spread:.2f} over {len(self.rows)} seeds"
 
