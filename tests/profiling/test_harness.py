@@ -32,6 +32,7 @@ def made_up(contender: str, round_: int, wall_s: float, train_time_s: float, slo
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_bench_contenders_train_the_same_cells_and_the_floor_is_our_training(tmp_path: Path) -> None:
     path = tmp_path / "b.parquet"
     asked = [*TINY, "--rounds", "1", "--contenders", "sequential,optuna,floor", "--output", str(path)]

@@ -151,6 +151,7 @@ def test_two_objectives_give_a_pareto_front(app: App, file: str) -> None:
     assert {path.stem for path in (run / "pareto").iterdir()} == set(front["id"])
 
 
+@pytest.mark.slow
 def test_grid_is_a_study_and_added_values_run_only_what_is_new(app: App) -> None:
     base = ["model=mlp", "optimizer=adam", "epochs=1", "dataset.limit=300"]
     assert app("search", "digits-demo", "--name", "grown", *sets(*base, "lr=1e-3,1e-2")).returncode == 0

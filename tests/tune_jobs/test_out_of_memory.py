@@ -77,6 +77,7 @@ def test_trial_that_runs_out_of_its_share_says_what_it_had_and_gets_more(carded:
     assert trial.result["peak_memory_mib"] == 1500
 
 
+@pytest.mark.slow
 def test_trial_that_a_whole_card_is_too_small_for_fails(carded: App) -> None:
     code, trial, reasons = search(carded, "too-large", needs=2)
     assert code == 3
