@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets.config import DataError, DatasetConfig
-from datasets.sources import Dataset, Source, digits, fashion_mnist, folder, mnist, npz
+from datasets.own_images import folder, npz
+from datasets.sources import Dataset, Source, digits, fashion_mnist, mnist
 from datasets.splits import Splits, split
 
 SOURCES: dict[str, Source] = {
