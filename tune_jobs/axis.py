@@ -115,7 +115,7 @@ def _ends(field: str, kind: str, given: list[Any]) -> tuple[Any, Any]:
         if _is_whole(field):
             whole = "logint" if kind == "loguniform" else "int"
             raise UsageError(f"{where}: {given!r}: {field} takes whole numbers; write {{{whole}: [low, high]}}")
-        check_value(field, low + (high - low) / math.pi, "space")  # a field of whole numbers does not take it
+        check_value(field, low + (high - low) / math.pi, "space")  # a flag takes 0 and 1 and nothing between
         low, high = float(low), float(high)
     return check_value(field, low, "space"), check_value(field, high, "space")
 

@@ -28,9 +28,8 @@ def _describe(item: Any, model: type[BaseModel], where: str) -> str:
     if item["type"] == "missing":
         return f"{path}: is missing"
     if item["type"] in _WORDS:
-        return ": ".join(
-            filter(None, [path, *([] if item["input"] is None else [repr(item["input"])]), _WORDS[item["type"]]])
-        )
+        shown = "" if item["input"] is None else repr(item["input"])
+        return ": ".join(filter(None, [path, shown, _WORDS[item["type"]]]))
     message = item["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     given = item["input"]
