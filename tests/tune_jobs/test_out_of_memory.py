@@ -12,6 +12,8 @@ import pytest
 from tests.conftest import ROOT, App
 from tune_jobs.results import ledger
 
+pytestmark = pytest.mark.cluster
+
 SITECUSTOMIZE = '''
 """Python loads this first.  Where `tune_jobs.device` is imported, a card of 8,192 MiB is there."""
 import importlib.abc, importlib.util, os, sys
