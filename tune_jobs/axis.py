@@ -41,6 +41,27 @@ class Axis:
     def sampled(self) -> bool:
         return self.kind not in ("value", "grid")
 
+    @property
+    def count(self) -> float:
+        """How many values it has; infinite for a range of real numbers."""
+        if self.kind in ("uniform", "loguniform"):
+            return math.inf
+        return len(self.values) if self.kind not in RANGES else int(self.values[1]) - int(self.values[0]) + 1
+
+    def every(self) -> Iterable[Any]:
+        """All its values; of a range of real numbers the ends alone."""
+        low, high = self.values[0], self.values[-1]
+        return map(type(low), range(int(low), int(high) + 1)) if self.kind in ("int", "logint") else self.values
+
+    def cases(self, axes: Iterable[Axis]) -> list[tuple[Any, float]]:
+        """Values with how many they stand for when it is asked which other axes are part of a trial: of a range of
+        whole numbers those that conditions name within it, and one for all the rest."""
+        if self.kind not in ("int", "logint"):
+            return [(value, 1) for value in self.values]
+        named = {value for axis in axes for value in axis.when.get(self.field, ()) if self.holds(value)}
+        rest = next((value for value in self.every() if value not in named), None)
+        return [(value, 1) for value in sorted(named)] + ([(rest, self.count - len(named))] if rest is not None else [])
+
     def candidates(self, axes: Iterable[Axis]) -> list[Any]:
         """Values that stand for all when it is asked which other axes are part of a trial: of a range, its low end
         and what conditions name within it."""
@@ -62,7 +83,7 @@ class Axis:
             case "uniform" | "loguniform":
                 return trial.suggest_float(self.field, low, high, log=self.kind == "loguniform")
             case "int" | "logint":
-                return trial.suggest_int(self.field, low, high, log=self.kind == "logint")
+                return type(low)(trial.suggest_int(self.field, low, high, log=self.kind == "logint"))
             case "choice" | "grid":
                 return trial.suggest_categorical(self.field, self.values)
         return low

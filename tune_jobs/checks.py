@@ -8,7 +8,7 @@ from models import TrainConfig
 from models.training import check_classes
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
-from tune_jobs.repeats import total
+from tune_jobs.repeats import configs
 from tune_jobs.space import Space
 
 
@@ -21,9 +21,9 @@ def check_experiment(experiment: Experiment, space: Space) -> None:
         if point.get("amp_dtype") == "fp16" and not experiment.resources.of(point["model"]).gpu:
             raise UsageError("amp_dtype: fp16 needs a GPU (resources.gpu); on a CPU give auto or bf16")
     space.check_enqueued(experiment.search.enqueue)
-    trials = total(experiment, space) // experiment.repeats
+    trials = configs(experiment, space)
     if len(experiment.search.enqueue) > trials:
-        raise UsageError(f"search.enqueue: {len(experiment.search.enqueue)} points, and search.trials is {trials}")
+        raise UsageError(f"search.enqueue: {len(experiment.search.enqueue)} points, more than are tried: {trials}")
     if experiment.min_usable > trials:
         raise UsageError(f"min_usable: {experiment.min_usable}, and there are {trials} configs")
 

@@ -71,6 +71,11 @@ def connect(say: Callable[[str], None] | None = None) -> None:
     _membership.dashboard.add_done_callback(tell)
 
 
+def is_own() -> bool:
+    """Whether this process has started its cluster, so that nobody else works on it; asked once it is there."""
+    return _membership is not None and not _is_joining
+
+
 def leave() -> None:
     """Shut this process's Ray down beside what is still to be done; the process's end waits for it."""
     global _membership, _left
@@ -228,6 +233,7 @@ def _code() -> Iterator[dict[str, Any]]:
     _is_joining = False
     is_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # Ray refuses a second working_dir
     if is_job:
+        _is_joining = True
         yield {}
     elif os.environ.get("RAY_ADDRESS") == "auto" and not _runs_here():
         raise UsageError("RAY_ADDRESS=auto: no Ray cluster runs on this machine")

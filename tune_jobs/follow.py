@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from tune_jobs import yaml
+from tune_jobs import repeats, yaml
+from tune_jobs import space as spaces
 from tune_jobs.console import percent, say, trial_line
 from tune_jobs.experiment import Experiment, check
 from tune_jobs.results import ledger
@@ -30,7 +31,10 @@ class Board:
 
     def __init__(self, run: RunDir, experiment: Experiment) -> None:
         self._tail = ledger.Tail(run.ledger)
-        self._asked = (experiment.search.trials or 0) * experiment.repeats
+        self._asked = 0
+        if experiment.search.method != "grid":
+            space = spaces.parse(experiment.space, experiment.train, experiment.search.method)
+            self._asked = repeats.total(experiment, space)
         self._trials: dict[str, TrialRecord] = {}
 
     def read(self) -> list[tuple[TrialRecord, int]]:

@@ -18,16 +18,18 @@ from tune_jobs import warm_start
 from tune_jobs.axis import key
 from tune_jobs.checks import check_experiment, check_loggers, check_shapes
 from tune_jobs.cluster import connect, is_there, this_machine
+from tune_jobs.drawn import Drawn, to_draw
 from tune_jobs.errors import UsageError
 from tune_jobs.estimate import Basis, Estimate, estimate, known
 from tune_jobs.experiment import Experiment
-from tune_jobs.repeats import repeated, total
+from tune_jobs.repeats import fewer, repeated, total
 from tune_jobs.requests import Requests, at_least, requests_of
 from tune_jobs.resources import Request, alive, card_kinds, check_servable, fits, in_words
 from tune_jobs.results import ledger
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.sameness import check_same
 from tune_jobs.space import Point, Space
+from tune_jobs.study import by_number
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Plan:
     sources: tuple[str, ...]
     sampled: bool
     """Whether the configs are a random draw, since the sampler decides as it goes."""
+    fewer: str
+    """In words, where the space has fewer configs than are asked for."""
     stopped_early: bool
     """Whether a scheduler will make it shorter: it stops none within its grace_epochs."""
 
@@ -109,7 +113,8 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
         gpu_hours=sum(float(request.gpu) * time.seconds for request, time in work) / 3600,
         basis=Counter(time.basis for _, time in work),
         sources=tuple(dict.fromkeys(name for _, time in work for name in time.sources)),
-        sampled=experiment.search.method != "grid",
+        fewer=fewer(experiment, space),
+        sampled=experiment.search.trials is not None and experiment.search.trials < space.size(),
         stopped_early=experiment.scheduler.name != "none" and space.most_epochs() > experiment.scheduler.grace_epochs,
     )
 
@@ -155,16 +160,19 @@ def _take(node: dict[str, float], request: Request, sign: int) -> None:
 
 
 def _left(experiment: Experiment, space: Space, trials: Mapping[str, ledger.TrialRecord]) -> list[Point]:
-    """The configs still to be run; of a sampled space a random draw of as many."""
+    """The configs still to be run; of a sampled space that has more, a random draw of as many."""
     begun = [trial.config for trial in trials.values() if not trial.finished and trial.config]
+    groups = by_number(trials.values())
     if experiment.search.trials is None:
         have = {key(trial.config) for trial in trials.values()}
         every = [own for point in space.grid() for own in repeated(point, experiment.repeats)]
         return begun + [point for point in every if key(point) not in have]
-    sampler = optuna.samplers.RandomSampler(seed=experiment.search.seed)
-    study = optuna.create_study(sampler=sampler)
-    numbers = max(0, experiment.search.trials - len({ledger.number_of(own) for own in trials}))
-    drawn = [space.suggest(study.ask()) for _ in range(numbers)]
+    if experiment.search.trials >= space.size():
+        has = Drawn(groups)
+        drawn = [point for point in space.every() if has.same_as(point) is None]
+    else:
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=experiment.search.seed))
+        drawn = [space.suggest(study.ask()) for _ in range(to_draw(experiment, space, groups))]
     return begun + [own for point in drawn for own in repeated(point, experiment.repeats)]
 
 
@@ -200,6 +208,7 @@ def lines(found: Plan) -> list[str]:
     """The plan in words."""
     where = "the cluster" if found.cluster else "this machine, where Ray would be started"
     said = [f"{found.trials} trials, {found.finished} of them finished" if found.finished else f"{found.trials} trials"]
+    said += [f"note: {found.fewer}"] * bool(found.fewer)
     said += [f"node {index} of {where}: {node}" for index, node in enumerate(found.nodes)]
     for asked in found.asked:
         at_once = ", ".join(f"{count} at once on node {index}" for index, count in enumerate(asked.slots) if count)

@@ -16,6 +16,7 @@ from profiling.flops import macs
 from tune_jobs import failures
 from tune_jobs.checkpoints import Checkpoints
 from tune_jobs.cluster import is_lost
+from tune_jobs.drawn import to_draw
 from tune_jobs.experiment import Experiment
 from tune_jobs.interruption import Leave, Stop
 from tune_jobs.keeping import Keeping
@@ -65,12 +66,13 @@ class Recorder(tune.Callback):
         self._sharing = Sharing()
         self._metrics = Metrics(run_dir.name, len(splits.train))
         self._nodes: dict[str, str] = {}
-        self._groups = by_number(trials.values())
+        self.groups = by_number(trials.values())
+        """Number in the study -> its repeats, the first one first."""
         self._states = Counter(trial.state for trial in trials.values())
         """State -> how many trials are in it."""
         self._run_dir = run_dir
         self._keeping = Keeping(experiment.keep_models, self._drop_checkpoints)
-        self._keeping.sweep(self._groups.values())
+        self._keeping.sweep(self.groups.values())
         self.waiting = Waiting(request_of)
         """What is to be run, and what Ray has."""
         self._watch = Watch(self.waiting, experiment.budget.trial_minutes, listener, stop)
@@ -83,7 +85,7 @@ class Recorder(tune.Callback):
         for own in self._trials.values():
             if own.state == "RUNNING":
                 self._write(own, "state", state="WAITING", reason="its driver died")
-        for number, group in list(self._groups.items()):
+        for number, group in list(self.groups.items()):
             have = {fold_of(own.id) or 0: own for own in group}
             fold, first = min(have.items())
             base = (
@@ -102,9 +104,7 @@ class Recorder(tune.Callback):
 
     def to_ask(self) -> int:
         """How many points are still to be asked of the sampler."""
-        if self._experiment.search.trials is None:
-            return 0  # a grid's points are all known
-        return max(0, self._experiment.search.trials - len(by_number(self._trials.values())))
+        return to_draw(self._experiment, self._study.space, self.groups)
 
     def add(self, number: int, point: Point) -> list[ledger.TrialRecord]:
         """Write down the study's trial of this number, one record a repeat, before any of them starts."""
@@ -118,7 +118,7 @@ class Recorder(tune.Callback):
         own = ledger.TrialRecord(own_id)
         self._trials[own_id] = own
         self._states[own.state] += 1
-        self._groups.setdefault(number_of(own_id), []).append(own)
+        self.groups.setdefault(number_of(own_id), []).append(own)
         self._write(own, "state", state="WAITING", config=config)
         return own
 
@@ -274,7 +274,7 @@ class Recorder(tune.Callback):
             self._stop.ask("store", str(error))
 
     def _group(self, own: ledger.TrialRecord) -> list[ledger.TrialRecord]:
-        return self._groups[number_of(own.id)]
+        return self.groups[number_of(own.id)]
 
     def _tell(self, own: ledger.TrialRecord) -> None:
         self._metrics.states(self._states)

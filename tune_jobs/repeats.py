@@ -6,10 +6,23 @@ from tune_jobs.experiment import Experiment
 from tune_jobs.space import Point, Space
 
 
+def configs(experiment: Experiment, space: Space) -> int:
+    """How many configs are to be tried: all of a grid, or `search.trials` of a sampled space, which may have fewer."""
+    if experiment.search.trials is None:
+        return len(space.grid())
+    return int(min(experiment.search.trials, space.size()))
+
+
+def fewer(experiment: Experiment, space: Space) -> str:
+    """In words that a sampled space has fewer configs than are asked for; empty where it has as many."""
+    if experiment.search.trials is None or experiment.search.trials <= space.size():
+        return ""
+    return f"search.trials is {experiment.search.trials}, and the space ends after {space.size():.0f}"
+
+
 def total(experiment: Experiment, space: Space) -> int:
     """How many trials the experiment asks for, repeats included."""
-    numbers = len(space.grid()) if experiment.search.trials is None else experiment.search.trials
-    return numbers * experiment.repeats
+    return configs(experiment, space) * experiment.repeats
 
 
 def repeated(point: Point, repeats: int) -> list[Point]:

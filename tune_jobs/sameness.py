@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tune_jobs import space as spaces
 from tune_jobs import yaml
-from tune_jobs.axis import key
+from tune_jobs.drawn import config_key, to_draw
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment, check
 from tune_jobs.results import ledger
@@ -18,24 +17,16 @@ from tune_jobs.study import by_number
 
 def new_points(experiment: Experiment, space: Space, trials: Mapping[str, ledger.TrialRecord]) -> list[Point]:
     """Points of a grid that no trial has yet, in their order."""
-    have = {_key(group[0].config) for group in by_number(trials.values()).values()}
+    have = {config_key(group[0].config) for group in by_number(trials.values()).values()}
     wanted = space.grid() if experiment.search.method == "grid" else []
-    return [point for point in wanted if _key(point) not in have]
-
-
-def _key(config: Mapping[str, Any]) -> str:
-    """Of a stored config as a point of today: an older version's may lack a field, which then has its default."""
-    try:
-        return key(spaces.relevant(config))
-    except UsageError:  # it has a field or a value that there is no more
-        return key(config)
+    return [point for point in wanted if config_key(point) not in have]
 
 
 def is_left(experiment: Experiment, space: Space, trials: Mapping[str, ledger.TrialRecord]) -> bool:
     """Whether a trial is still to be run."""
     if not all(trial.finished for trial in trials.values()) or new_points(experiment, space, trials):
         return True
-    return experiment.search.trials is not None and len(by_number(trials.values())) < experiment.search.trials
+    return to_draw(experiment, space, by_number(trials.values())) > 0
 
 
 def check_same(
@@ -87,10 +78,10 @@ def _only_adds(before: Experiment, after: Experiment, space: Space, trials: Mapp
     at_once = before.search.model_copy(update={"max_concurrent": after.search.max_concurrent})
     before = before.model_copy(update={"search": at_once})
     if after.search.method == "grid":
-        wanted = {_key(point) for point in space.grid()}
+        wanted = {config_key(point) for point in space.grid()}
         same = before.model_copy(update=free | {"space": after.space, "train": after.train}) == after
         groups = by_number(trials.values()).values()
-        return same and all(_key(group[0].config) in wanted for group in groups if group[0].config)
+        return same and all(config_key(group[0].config) in wanted for group in groups if group[0].config)
     search = before.search.model_copy(update={"trials": after.search.trials})
     more = (after.search.trials or 0) >= (before.search.trials or 0)
     return more and before.model_copy(update=free | {"search": search}) == after

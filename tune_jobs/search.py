@@ -17,7 +17,7 @@ from datasets import Splits, load_splits
 from tune_jobs import probe, warm_start, yaml
 from tune_jobs import space as spaces
 from tune_jobs.checks import check_experiment, check_loggers, check_shapes
-from tune_jobs.cluster import connect, is_there, this_machine, wait_until_servable
+from tune_jobs.cluster import connect, is_own, is_there, this_machine, wait_until_servable
 from tune_jobs.cost import work_macs
 from tune_jobs.environment import environment
 from tune_jobs.experiment import Experiment
@@ -143,6 +143,11 @@ def _join(
     if not wait_for_nodes and not is_there():
         check_servable(least, [this_machine()])  # sooner than Ray is there
     connect(listener.say)
+    if is_own() and (others := run_dir.running_beside()):
+        listener.say(
+            f"note: run {', '.join(others)} is running too, not on this Ray: where they share cores, trials take "
+            "longer than alone and their times do not compare; after `ray start --head` searches share one Ray"
+        )
     if wait_for_nodes:
         wait_until_servable(least, listener.say)
     check_servable(least, ray.nodes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import graphlib
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ class Space:
         A mixed svm and resnet18 grid does not multiply by axes that one of them does not have.
         """
         found: dict[str, tuple[list[int], Point]] = {}
-        for chosen in self._combinations(list(_in_deciding_order(self.axes)), dict(self.fixed)):
+        for chosen in self._combinations(_in_deciding_order(self.axes), dict(self.fixed)):
             place = [axis.values.index(chosen[axis.field]) if axis.field in chosen else 0 for axis in self.axes]
             point = relevant(chosen)
             found.setdefault(key(point), (place, point))
@@ -59,8 +60,31 @@ class Space:
         if not _is_part(axis, asked):
             yield from self._combinations(others, asked)
             return
-        for value in axis.values:
+        for value in axis.every():
             yield from self._combinations(others, asked | {axis.field: value})
+
+    def every(self) -> Iterator[Point]:
+        """All points of a space whose `size` is finite."""
+        return map(relevant, self._combinations(_in_deciding_order(self.axes), dict(self.fixed)))
+
+    def size(self) -> float:
+        """How many distinct points there are: infinite with a range of real numbers, and where a training has no seed,
+        which comes out otherwise each time."""
+        return self._size(_in_deciding_order(self.axes), dict(self.fixed))
+
+    def _size(self, left: list[Axis], asked: dict[str, Any]) -> float:
+        if not left:
+            return math.inf if is_unseeded(asked) else 1
+        axis, *others = left
+        if not _is_part(axis, asked):
+            return self._size(others, asked)
+        if math.isinf(axis.count):
+            return math.inf
+        if None in axis.values or _decides(axis.field, self.axes):  # of the seed's values None is like no other
+            return sum(
+                count * self._size(others, asked | {axis.field: value}) for value, count in axis.cases(self.axes)
+            )
+        return axis.count * self._size(others, asked | {axis.field: axis.values[0]})
 
     def params(self, point: Point) -> dict[str, Any]:
         """What Optuna keeps of a point: the fields that are axes."""
@@ -243,6 +267,12 @@ def unread(space: Space) -> list[str]:
     possible = frozenset(field for name in space.models() for field in models.fields_possible(name))
     single = [*(axis.field for axis in space.axes if axis.kind == "value"), *space.fixed]
     return [field for field in single if field not in possible]
+
+
+def is_unseeded(values: Mapping[str, Any]) -> bool:
+    """Whether a run with these values comes out otherwise each time: it reads a seed and has none."""
+    default = TrainConfig.model_fields["seed"].default
+    return "seed" in models.fields_read(values) and values.get("seed", default) is None
 
 
 def relevant(values: Mapping[str, Any]) -> Point:

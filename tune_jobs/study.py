@@ -5,11 +5,12 @@ Kept as a journal file in the run directory.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import statistics
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ from tune_jobs.warm_start import Known
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
+
+DRAWS = 1000
+"""So often is drawn at random for a point that is new, before all points are gone through."""
 
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
@@ -66,6 +70,7 @@ class Study:
         self.space = space
         self.objectives = experiment.search.objectives
         self._first = experiment.search.enqueue
+        self._seed = experiment.search.seed
         shape = repr(space.axes)
         if not is_whole(path):
             path.unlink(missing_ok=True)  # cut by a crash or a full disk: made anew, from the ledger, by `follow`
@@ -99,6 +104,21 @@ class Study:
         """Make a trial of this point, to be started later; returns its number."""
         self.optuna.enqueue_trial(self.space.params(point))
         return len(self.optuna.get_trials(deepcopy=False)) - 1
+
+    def pass_over(self, number: int, same_as: int) -> None:
+        """A trial that was asked for has the config of another: it is not run, and FAILs, which samplers leave out."""
+        self.trial(number).set_user_attr("same_as", same_as)
+        self.optuna.tell(number, state=TrialState.FAIL)
+
+    def add_another(self, is_new: Callable[[Point], bool]) -> None:
+        """Make a trial, which is asked for next, of a point drawn at random.
+
+        Of a finite space whose points were nearly all tried, it is the first one that is new.
+        """
+        told = len(self.optuna.get_trials(deepcopy=False))
+        draws = optuna.create_study(sampler=RandomSampler(seed=self._seed + told))
+        drawn = (self.space.suggest(draws.ask()) for _ in range(DRAWS))
+        self.add(next(point for point in itertools.chain(drawn, self.space.every()) if is_new(point)))
 
     def _frozen(self, number: int) -> FrozenTrial:
         """The storage's own record of a trial, without a list of all the others.  Raises KeyError where it is missing.
@@ -150,7 +170,10 @@ class Study:
                 self.optuna.enqueue_trial(point)
             return
         for number in range(len(self.optuna.get_trials(deepcopy=False)), max(groups, default=-1) + 1):
-            self.add(groups[number][0].config if number in groups else {})
+            if number in groups:
+                self.add(groups[number][0].config)
+            else:  # it was passed over, or its driver died before it was written down
+                self.optuna.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
         for number, group in groups.items():
             if all(trial.finished for trial in group):
                 if self.start(number):

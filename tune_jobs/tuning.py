@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -17,15 +18,20 @@ from ray.tune.trainable.function_trainable import wrap_function
 
 from datasets import Splits
 from tune_jobs import loggers, registry
+from tune_jobs.drawn import Drawn
 from tune_jobs.experiment import Experiment
 from tune_jobs.forgetting import Forgetting, NoLines
 from tune_jobs.interruption import Leave, Stop
 from tune_jobs.recorder import Recorder
 from tune_jobs.resources import Request
 from tune_jobs.results.rundir import RunDir
+from tune_jobs.space import Point
 from tune_jobs.stopping import EarlyStopping
 from tune_jobs.study import Study
 from tune_jobs.trial import REQUEST_KEY, SLOT_KEY, run_trial
+
+ASKED = 5
+"""So often is a sampler asked for a config that is new."""
 
 
 def run_trials(
@@ -128,7 +134,9 @@ class _Searcher(OptunaSearch):
         )
         self._recorder = recorder
         self._to_ask = recorder.to_ask()
+        self._drawn = Drawn(recorder.groups if self._to_ask else {})
         self._experiment = experiment
+        self._study = study
         self._requests = requests
         self._stop = stop
 
@@ -139,13 +147,29 @@ class _Searcher(OptunaSearch):
             return None  # a sampler learns from what has finished: it is asked when there is room, not before
         if not waiting and self._to_ask:
             self._to_ask -= 1
-            point = super().suggest(trial_id) or {}
-            for own in recorder.add(self._ot_trials.pop(trial_id).number, point):
+            for own in recorder.add(*self._another(trial_id)):
                 waiting.put(own)
         if waiting:
             return recorder.hand_out(trial_id)
         # A trial that runs may fail and have to be handed out again.
         return None if waiting.out else Searcher.FINISHED  # type: ignore[return-value]  # Ray's own way
+
+    def _another(self, trial_id: str) -> tuple[int, Point]:
+        """A config that the run does not have yet, behind its number in the study.
+
+        A sampler that draws others is asked again, and one that keeps to them is given another, drawn at random.
+        """
+        for asked in itertools.count(1):
+            point = super().suggest(trial_id) or {}
+            number = self._ot_trials.pop(trial_id).number
+            same_as = self._drawn.same_as(point)
+            if same_as is None:
+                break
+            self._study.pass_over(number, same_as)
+            if asked == ASKED:
+                self._study.add_another(lambda point: self._drawn.same_as(point) is None)
+        self._drawn.add(number, point)
+        return number, point
 
     def _most(self) -> float:
         """How many trials may be with Ray.  Of a grid any number: what is to be run is known."""

@@ -34,6 +34,18 @@ scheduler: {name: asha}
 """
 
 
+SMALL = """
+name: small
+dataset: {name: digits, image_size: 8, limit: 300}
+space:
+  model: {choice: [mlp, svm]}
+  lr: {choice: [1e-3, 1e-2]}
+  C: {choice: [1, 10, 100]}
+train: {epochs: 1, hidden_units: 20}
+search: {method: optuna, trials: 20, startup_trials: 2, max_concurrent: 1}
+"""
+
+
 def study_of(run: Path) -> optuna.Study:
     storage = JournalStorage(JournalFileBackend(str(run / "optuna.journal")))
     (name,) = optuna.study.get_all_study_names(storage)
@@ -65,8 +77,9 @@ def test_optuna_search_study_says_what_the_table_says_and_is_extended(app: App, 
     assert {trial.state for trial in trials} == {"COMPLETE", "PRUNED", "FAIL"}
 
     study = study_of(run)
-    assert len(study.trials) == 12
-    for trial, frozen in zip(trials, study.trials, strict=True):
+    asked = [frozen for frozen in study.trials if "same_as" not in frozen.user_attrs]
+    assert len({str(trial.config) for trial in trials}) == len(asked) == 12
+    for trial, frozen in zip(trials, asked, strict=True):
         assert int(trial.id) == frozen.number
         assert trial.state == frozen.state.name
         assert frozen.params.items() <= trial.config.items()
@@ -89,7 +102,7 @@ def test_optuna_search_study_says_what_the_table_says_and_is_extended(app: App, 
     assert more.returncode == 0, more.stderr
     assert "taken up: 12 of 14 trials are finished already" in more.stdout
     assert (run / "trials.jsonl").read_text().startswith(before)
-    assert len(records(run)) == len(study_of(run).trials) == 14
+    assert len({str(trial.config) for trial in records(run)}) == len(records(run)) == 14
     fewer = app("search", file, *sets("search.trials=5"))
     assert fewer.returncode == 2
     assert "search.trials: 14 -> 5" in fewer.stderr
@@ -109,6 +122,7 @@ def test_warm_start_begins_with_what_an_earlier_run_found(app: App, file: str) -
     assert ran.returncode == 0, ran.stderr
     assert f"warm start: {len(complete)} of {len(complete)} complete configs of run first are in" in ran.stdout
     study = study_of(app.storage / "warm")
+    assert not any("same_as" in trial.user_attrs for trial in study.trials)
     begun = study.trials[: len(complete)]
     assert [trial.user_attrs["warm_start"] for trial in begun] == [f"first/{trial.id}" for trial in complete]
     assert [trial.value for trial in begun] == [trial.result["val_accuracy"] for trial in complete]
@@ -126,6 +140,38 @@ def test_warm_start_begins_with_what_an_earlier_run_found(app: App, file: str) -
         assert refused.returncode == 2
         assert why in refused.stderr
         assert not (app.storage / "other").exists()
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_no_config_is_trained_twice(sampler: str, app: App) -> None:
+    path = app.home / "small.yaml"
+    path.write_text(SMALL)
+    name = f"once-{sampler}"
+    ran = app("search", str(path), "--name", name, *sets(f"search.sampler={sampler}"))
+    assert ran.returncode == 0, ran.stderr
+    assert "note: search.trials is 20, and the space ends after 5" in ran.stdout
+    assert f"run {name}: 5 trials" in ran.stdout
+    assert app("status", name, "--follow").stdout.startswith(f"run {name}: 5 of 5 trials finished\n")
+
+    run = app.storage / name
+    trials = records(run)
+    assert [trial.state for trial in trials] == ["COMPLETE"] * 5
+    found = {(trial.config["model"], trial.config.get("lr"), trial.config.get("C")) for trial in trials}
+    assert found == {("mlp", 1e-3, None), ("mlp", 1e-2, None), *(("svm", None, C) for C in (1.0, 10.0, 100.0))}
+    study = study_of(run)
+    numbers = [int(trial.id) for trial in trials]
+    assert [frozen.number for frozen in study.trials if frozen.state.name == "COMPLETE"] == numbers
+    passed_over = [frozen for frozen in study.trials if frozen.state.name == "FAIL"]
+    assert len(passed_over) == len(study.trials) - 5 > 0
+    for frozen in passed_over:
+        assert frozen.params == study.trials[frozen.user_attrs["same_as"]].params
+
+    (run / "optuna.journal").unlink()
+    again = app("search", str(path), "--name", name, *sets(f"search.sampler={sampler}", "search.trials=21"))
+    assert again.returncode == 0, again.stderr
+    assert records(run) == trials
+    anew = {frozen.number: frozen.state.name for frozen in study_of(run).trials}
+    assert anew == {number: "COMPLETE" if number in numbers else "FAIL" for number in range(max(numbers) + 1)}
 
 
 def test_two_objectives_give_a_pareto_front(app: App, file: str) -> None:

@@ -13,7 +13,7 @@ from tune_jobs.cost import work_macs
 from tune_jobs.errors import UsageError
 from tune_jobs.estimate import Estimate, Known, estimate
 from tune_jobs.experiment import Experiment, check
-from tune_jobs.plan import duration, makespan, plan
+from tune_jobs.plan import duration, lines, makespan, plan
 from tune_jobs.resources import Request
 from tune_jobs.results import ledger, rundir
 from tune_jobs.space import relevant
@@ -132,7 +132,7 @@ def test_plan_refuses_a_run_that_cannot_warm_start_it(tmp_path: Path) -> None:
         ({"min_usable": 3}, r"^min_usable: 3, and there are 2 configs$"),
         (
             {"search": {"method": "random", "trials": 1, "enqueue": [{"lr": 0.02}, {"lr": 0.03}]}},
-            r"^search\.enqueue: 2 points, and search\.trials is 1$",
+            r"^search\.enqueue: 2 points, more than are tried: 1$",
         ),
     ],
 )
@@ -141,6 +141,23 @@ def test_plan_refuses_more_than_there_are_trials(change: dict[str, Any], said: s
     document = {"name": "x", "dataset": SMALL, "space": {"lr": lr}, "train": {"model": "mlp"}}
     with pytest.raises(UsageError, match=said):
         plan(check(document | change), rundir.at(tmp_path, "x"), None)
+
+
+def test_plan_of_a_space_that_ends_is_all_of_it(tmp_path: Path) -> None:
+    space = {"model": {"choice": ["mlp", "svm"]}, "lr": {"choice": [0.1, 0.2]}}
+    document = {
+        "name": "x",
+        "dataset": SMALL,
+        "space": space,
+        "search": {"method": "random", "trials": 9},
+        "repeats": 2,
+    }
+    found = plan(check(document), rundir.at(tmp_path, "x"), None)
+    assert (found.trials, found.sampled) == (6, False)
+    assert sum(one.trials for one in found.asked) == 6
+    assert "note: search.trials is 9, and the space ends after 3" in lines(found)
+    part = plan(check(document | {"search": {"method": "random", "trials": 2}}), rundir.at(tmp_path, "x"), None)
+    assert (part.trials, part.sampled, part.fewer) == (4, True, "")
 
 
 def test_plan_refuses_a_benchmarks_name(tmp_path: Path) -> None:
@@ -159,15 +176,16 @@ def test_plan_refuses_a_logger_that_is_missing(tmp_path: Path, monkeypatch: pyte
         plan(asked, rundir.at(tmp_path, "x"), None)
 
 
+@pytest.mark.cluster
 def test_plan_command_starts_nothing_and_says_what_would_run(app: App, tmp_path: Path) -> None:
     planned = app("plan", "digits-demo", "--set", "resources.by_model.mlp.cpu=0.5")
     assert planned.returncode == 0, planned.stderr
-    lines = planned.stdout.splitlines()
-    assert lines[1] == "8 trials"
-    assert lines[2].startswith("node 0 of this machine, where Ray would be started: cpu ")
-    assert any(line.startswith("4 trials ask for cpu 0.5: ") for line in lines)
-    assert any(line.startswith("expected: ") for line in lines)
-    assert "  of the trials' times, 8 are guesses: nothing like them was measured" in lines
+    said = planned.stdout.splitlines()
+    assert said[1] == "8 trials"
+    assert said[2].startswith("node 0 of this machine, where Ray would be started: cpu ")
+    assert any(line.startswith("4 trials ask for cpu 0.5: ") for line in said)
+    assert any(line.startswith("expected: ") for line in said)
+    assert "  of the trials' times, 8 are guesses: nothing like them was measured" in said
     assert not (app.home / "ray").exists()
     assert not app.storage.exists()
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.cluster
 EXPERIMENT = """
 name: looked-at
 dataset: {name: digits, image_size: 8, limit: 600}
-space: {lr: {choice: [1e-2, 1e-3, 1e30]}}
+space: {lr: {choice: [1e-2, 1e-3, 1e30]}, seed: {choice: [1, 2, 3]}}
 train: {model: mlp, epochs: 4, optimizer: sgd}
 search: {method: random, trials: 9, seed: 3, max_concurrent: 1}
 scheduler: {name: asha}

@@ -27,6 +27,7 @@ from models import TrainConfig
 from models.training import fit
 from tests.conftest import App, processes_under
 from tune_jobs.results import ledger, table
+from tune_jobs.results.rundir import RunDir
 
 pytestmark = pytest.mark.cluster
 
@@ -237,7 +238,9 @@ def test_search_request_no_node_can_serve_ends_before_anything_is_written(app: A
 
 def test_search_no_usable_trial_is_exit_3_and_no_best(app: App) -> None:
     sets = ["lr=1e12", "optimizer=sgd", "model=mlp", "epochs=1", "hidden_units=20,1000000000", "retries=1"]
-    lost = app("search", "digits-demo", *(word for value in sets for word in ("--set", value)), "--name", "lost")
+    with RunDir(app.storage / "beside").locked():  # as another search has it
+        lost = app("search", "digits-demo", *(word for value in sets for word in ("--set", value)), "--name", "lost")
+    assert "note: run beside is running too, not on this Ray: " in lost.stdout
     assert lost.returncode == 3, lost.stderr
     assert "no usable trial" in lost.stdout
     assert not (app.storage / "lost" / "best.yaml").exists()
@@ -356,6 +359,7 @@ def test_search_shipped_fashion_grid_scaled_down_and_its_resnet_loads_into_torch
 def test_demo_runs_and_names_a_best_config(app: App) -> None:
     ran = app("search", "digits-demo", "--name", "demo")
     assert ran.returncode == 0, ran.stderr
+    assert "running too" not in ran.stdout
     data = pd.read_parquet(app.storage / "demo" / "trials.parquet")
     assert data["state"].tolist() == ["COMPLETE"] * 8
     assert data["val_accuracy"].max() > 0.9

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import pickle
 from typing import Any
 
@@ -7,6 +8,7 @@ import optuna
 import pytest
 
 from models import TrainConfig
+from tune_jobs.axis import key
 from tune_jobs.errors import UsageError
 from tune_jobs.space import parse, unread
 
@@ -170,6 +172,43 @@ def test_suggest_reaches_every_branch_and_stays_in_range() -> None:
 def test_suggest_survives_pickling() -> None:
     checked = parse(CONDITIONAL, {}, "optuna")
     assert pickle.loads(pickle.dumps(checked)) == checked
+
+
+@pytest.mark.parametrize(
+    ("space", "train", "size"),
+    [
+        ({"lr": {"choice": [0.1, 0.01]}, "batch_size": {"int": [16, 20]}}, {"model": "mlp"}, 10),
+        ({"lr": {"choice": [0.1, 0.01]}, "seed": {"choice": [1, 2, 3]}}, {"model": "mlp"}, 6),
+        ({"lr": {"choice": [0.1, 0.01]}, "seed": {"choice": [1, None]}}, {"model": "mlp"}, math.inf),
+        ({"lr": {"choice": [0.1, 0.01]}}, {"model": "mlp", "seed": None}, math.inf),
+        ({"lr": {"choice": [0.1, 0.01]}, "seed": {"int": [0, 2**63 - 1]}}, {"model": "mlp"}, 2.0**64),
+        ({"C": {"choice": [1, 10]}}, {"model": "svm", "seed": None}, 2),  # an svm reads none
+        ({"C": {"int": [1, 3]}, "kernel": {"choice": ["rbf", "poly"], "when": {"C": 2}}}, {"model": "svm"}, 4),
+        (
+            {"epochs": {"int": [1, 10**9]}, "lr": {"choice": [0.1, 0.01], "when": {"epochs": [2, 3]}}},
+            {"model": "mlp"},
+            10**9 + 2,
+        ),
+        (CONDITIONAL, {}, math.inf),
+        (
+            CONDITIONAL
+            | {name: {"choice": [0.1, 0.2]} for name in ("lr", "C")}
+            | {"momentum": {"choice": [0.5, 0.9, 0.99], "when": {"optimizer": "sgd"}}},
+            {},
+            (3 + 1) * 2  # resnet18: sgd with 3 momenta, adam; each with 2 rates
+            + (3 * 2 + 1) * 2  # baseline: sgd with nesterov or not
+            + (3 * 2 + 1) * 2 * (1 + 2 * 249)  # mlp: one layer, or two or three of 8 to 256 units
+            + 2 * (1 + 3),  # svm: rbf, or poly of three degrees
+        ),
+    ],
+)
+def test_size_is_the_number_of_distinct_points(space: dict[str, Any], train: dict[str, Any], size: float) -> None:
+    checked = parse(space, train, "random")
+    assert checked.size() == size
+    if size < 10_000:
+        points = {key(point) for point in checked.every()}
+        assert len(points) == size
+        assert {key(point) for point, _ in sampled(space, train, 100)} <= points
 
 
 def test_expand_grid_obeys_conditions() -> None:

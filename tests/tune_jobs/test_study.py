@@ -171,6 +171,42 @@ def test_enqueued_points_come_first(path: Path) -> None:
     assert study.space.suggest(study.optuna.ask())["lr"] == 0.05
 
 
+@pytest.mark.parametrize(
+    ("space", "left"),
+    [
+        ({"lr": {"choice": [0.1, 0.01]}, "batch_size": {"int": [16, 4_015]}}, (0.01, 3_711)),  # one of 8,000 is left
+        ({"lr": {"choice": [0.1, 0.01]}, "batch_size": {"int": [16, 17]}}, (0.1, 17)),
+    ],
+)
+def test_add_another_finds_the_one_that_is_left(space: dict[str, Any], left: tuple[float, int], path: Path) -> None:
+    study = Study(path, *experiment({"method": "random", "trials": 3}, {"model": "mlp"} | space))
+    study.add_another(lambda point: (point["lr"], point["batch_size"]) == left)
+    found = study.space.suggest(study.optuna.ask())
+    assert (found["lr"], found["batch_size"]) == left
+
+
+def test_pass_over_fails_it_and_names_the_first(path: Path) -> None:
+    asked = experiment({"method": "optuna", "trials": 3}, {"model": "mlp", "lr": {"choice": [0.1, 0.2]}})
+    study = Study(path, *asked)
+    for _ in range(2):
+        study.space.suggest(study.optuna.ask())
+    study.optuna.tell(0, 0.5)
+    study.pass_over(1, same_as=0)
+    assert states(study) == ["COMPLETE", "FAIL"]
+    assert study.optuna.trials[1].user_attrs == {"same_as": 0}
+    again = Study(path, *asked)
+    again.follow({"00000": record(0, "COMPLETE", result={"val_accuracy": 0.5})})
+    assert states(again) == ["COMPLETE", "FAIL"]
+
+
+def test_follow_of_a_lost_study_leaves_nothing_waiting_for_numbers_that_no_trial_has(path: Path) -> None:
+    asked = experiment({"method": "random", "trials": 3}, {"model": "mlp", "lr": {"choice": [0.1, 0.2]}})
+    study = Study(path, *asked)
+    study.follow({"00000": record(0, "COMPLETE", result={"val_accuracy": 0.5}), "00003": record(3, "WAITING")})
+    assert states(study) == ["COMPLETE", "FAIL", "FAIL", "WAITING"]
+    assert study.optuna.ask().number == 3
+
+
 def test_follow_enqueues_in_a_new_run_alone(path: Path) -> None:
     search = {"method": "optuna", "trials": 3, "enqueue": [{"lr": 0.05}]}
     space = {"model": "mlp", "lr": {"uniform": [0.001, 0.1]}}

@@ -80,6 +80,8 @@ def search(
         out = console()
         for field in space.unread(checked):
             say(out, f"note: {field} is read by none of the trials")
+        if fewer := repeats.fewer(asked, checked):
+            say(out, f"note: {fewer}")
         say(out, f"run {run_dir.name}: {total} trials, into {run_dir}")
         with Progress(out, checked.varied(), total, begun=load_report) as progress:
             outcome = searches.run(asked, run_dir, data_folder(data_dir), progress, wait_for_nodes)

@@ -152,6 +152,14 @@ class RunDir:
         """Whether some process holds the run's lock."""
         return is_locked(self.path) if self.mirror is None else self.mirror.is_running()
 
+    def running_beside(self) -> list[str]:
+        """The other runs in its storage, confirmations too, that a process runs: on this machine, or on one whose locks
+        the file system shows here."""
+        within = (self.path.parent / LEDGER).exists()  # a confirmation is a folder of its run
+        root = self.path.parent.parent if within else self.path.parent
+        locked = [lock.parent for pattern in ("*/.lock", "*/*/.lock") for lock in root.glob(pattern)]
+        return sorted(str(path.relative_to(root)) for path in locked if path != self.path and is_locked(path))
+
     def check_free(self) -> None:
         """Raise UsageError where a process on this machine runs it, before anything is done towards `locked`."""
         if is_locked(self.path):

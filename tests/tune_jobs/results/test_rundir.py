@@ -24,9 +24,17 @@ def test_locked_second_process_is_refused_and_a_dead_ones_lock_is_not_in_the_way
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(UsageError, match="run run: another process is running it"), run.locked():
             pytest.fail("two held it")
+        other = RunDir(tmp_path / "other")
+        assert (run.running_beside(), other.running_beside()) == ([], ["run"])
+        other.path.mkdir()
+        write_text(other.ledger, "")
+        with other.within("confirm-x").locked():
+            assert run.running_beside() == ["other/confirm-x"]
+            assert other.within("confirm-x").running_beside() == ["run"]
     finally:
         holder.kill()
         holder.communicate()
+    assert RunDir(tmp_path / "other").running_beside() == []
     with run.locked():
         assert run.path.is_dir()
 

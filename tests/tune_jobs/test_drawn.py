@@ -1,0 +1,121 @@
+"""That no config is drawn twice, without Ray's processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import RandomSampler
+from ray.tune.search import Searcher
+
+from tune_jobs.drawn import Drawn, to_draw
+from tune_jobs.experiment import Experiment, check
+from tune_jobs.repeats import total
+from tune_jobs.results.ledger import TrialRecord
+from tune_jobs.space import Point, Space, parse
+from tune_jobs.study import Study
+from tune_jobs.tuning import ASKED, _Searcher
+
+
+class First(RandomSampler):
+    """Draws the first choice, for ever."""
+
+    def sample_independent(
+        self,
+        study: optuna.Study,  # noqa: ARG002 - Optuna's signature
+        trial: optuna.trial.FrozenTrial,  # noqa: ARG002
+        name: str,  # noqa: ARG002
+        distribution: BaseDistribution,
+    ) -> Any:
+        assert isinstance(distribution, CategoricalDistribution)
+        return distribution.choices[0]
+
+
+class Waiting(list[tuple[int, Point]]):
+    """Stands for `tune_jobs.waiting.Waiting`."""
+
+    out: tuple[()] = ()
+    put = list.append
+
+
+def asked_for(trials: int, repeats: int = 1, **fields: Any) -> tuple[Experiment, Space]:
+    asked = check(
+        {
+            "name": "x",
+            "dataset": {"name": "digits"},
+            "space": {"model": "mlp", "lr": {"choice": [0.1, 0.2, 0.3]}},
+            "train": fields,
+            "search": {"method": "optuna", "trials": trials, "max_concurrent": 1},
+            "repeats": repeats,
+        }
+    )
+    return asked, parse(asked.space, asked.train, asked.search.method)
+
+
+def searcher(path: Path, asked: Experiment, space: Space) -> tuple[_Searcher, Study, list[tuple[int, Point]]]:
+    """One that hands out to nobody, its study, and what it has added."""
+    study = Study(path, asked, space)
+    study.sampler = First()
+    added: list[tuple[int, Point]] = []
+    waiting = Waiting()
+
+    def add(number: int, point: Point) -> list[tuple[int, Point]]:
+        added.append((number, point))
+        return [added[-1]]
+
+    def hand_out(trial_id: str) -> Point:
+        return waiting.pop()[1]
+
+    recorder: Any = SimpleNamespace(
+        waiting=waiting, groups={}, to_ask=lambda: to_draw(asked, space, {}), add=add, hand_out=hand_out
+    )
+    stop: Any = SimpleNamespace(leave_if_asked=lambda: None)
+    return _Searcher(study, recorder, asked, [], stop), study, added
+
+
+def test_sampler_that_keeps_to_one_config_is_given_others(tmp_path: Path) -> None:
+    own, study, added = searcher(tmp_path / "study", *asked_for(20))
+    handed = [own.suggest(f"ray{number}") for number in range(3)]
+    more: Any = own.suggest("ray3")
+    assert more == Searcher.FINISHED
+    assert sorted(point["lr"] for point in handed if point is not None) == [0.1, 0.2, 0.3]
+    numbers = [0, ASKED + 1, 2 * (ASKED + 1)]
+    assert [number for number, _ in added] == numbers
+    for trial in study.optuna.trials:
+        is_new = trial.number in numbers
+        assert trial.state.name == ("RUNNING" if is_new else "FAIL")
+        assert trial.user_attrs == ({} if is_new else {"same_as": 0})
+
+
+def test_trainings_without_a_seed_may_be_alike(tmp_path: Path) -> None:
+    own, study, added = searcher(tmp_path / "study", *asked_for(4, seed=None))
+    for number in range(4):
+        own.suggest(f"ray{number}")
+    assert [number for number, _ in added] == [0, 1, 2, 3]
+    assert {point["lr"] for _, point in added} == {0.1}
+    assert {trial.state.name for trial in study.optuna.trials} == {"RUNNING"}
+
+
+@pytest.mark.parametrize(
+    ("trials", "have", "left"),
+    [
+        (2, [], 2),
+        (20, [], 3),
+        (20, [0.1, 0.2], 1),
+        (20, [0.1, 0.1, 0.1, 0.2], 1),  # of a version that drew some twice
+        (4, [0.1, 0.1, 0.1], 1),
+        (20, [0.3, 0.1, 0.2], 0),
+        (2, [0.3, 0.1, 0.2], 0),
+    ],
+)
+def test_to_draw_is_what_is_asked_for_and_there(trials: int, have: list[float], left: int) -> None:
+    asked, space = asked_for(trials, repeats=2)
+    points = [space.suggest(optuna.trial.FixedTrial({"lr": lr})) for lr in have]
+    groups = {number: [TrialRecord(f"{number:05d}-0", point)] for number, point in enumerate(points)}
+    assert to_draw(asked, space, groups) == left
+    assert total(asked, space) == 2 * min(trials, 3)
+    assert [Drawn(groups).same_as(point) for point in points] == [have.index(lr) for lr in have]
