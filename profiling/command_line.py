@@ -6,11 +6,14 @@ from typing import Any
 
 import typer
 
+from profiling import interrupts
+
 
 def run(app: typer.Typer, name: str) -> int:
     """Run the command that the process was given -> its exit code.  A wrong option is one line on stderr and code 2."""
     try:
-        code: int | None = app(prog_name=name, standalone_mode=False)
+        with interrupts.heard():
+            code: int | None = app(prog_name=name, standalone_mode=False)
     except Exception as error:
         wrong: Any = error
         if not hasattr(wrong, "format_message"):  # Click's exceptions, which Typer has a copy of, all have it

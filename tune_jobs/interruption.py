@@ -9,7 +9,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Literal
+
+from profiling.interrupts import interrupt
 
 
 class Leave(KeyboardInterrupt):
@@ -44,9 +47,9 @@ class Stop:
     def on_signals(self) -> Iterator[None]:
         """SIGINT and SIGTERM stop the search at the next turn; a second one leaves from where it is."""
 
-        def stop(*_: object) -> None:
+        def stop(number: int, frame: FrameType | None) -> None:
             if self.cause is not None:
-                raise KeyboardInterrupt
+                interrupt(number, frame)
             self.ask("interrupted")
 
         with _handling({signal.SIGINT: stop, signal.SIGTERM: stop}):
@@ -56,9 +59,6 @@ class Stop:
 @contextlib.contextmanager
 def sigterm_as_sigint() -> Iterator[None]:
     """A person's first word is SIGINT, a cluster's is SIGTERM.  Both mean the same: KeyboardInterrupt."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
 
     # SIGINT too: a shell starts what it runs in the background with it ignored.
     with _handling({signal.SIGINT: interrupt, signal.SIGTERM: interrupt}):

@@ -153,7 +153,10 @@ def test_search_interrupted_while_ray_starts_leaves_no_process(after_s: float, a
     process = app.start("search", "digits-demo", "--name", f"left-{after_s}")
     time.sleep(after_s)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 4, (out, err)
     assert "Traceback" not in err
     deadline = time.monotonic() + 60
