@@ -106,6 +106,9 @@ class TrainConfig(BaseModel):
         return self
 
 
+TOGETHER = ("optimizer", "momentum", "nesterov")
+"""Fields whose values TrainConfig checks against each other."""
+
 NETWORK_FIELDS = (
     "epochs", "batch_size", "optimizer", "lr", "momentum", "nesterov", "weight_decay", "lr_schedule", "loss",
     "augment", "seed", "deterministic", "amp", "amp_dtype", "input", "pin_memory",
