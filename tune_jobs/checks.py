@@ -5,6 +5,7 @@ from __future__ import annotations
 import models
 from datasets import Splits
 from models import TrainConfig
+from models.config import TOGETHER
 from models.training import check_classes
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
@@ -20,6 +21,8 @@ def check_experiment(experiment: Experiment, space: Space) -> None:
     for point in space.shapes():
         if point.get("amp_dtype") == "fp16" and not experiment.resources.of(point["model"]).gpu:
             raise UsageError("amp_dtype: fp16 needs a GPU (resources.gpu); on a CPU give auto or bf16")
+    if experiment.search.method != "grid":  # whose points are all made before the first is run
+        space.meeting(*TOGETHER)
     space.check_enqueued(experiment.search.enqueue)
     trials = configs(experiment, space)
     if len(experiment.search.enqueue) > trials:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Literal
 
-from profiling.interrupts import interrupt
+from profiling import interrupts
 
 
 class Leave(KeyboardInterrupt):
@@ -49,9 +49,10 @@ class Stop:
 
         def stop(number: int, frame: FrameType | None) -> None:
             if self.cause is not None:
-                interrupt(number, frame)
+                interrupts.interrupt(number, frame)
             self.ask("interrupted")
 
+        interrupts.own.add(stop.__code__)
         with _handling({signal.SIGINT: stop, signal.SIGTERM: stop}):
             yield
 
@@ -61,7 +62,7 @@ def sigterm_as_sigint() -> Iterator[None]:
     """A person's first word is SIGINT, a cluster's is SIGTERM.  Both mean the same: KeyboardInterrupt."""
 
     # SIGINT too: a shell starts what it runs in the background with it ignored.
-    with _handling({signal.SIGINT: interrupt, signal.SIGTERM: interrupt}):
+    with _handling({signal.SIGINT: interrupts.interrupt, signal.SIGTERM: interrupts.interrupt}):
         yield
 
 
@@ -92,7 +93,10 @@ def _handling(handlers: dict[signal.Signals, Callable[..., None]]) -> Iterator[N
         return
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield
+        try:
+            yield
+        finally:
+            interrupts.settle()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -65,8 +65,9 @@ class Membership:
 
     def abandon(self) -> None:
         """To be called right before the process ends, by a thread that lives until then: the kernel ends Ray's
-        processes with it.  One that is being started is waited for, until it has told the kernel so."""
-        self._spawning.acquire()
+        processes with it.  One that is being started is waited for, until it has told the kernel so: a moment, unless
+        the interrupt left some library's lock behind."""
+        self._spawning.acquire(timeout=10)
 
     def _live(self) -> None:
         try:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 import models
 from models import ModelError, TrainConfig
-from models.config import CONDITIONS, TOGETHER
+from models.config import CONDITIONS
 from tune_jobs.axis import RANGES, Axis, check_value, key, parse_axis
 from tune_jobs.errors import UsageError, one_line
 
@@ -137,11 +137,16 @@ class Space:
         return self.meeting("model", "batch_size", "amp_dtype", *models.building_fields())
 
     def meeting(self, *fields: str) -> list[Point]:
-        """Points that have the values, or both ends, of these fields in every combination.  Raises UsageError where
-        they do not go together."""
-        axes = [axis for axis in self.axes if axis.field in fields]
+        """Points that have the values, or both ends, of these fields in every combination, and of those that decide
+        whether they are part of a trial.  Raises UsageError where they do not go together."""
+        wanted = {"model", *fields}
+        for axis in reversed(_in_deciding_order(self.axes)):  # those that decide stand before
+            if axis.field in wanted:
+                wanted |= {_decider(axis.field), *axis.when}
+        axes = [axis for axis in self.axes if axis.field in wanted]
         points = []
-        for values in itertools.product(*(axis.values for axis in axes)):
+        ends = [{key(value): value for value in (*axis.candidates(self.axes), axis.values[-1])} for axis in axes]
+        for values in itertools.product(*(found.values() for found in ends)):
             chosen = {axis.field: value for axis, value in zip(axes, values, strict=True)}
             points.append(relevant(self._asked(lambda axis: chosen.get(axis.field, axis.values[0]))))  # noqa: B023
         return points
@@ -190,7 +195,7 @@ def parse(space: Mapping[str, Any], train: Mapping[str, Any], method: str) -> Sp
 
     Raises UsageError that names the field at fault: unknown, in both `space` and `train`, no values, one value twice,
     a low end over the high one, a log scale through zero, a condition on an unknown or later field, a kind of axis
-    that the method does not take, no model, a grid axis that no point reads, sampled values that do not go together.
+    that the method does not take, no model, a grid axis that no point reads.
     """
     both = [field for field in space if field in train]
     if both:
@@ -208,8 +213,6 @@ def parse(space: Mapping[str, Any], train: Mapping[str, Any], method: str) -> Sp
             raise UsageError(f"space.{axis.field}: is read by none of the trials asked for (models: {chosen})")
     if method != "grid" and not any(axis.sampled for axis in axes):
         raise UsageError(f"search.method: {method} samples, but no field of the space is a choice or a range")
-    if method != "grid":  # whose points are all made before the first is run
-        checked.meeting("model", *TOGETHER)
     return checked
 
 

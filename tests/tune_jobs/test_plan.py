@@ -143,6 +143,35 @@ def test_plan_refuses_more_than_there_are_trials(change: dict[str, Any], said: s
         plan(check(document | change), rundir.at(tmp_path, "x"), None)
 
 
+@pytest.mark.parametrize(
+    ("space", "fits"),
+    [
+        ({"momentum": {"choice": [0.9, 0]}, "nesterov": {"choice": [False, True]}}, False),
+        ({"momentum": {"uniform": [0, 0.9]}, "nesterov": True}, False),
+        (
+            {
+                "input": {"choice": ["resident", "stream"]},
+                "momentum": {"choice": [0.9, 0]},
+                "nesterov": {"choice": [False, True], "when": {"input": "stream"}},
+            },
+            False,
+        ),
+        ({"momentum": {"choice": [0.9, 0]}, "nesterov": {"choice": [False, True], "when": {"momentum": 0.9}}}, True),
+    ],
+)
+def test_plan_refuses_sampled_values_that_may_meet_and_do_not_go_together(
+    space: dict[str, Any], fits: bool, tmp_path: Path
+) -> None:
+    train = {"model": "mlp", "optimizer": "sgd"}
+    search = {"method": "random", "trials": 1}
+    asked = check({"name": "x", "dataset": SMALL, "space": space, "train": train, "search": search})
+    if fits:
+        assert plan(asked, rundir.at(tmp_path, "x"), None).trials == 1
+        return
+    with pytest.raises(UsageError, match=r"^nesterov needs a momentum above 0$"):
+        plan(asked, rundir.at(tmp_path, "x"), None)
+
+
 def test_plan_of_a_space_that_ends_is_all_of_it(tmp_path: Path) -> None:
     space = {"model": {"choice": ["mlp", "svm"]}, "lr": {"choice": [0.1, 0.2]}}
     document = {

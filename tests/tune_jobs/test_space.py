@@ -274,11 +274,6 @@ def test_expand_many_axes_of_several_models_are_not_multiplied_out() -> None:
         ({"momentum": {"uniform": [0, 0.9], "when": {"momentum": 0.5}}}, "space.momentum.when: waits for itself"),
         ({"C": {"uniform": [1, 2]}}, "space.C: is read by none of the trials asked for (models: mlp)"),
         ({"lr": 0.1}, "search.method: optuna samples, but no field of the space is a choice or a range"),
-        (
-            {"momentum": {"choice": [0.9, 0]}, "nesterov": {"choice": [False, True]}},
-            "nesterov needs a momentum above 0",
-        ),
-        ({"momentum": {"uniform": [0, 0.9]}, "nesterov": True}, "nesterov needs a momentum above 0"),
     ],
 )
 def test_parse_wrong_sampled_space_is_refused_by_name(change: dict[str, Any], line: str) -> None:
@@ -287,11 +282,6 @@ def test_parse_wrong_sampled_space_is_refused_by_name(change: dict[str, Any], li
         parse({"model": "mlp", "lr": {"loguniform": [1e-4, 0.1]}} | change, fixed, "optuna")
     assert str(error.value).startswith(line)
     assert "\n" not in str(error.value)
-
-
-def test_parse_values_that_never_meet_need_not_go_together() -> None:
-    space = {"momentum": {"choice": [0.9, 0]}, "nesterov": {"choice": [False, True], "when": {"momentum": 0.9}}}
-    assert parse(space, {"model": "mlp", "optimizer": "sgd"}, "random").size() == 3
 
 
 def test_parse_sampled_axis_in_a_grid_is_refused() -> None:
