@@ -35,8 +35,7 @@ class Search(_Section):
     method: Literal["grid", "random", "optuna"] = "grid"
     """grid: every point of the space once.  random: `trials` points drawn from it.  optuna: chosen by `sampler`."""
     trials: int | None = Field(default=None, ge=1)
-    """How many trials random and optuna run, each of another config: a space that has fewer ends sooner.  A grid has as
-    many as it has points."""
+    """How many trials random and optuna run, each of another config, or all that there are.  A grid runs its points."""
     sampler: Literal["tpe", "random", "gp", "qmc", "nsga2"] = "tpe"
     """Optuna's sampler: tree-structured Parzen estimator, random, Gaussian process, quasi-Monte Carlo or NSGA-II."""
     seed: int = Field(default=0, ge=0, lt=2**31)
