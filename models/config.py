@@ -47,7 +47,7 @@ class TrainConfig(BaseModel):
     amp: bool = True
     """Automatic mixed precision where the device is good at it; the row says which precision ran."""
     amp_dtype: Literal["auto", "bf16", "fp16"] = "auto"
-    """The reduced precision: bf16 where the hardware has it, fp16 on older GPUs; or one of them, asked for."""
+    """The reduced precision: bf16 where the hardware is fast in it, fp16 on older GPUs; or one of them, asked for."""
     input: Literal["resident", "stream"] = "resident"
     """The whole set on the device from the start, or batches brought by a DataLoader."""
     pin_memory: bool = False

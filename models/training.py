@@ -21,7 +21,7 @@ from models.checkpoint import CheckpointError, Progress, origin, restore, seed_o
 from models.config import TrainConfig
 from models.evaluation import LOSSES, evaluate
 from models.graph import RecordedStep, can_be_recorded
-from models.precision import Precision, choose_precision
+from models.precision import Precision, choose_precision, memory_format, tiny_as_zero
 from models.result import DivergedError, EpochMetrics, Fitted, TrainResult
 from models.step import Step
 from models.svm_training import check_classes, fit_svm
@@ -79,7 +79,7 @@ def fit(
         if start is not None:
             raise CheckpointError(f"checkpoint: {config.model} is trained in one go and has none")
         return fit_svm(model, splits, report)
-    with _determinism(config.deterministic):
+    with _determinism(config.deterministic), tiny_as_zero(device):
         return _fit_network(model, config.model_copy(update={"seed": seed}), splits, device, report, checkpoint, start)
 
 
@@ -99,8 +99,7 @@ def _fit_network(
     params = sum(p.numel() for p in network.parameters() if p.requires_grad)
     live = LiveNetwork(network, config, splits.channels, splits.image_size, device)
     network = network.to(device)
-    if precision != "fp32":
-        network = network.to(memory_format=torch.channels_last)  # what the reduced-precision convolutions work in
+    network = network.to(memory_format=memory_format(precision, device))
     transform = Transform.of(splits, device)
     train, val, test = (placed(part, device, config.input) for part in (splits.train, splits.val, splits.test))
     steps = config.epochs * steps_of(len(train), config.batch_size)

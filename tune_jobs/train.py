@@ -57,7 +57,9 @@ def train_one(
     recorded = config.result.get("val_accuracy")
     if isinstance(recorded, float):
         same = "the same as" if result.val_accuracy == recorded else f"not the {recorded:.4%}"
-        say(f"that is {same} in the search")
+        precision = config.result.get("precision", result.precision)
+        other = "" if precision == result.precision else f", which ran in {precision}"
+        say(f"that is {same} in the search{other}")
     say(f"model: {output}")
     return result
 

@@ -192,6 +192,7 @@ def test_start_of_another_precision_is_refused(small: Splits, monkeypatch: pytes
     config = CONFIG.model_copy(update={"amp": True})
     state = run_with_checkpoints(config, small)[1][1]
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr("models.precision.bf16_speed", lambda: 2.0)
     assert "precision 'fp32', not 'bf16'" in refused(config, small, state)
 
 

@@ -19,6 +19,7 @@ import models
 from datasets import DatasetConfig, Split, Splits, load_splits
 from datasets.transforms import AUGMENTATIONS, Transform
 from models import ModelError, TrainConfig, training
+from models.precision import memory_format
 from models.step import Step
 from models.training import LOSSES, DivergedError, EpochMetrics, Fitted, choose_precision, evaluate, fit
 
@@ -552,6 +553,7 @@ def test_best_epochs_weights_come_back_and_give_the_result(model: str, loss: str
     assert (result.val_accuracy, result.val_loss) == (best.val_accuracy, best.val_loss)
     assert not network.training
     transform = Transform.of(splits, CPU)
+    network.to(memory_format=memory_format("fp32", CPU))  # to the last digit
     assert evaluate(network, splits.val, transform, loss, "fp32", CPU) == (result.val_loss, result.val_accuracy)
     assert evaluate(network, splits.test, transform, loss, "fp32", CPU) == (result.test_loss, result.test_accuracy)
 
@@ -618,8 +620,8 @@ def test_result_says_how_it_was_had(small: Splits, train: Train) -> None:
 def test_result_precision_is_the_one_that_ran(
     precision: str, small: Splits, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    has = {"avx512_bf16": precision == "bf16", "amx_bf16": False}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": False})
+    monkeypatch.setattr("models.precision.bf16_speed", lambda: 2.0 if precision == "bf16" else 0.5)
     dtypes: set[torch.dtype] = set()
     real = models.MODELS["baseline"]
 
@@ -729,22 +731,41 @@ def test_choose_precision_on_cuda(capability: tuple[int, int], expected: str, mo
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "expected"),
+    ("capabilities", "speed", "expected"),
     [
-        ({"avx512_bf16": True, "amx_bf16": False}, "bf16"),
-        ({"avx512_bf16": False, "amx_bf16": True}, "bf16"),
-        ({"avx512_bf16": True, "amx_bf16": True}, "bf16"),
-        ({"avx512_bf16": False, "amx_bf16": False, "avx512_f": True, "avx2": True}, "fp32"),
-        ({"avx2": True, "amx_tile": True}, "fp32"),
-        ({"amx_int8": True}, "fp32"),
-        ({}, "fp32"),
+        ({"avx512_bf16": True, "amx_bf16": False}, 1.9, "bf16"),
+        ({"avx512_bf16": False, "amx_bf16": True}, 8.0, "bf16"),
+        ({"avx512_bf16": True, "amx_bf16": True}, 1.5, "bf16"),
+        ({"avx512_bf16": True, "amx_bf16": False}, 1.4, "fp32"),
+        ({"avx512_bf16": True, "amx_bf16": False}, 0.5, "fp32"),
+        ({"avx512_bf16": True, "amx_bf16": True}, 0.5, "fp32"),
     ],
 )
-def test_choose_precision_on_a_cpu(
-    capabilities: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
+def test_choose_precision_on_a_cpu_with_bf16_by_its_speed(
+    capabilities: dict[str, bool], speed: float, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr("models.precision.bf16_speed", lambda: speed)
     assert choose_precision(TrainConfig(model="mlp"), CPU) == expected
+    assert choose_precision(TrainConfig(model="mlp", amp_dtype="bf16"), CPU) == "bf16"
+
+
+@pytest.mark.parametrize(
+    "capabilities",
+    [
+        {"avx512_bf16": False, "amx_bf16": False, "avx512_f": True, "avx2": True},
+        {"avx2": True, "amx_tile": True},
+        {"amx_int8": True},
+        {},
+    ],
+)
+def test_choose_precision_on_a_cpu_without_bf16_measures_nothing(
+    capabilities: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a CPU can take a hundred times as long over a product in bf16."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr("models.precision.bf16_speed", lambda: pytest.fail("measured"))
+    assert choose_precision(TrainConfig(model="mlp"), CPU) == "fp32"
     assert choose_precision(TrainConfig(model="mlp", amp_dtype="bf16"), CPU) == "bf16"
 
 
@@ -757,6 +778,7 @@ def test_choose_precision_elsewhere_is_fp32() -> None:
 def test_choose_precision_without_amp_is_fp32(amp_dtype: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr("models.precision.bf16_speed", lambda: 2.0)
     config = TrainConfig(model="mlp", amp=False, amp_dtype=amp_dtype)
     assert choose_precision(config, torch.device(device)) == "fp32"
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from tune_jobs.__main__ import app
@@ -41,3 +42,14 @@ def test_train_of_a_changed_config_leaves_the_weights_beside_a_runs(run: str, tm
     else:  # a person's own file
         assert ended.exit_code == 0, ended.stderr
         assert weights.read_bytes() != b"the run's"
+
+
+@pytest.mark.parametrize(("of_the_search", "told"), [("fp32", ""), ("bf16", ", which ran in bf16")])
+def test_train_one_tells_of_another_precision_than_the_search_had(
+    of_the_search: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    chosen = Config.model_validate(DOCUMENT | {"result": {"val_accuracy": 0.123456, "precision": of_the_search}})
+    said: list[str] = []
+    train_one(chosen, None, tmp_path / "model.safetensors", said.append)
+    assert said[-2] == f"that is not the 12.3456% in the search{told}"
