@@ -17,8 +17,11 @@ from models.precision import Precision
 from models.result import EpochMetrics
 from models.step import Step
 
-FORMAT = 1
-"""Raised whenever the state's keys change, or the weights' shapes inside."""
+FORMAT = 2
+"""Raised whenever the state's keys change, or the weights' shapes inside, or how a training calculates.
+
+2: trainings in float32 on a CPU are in channels_last.
+"""
 
 State = dict[str, Any]
 """Tensors on the CPU and plain values: `torch.save` writes it, `torch.load(weights_only=True)` reads it back."""
@@ -67,6 +70,11 @@ def seed_of(start: Mapping[str, Any]) -> int:
     if not isinstance(seed, int):
         raise CheckpointError(f"checkpoint: its seed is {seed!r}, which is no number")
     return seed
+
+
+def precision_of(start: Mapping[str, Any]) -> object:
+    """What the training ran in.  Raises CheckpointError."""
+    return _checked(start)["origin"].get("precision")
 
 
 def state_of(progress: Progress, origin: State, device: torch.device) -> State:

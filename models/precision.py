@@ -18,9 +18,9 @@ Precision = Literal["fp64", "fp32", "bf16", "fp16"]
 BF16_PAYS_FROM = 1.5
 """On a CPU bf16 is taken where its matrix products are so many times as fast as float32's.
 
-Processors lie far from it on both sides: measured one thread on a Xeon (Emerald Rapids) whose AMX the virtual machine
-hides, they are 0.5 times as fast, and a ResNet-18's step in bf16 takes 1.35 times as long as in float32.  A Zen 4
-issues twice as many bf16 products as float32 ones.
+Measured on one thread of a Xeon (Emerald Rapids) whose AMX the virtual machine hides, they are 0.5 to 0.65 times as
+fast, also beside three other processes on two cores, and a ResNet-18's step in bf16 takes 1.35 times as long as in
+float32.  A Zen 4 reached 220 GFLOP/s in bf16, where its float32 units can do about half of that.
 """
 
 
@@ -40,27 +40,45 @@ def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
             raise ModelError("amp_dtype: fp16 needs a GPU; on a CPU give auto or bf16")
         return "fp16"
     if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
-    if device.type == "cpu":
-        has = torch.cpu.get_capabilities()
-        has_bf16 = has.get("avx512_bf16") or has.get("amx_bf16")
-        return "bf16" if has_bf16 and bf16_speed() >= BF16_PAYS_FROM else "fp32"
-    return "fp32"
+        return "bf16" if _has_bf16(device) else "fp16"
+    return "bf16" if device.type == "cpu" and _has_bf16(device) and bf16_speed() >= BF16_PAYS_FROM else "fp32"
+
+
+def as_before(config: TrainConfig, precision: object, device: torch.device) -> TrainConfig:
+    """The config with the precision that `auto` came to before in place of `auto`, where this device has it too.
+
+    What auto comes to depends on the machine, and the numbers depend on it.
+    """
+    if not config.amp or config.amp_dtype != "auto":
+        return config
+    if precision == "fp32":
+        return config.model_copy(update={"amp": False})
+    if (precision == "bf16" and _has_bf16(device)) or (precision == "fp16" and device.type == "cuda"):
+        return config.model_copy(update={"amp_dtype": precision})
+    return config
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether it has instructions for it; without them a product can take a hundred times as long."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    has = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
 @functools.cache
 def bf16_speed() -> float:
     """How many times as fast as in float32 this CPU multiplies matrices in bf16, on one thread.
 
-    From the processor time of the fastest of seven turns each, so that other work on the machine does not decide it;
+    From the processor time of the fastest of seven turns each, which other work on the machine changes little;
     10 to 30 ms, once a process.
     """
-    square = torch.rand(256, 256, generator=torch.Generator().manual_seed(0))
+    square = torch.rand(256, 256, dtype=torch.float32, device="cpu", generator=torch.Generator().manual_seed(0))
     kinds = square, square.bfloat16()
     fastest_s = [float("inf"), float("inf")]
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
+        torch.set_num_threads(1)
         for turn in range(8):
             for kind, factor in enumerate(kinds):
                 began = time.thread_time()
@@ -81,8 +99,8 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
 def memory_format(precision: Precision, device: torch.device) -> torch.memory_format:
     """What convolutions are fastest in.
 
-    channels_last for the reduced precisions, and for float32 on a CPU: there a step of ours takes 3 to 50 % longer
-    without it (Xeon, one thread, with AVX512 and with AVX2 alone).
+    channels_last for the reduced precisions, and for float32 on a CPU: there a step of our convolutional networks takes
+    3 to 50 % longer without it (Xeon, one thread, with AVX512 and with AVX2 alone).
     """
     is_last = precision != "fp32" or device.type == "cpu"
     return torch.channels_last if is_last else torch.contiguous_format
@@ -98,20 +116,21 @@ def tiny_as_zero(device: torch.device) -> Iterator[None]:
     """On a CPU, numbers nearer to 0 than 1.2e-38 (float32's subnormal ones) count as 0 within, in this thread.
 
     The moments that an optimizer keeps for a weight without gradients (of a unit that never fires, say) halve every few
-    steps, until they stay subnormal for ever, which processors calculate with many times slower.  Measured on a Xeon, a
-    ResNet-18 with adam: an epoch from the 800th step on takes up to 1.4 times as long as the first ones.  The weights
-    came out the same to the last bit.
+    steps, until they stay subnormal for ever, and processors calculate many times slower with those.  Measured on a
+    Xeon, a ResNet-18 with adam: an epoch from the 800th step on takes up to 1.4 times as long as the first ones.  The
+    weights came out the same to the last bit there, and so did those of a small CNN and of an mlp.
 
-    Threads that PyTorch starts within inherit it, and keep it; those that it has already do not have it.
+    Threads that PyTorch starts within inherit it, on Linux, and keep it; those that it has already do not have it.
+    float64 loses what is nearer to 0 than 2.2e-308.
     """
     before = _tiny_is_zero()
-    if device.type == "cpu":
-        torch.set_flush_denormal(True)  # False, and nothing changed, where the processor has no such mode
     try:
+        if device.type == "cpu":
+            torch.set_flush_denormal(True)  # False, and nothing changed, where the processor has no such mode
         yield
     finally:
         torch.set_flush_denormal(before)
 
 
 def _tiny_is_zero() -> bool:
-    return bool(torch.full((), torch.finfo(torch.float32).tiny) / 2 == 0)
+    return bool(torch.full((), torch.finfo(torch.float32).tiny, dtype=torch.float32, device="cpu") / 2 == 0)

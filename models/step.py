@@ -109,9 +109,11 @@ class Step:
             found = self.optimizer.state.get(parameter, {})
             if not self.kept <= found.keys():
                 raise ValueError(f"an optimizer's state of {', '.join(found) or 'nothing'}")
-            for name, value in found.items():  # the fused kernels would read beyond a smaller one
-                if isinstance(value, Tensor) and name != "step" and value.shape != parameter.shape:
-                    raise ValueError(f"an optimizer's {name} of shape {tuple(value.shape)}")
+            for name, value in found.items():  # the fused kernels go by memory, not by shape
+                if isinstance(value, Tensor) and name != "step":
+                    if value.shape != parameter.shape:
+                        raise ValueError(f"an optimizer's {name} of shape {tuple(value.shape)}")
+                    found[name] = torch.empty_like(parameter).copy_(value)
         if self.schedule is not None and self.rates is not None:
             self.rates.load_state_dict(copy.deepcopy(state["rates"]))
             self.schedule.load_state_dict(state["schedule"])

@@ -17,11 +17,11 @@ from datasets.splits import Split, Splits
 from datasets.transforms import AUGMENTATIONS, Transform
 from models import allocator, build
 from models.batches import batches, index_batches, placed, steps_of
-from models.checkpoint import CheckpointError, Progress, origin, restore, seed_of, state_of
+from models.checkpoint import CheckpointError, Progress, origin, precision_of, restore, seed_of, state_of
 from models.config import TrainConfig
 from models.evaluation import LOSSES, evaluate
 from models.graph import RecordedStep, can_be_recorded
-from models.precision import Precision, choose_precision, memory_format, tiny_as_zero
+from models.precision import Precision, as_before, choose_precision, memory_format, tiny_as_zero
 from models.result import DivergedError, EpochMetrics, Fitted, TrainResult
 from models.step import Step
 from models.svm_training import check_classes, fit_svm
@@ -56,14 +56,16 @@ def fit(
 ) -> Fitted:
     """Train one model; `report` is called after each epoch.
 
-    With a seed, the same config on the same CPU with the same number of threads gives the same numbers to the last
-    digit, whatever ran before in this process.  On a CPU this process keeps from then on the memory that it frees:
-    `models.allocator.give_back`.
+    With a seed, the same config in the same precision, on the same CPU with the same number of threads, gives the same
+    numbers to the last digit, whatever ran before in this process.  On a CPU numbers below 1.2e-38 count as 0 while it
+    runs, `report` and `checkpoint` included: `models.precision.tiny_as_zero`, which says for which threads; and this
+    process keeps from then on the memory that it frees: `models.allocator.give_back`.
 
     `checkpoint(epoch, state)` is called before `report` after each epoch of a network but the last.  `state()`, called
     before it returns, gives the state of the training: tensors on the CPU and plain values, which
     `torch.load(weights_only=True)` reads.  With it as `start` the training goes on behind that epoch, and what comes
     out is to the last digit (times aside) what comes out of an undisturbed run; epochs done are not reported again.
+    Where the config leaves the precision to the device, it goes on in the one it began in, if this device has it.
 
     Raises DivergedError where a training or validation loss is not finite (the test loss decides nothing), ModelError
     for fp16 on a CPU and for an svm with one class to learn, CheckpointError for a `start` that is damaged, of another
@@ -73,14 +75,16 @@ def fit(
     seed = config.seed
     if seed is None:
         seed = secrets.randbits(31) if start is None else seed_of(start)
-    torch.manual_seed(seed)
-    model = build(config, splits.channels, len(splits.classes), splits.image_size)
-    if not isinstance(model, nn.Module):
-        if start is not None:
-            raise CheckpointError(f"checkpoint: {config.model} is trained in one go and has none")
-        return fit_svm(model, splits, report)
-    with _determinism(config.deterministic), tiny_as_zero(device):
-        return _fit_network(model, config.model_copy(update={"seed": seed}), splits, device, report, checkpoint, start)
+    with tiny_as_zero(device):
+        torch.manual_seed(seed)
+        model = build(config, splits.channels, len(splits.classes), splits.image_size)
+        if isinstance(model, nn.Module):
+            with _determinism(config.deterministic):
+                own = config.model_copy(update={"seed": seed})
+                return _fit_network(model, own, splits, device, report, checkpoint, start)
+    if start is not None:
+        raise CheckpointError(f"checkpoint: {config.model} is trained in one go and has none")
+    return fit_svm(model, splits, report)
 
 
 def _fit_network(
@@ -95,7 +99,8 @@ def _fit_network(
     assert config.seed is not None
     if device.type == "cpu":
         allocator.keep_freed_memory()
-    precision = choose_precision(config, device)
+    as_begun = config if start is None else as_before(config, precision_of(start), device)
+    precision = choose_precision(as_begun, device)
     params = sum(p.numel() for p in network.parameters() if p.requires_grad)
     live = LiveNetwork(network, config, splits.channels, splits.image_size, device)
     network = network.to(device)

@@ -9,7 +9,7 @@ from models.config import TOGETHER
 from models.training import check_classes
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
-from tune_jobs.repeats import configs
+from tune_jobs.repeats import check_seeds, configs
 from tune_jobs.space import Space
 
 
@@ -23,6 +23,7 @@ def check_experiment(experiment: Experiment, space: Space) -> None:
             raise UsageError("amp_dtype: fp16 needs a GPU (resources.gpu); on a CPU give auto or bf16")
     if experiment.search.method != "grid":  # whose points are all made before the first is run
         space.meeting(*TOGETHER)
+    check_seeds(experiment, space)
     space.check_enqueued(experiment.search.enqueue)
     trials = configs(experiment, space)
     if len(experiment.search.enqueue) > trials:

@@ -19,8 +19,8 @@ from tune_jobs.experiment import check
 from tune_jobs.results import ledger, table
 
 GUESSED_MACS_PER_S = {"cpu": 1.5e10, "cuda": 5e11}
-"""Where nothing like it was measured.  A core with AVX512-BF16 does about the first on ResNet-18 in batches of 16; the
-second is what an order of magnitude more kernels a second gives, and was not measured."""
+"""Where nothing like it was measured.  A core of a Zen 4 does about the first on ResNet-18 in batches of 16, in bf16;
+the second is what an order of magnitude more kernels a second gives, and was not measured."""
 
 Basis = Literal["measured", "scaled", "guess"]
 

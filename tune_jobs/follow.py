@@ -24,6 +24,8 @@ from tune_jobs.results.rundir import RunDir
 from tune_jobs.results.table import varied
 
 POLL_S = 1.0
+START_S = 30.0
+"""A search that takes up a run is not seen in it until Ray is there; so long one is waited for."""
 
 
 class Board:
@@ -107,6 +109,7 @@ class Board:
 def watch(run: RunDir, out: Console) -> None:
     """Show the run until no process runs it and no line is new, or the person interrupts.
 
+    A run that has trials left and that nobody runs may be about to be taken up: that is waited for, START_S seconds.
     In a terminal, what runs now stands below the lines; in a log there is a line for each trial that finishes, as the
     search itself writes.
     """
@@ -115,6 +118,9 @@ def watch(run: RunDir, out: Console) -> None:
     say(out, f"run {run.name}: {board.finished} of {board.total} trials finished")
     shown = Live(board, console=out, transient=True) if out.is_terminal else contextlib.nullcontext()
     with contextlib.suppress(KeyboardInterrupt), shown:
+        if board.finished < board.total and not run.is_running():
+            say(out, f"nothing runs it now; waiting {START_S:.0f} s for a search that takes it up")
+            _wait(run)
         while True:
             running = run.is_running()  # asked first: what it wrote before it ended is read below
             news = board.read()
@@ -123,6 +129,13 @@ def watch(run: RunDir, out: Console) -> None:
             if not running and not news:
                 return
             time.sleep(POLL_S)
+
+
+def _wait(run: RunDir) -> None:
+    """Return when somebody runs it, or after START_S seconds."""
+    deadline = time.monotonic() + START_S
+    while not run.is_running() and time.monotonic() < deadline:
+        time.sleep(POLL_S)
 
 
 def _cell(value: Any) -> str:

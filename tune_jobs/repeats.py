@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
+from tune_jobs.axis import LISTS
+from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
 from tune_jobs.space import Point, Space
 
@@ -30,3 +34,18 @@ def repeated(point: Point, repeats: int) -> list[Point]:
     if point.get("seed") is None:
         return [point] * repeats
     return [point | {"seed": point["seed"] + fold} for fold in range(repeats)]
+
+
+def check_seeds(experiment: Experiment, space: Space) -> None:
+    """Raise UsageError where two configs that differ in the seed would have a repeat in common."""
+    count = experiment.repeats
+    for axis in space.axes:
+        if axis.field == "seed" and axis.kind in LISTS:
+            seeds = sorted(seed for seed in axis.values if seed is not None)
+            for lower, higher in itertools.pairwise(seeds):
+                if higher - lower < count:
+                    raise UsageError(
+                        f"repeats: {count} trains a config under its seed and the {count - 1} after it, and seeds "
+                        f"{lower} and {higher} of space.seed would share some; leave one of the two out, or give seeds "
+                        f"that lie {count} or more apart"
+                    )

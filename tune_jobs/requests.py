@@ -179,10 +179,13 @@ def _key(point: Mapping[str, Any], shape: Shape, asked: Request, kind: str) -> s
     """Equal for configs that take the same memory: model with its own fields, batch, precision, images, threads."""
     import torch
 
+    from models.precision import choose_precision
+
     config = TrainConfig(**point)
     own = [config.batch_size, config.amp, config.amp_dtype, *models.shape_key(config)]
-    where = f"gpu {kind}" if asked.gpu else f"cpu {asked.threads}"
-    return json.dumps([where, *own, *asdict(shape).values(), torch.__version__])
+    on_cpu = [asked.threads, choose_precision(config, torch.device("cpu"))] if not asked.gpu else []
+    where = f"gpu {kind}" if asked.gpu else "cpu"
+    return json.dumps([where, *on_cpu, *own, *asdict(shape).values(), torch.__version__])
 
 
 def _taken(asked: Request, probe: Probe) -> str:

@@ -11,6 +11,7 @@ import torch
 import models
 from datasets import load_splits
 from models import TrainConfig, weights
+from models.precision import as_before
 from models.training import EpochMetrics, TrainResult, fit
 from tune_jobs.device import choose_device
 from tune_jobs.errors import UsageError
@@ -25,8 +26,9 @@ def train_one(
 
     `is_beside`: whether that is where the weights of a run's best config are, which those of other images are not.
 
-    It computes with the threads and the device that the config's resources name, so that the numbers are those of the
-    search; without them, with all this machine has.
+    It computes with the threads and the device that the config's resources name, and in the precision that its result
+    names where this machine has it, so that the numbers are those of the search; without them, with all this machine
+    has.
 
     Raises UsageError where the output cannot be written, DataError, ModelError, and DivergedError.
     """
@@ -42,6 +44,9 @@ def train_one(
     if config.resources is not None:
         torch.set_num_threads(config.resources.threads)
     device = choose_device(1 if config.resources is None else config.resources.gpu)
+    recorded_precision = config.result.get("precision")
+    if config.result.get("device") == device.type:
+        train_config = as_before(train_config, recorded_precision, device)
 
     threads = torch.get_num_threads()
     on = f"{device.type}, {threads} thread{'s' * (threads > 1)}"
@@ -57,8 +62,7 @@ def train_one(
     recorded = config.result.get("val_accuracy")
     if isinstance(recorded, float):
         same = "the same as" if result.val_accuracy == recorded else f"not the {recorded:.4%}"
-        precision = config.result.get("precision", result.precision)
-        other = "" if precision == result.precision else f", which ran in {precision}"
+        other = "" if recorded_precision in (None, result.precision) else f", which ran in {recorded_precision}"
         say(f"that is {same} in the search{other}")
     say(f"model: {output}")
     return result

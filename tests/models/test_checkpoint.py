@@ -15,7 +15,7 @@ from torch import nn
 from datasets import Split, Splits
 from models import TrainConfig, training
 from models.checkpoint import State
-from models.training import CheckpointError, EpochMetrics, Fitted, fit
+from models.training import CheckpointError, EpochMetrics, Fitted, choose_precision, fit
 
 Run = tuple[Fitted, list[EpochMetrics]]
 Bits = Callable[[Run], dict[str, str]]
@@ -187,13 +187,52 @@ def test_start_of_other_images_is_refused(state: State, small: Splits, make_spli
     assert "image_size" in refused(CONFIG, replace(small, image_size=12), state)
 
 
-def test_start_of_another_precision_is_refused(small: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+FAST_IN_BF16, WITHOUT_BF16 = {"avx512_bf16": True}, {"avx512_bf16": False}
+
+
+@pytest.mark.parametrize("began", ["fp32", "bf16"])
+def test_fit_goes_on_in_the_precision_it_began_in(
+    began: str, small: Splits, bits: Bits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the machine that takes it up would have chosen the other one."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: FAST_IN_BF16)
+    monkeypatch.setattr("models.precision.bf16_speed", lambda: 2.0 if began == "bf16" else 0.5)
+    config = CONFIG.model_copy(update={"amp": True})
+    run, states = run_with_checkpoints(config, small)
+    monkeypatch.setattr("models.precision.bf16_speed", lambda: 0.5 if began == "bf16" else 2.0)
+    reports = run[1][:1]
+    fitted = fit(config, small, CPU, reports.append, start=states[1])
+    assert fitted.result.precision == began
+    assert bits((fitted, reports)) == bits(run)
+    assert choose_precision(config, CPU) != began
+
+
+def test_start_of_a_precision_that_the_device_does_not_have_is_refused(
+    small: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: FAST_IN_BF16)
+    monkeypatch.setattr("models.precision.bf16_speed", lambda: 2.0)
     config = CONFIG.model_copy(update={"amp": True})
     state = run_with_checkpoints(config, small)[1][1]
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    monkeypatch.setattr("models.precision.bf16_speed", lambda: 2.0)
-    assert "precision 'fp32', not 'bf16'" in refused(config, small, state)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: WITHOUT_BF16)
+    assert "precision 'bf16', not 'fp32'" in refused(config, small, state)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_moments_that_lie_otherwise_in_memory_are_taken_by_their_place(
+    optimizer: str, small: Splits, bits: Bits
+) -> None:
+    """The fused kernels go through memory, whatever the strides say."""
+    config = TrainConfig(model="stabilized", optimizer=optimizer, epochs=2, seed=3, amp=False)
+    run, states = run_with_checkpoints(config, small)
+    moved = 0
+    for kept in states[1]["optimizer"]["state"].values():
+        for name, value in kept.items():
+            kept[name] = value.contiguous()
+            moved += kept[name].stride() != value.stride()
+    assert moved
+    reports = run[1][:1]
+    assert bits((fit(config, small, CPU, reports.append, start=states[1]), reports)) == bits(run)
 
 
 def test_start_of_an_svm_is_refused(state: State, small: Splits) -> None:

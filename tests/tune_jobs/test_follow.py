@@ -111,3 +111,40 @@ def test_watch_writes_a_line_a_trial_until_the_run_ends(run: RunDir, monkeypatch
         "[1/2] 00001 WAITING  model=mlp  worker_crashed: gone; attempt 2 follows",
         "[2/2] 00001 FAIL  model=mlp  error: no",
     ]
+
+
+def test_watch_waits_for_a_search_that_is_about_to_take_the_run_up(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "POLL_S", 0.01)
+    monkeypatch.setattr(follow, "START_S", 60.0)
+    record = Ledger(run.ledger)
+    record.append("00000", "state", state="WAITING", config={"model": "mlp"})
+    out = Console(file=io.StringIO(), width=200)
+    watching = threading.Thread(target=follow.watch, args=(run, out))
+    watching.start()
+    watching.join(0.3)
+    assert watching.is_alive()
+    with run.locked():
+        watching.join(0.3)
+        record.append("00000", "state", state="COMPLETE", wall_time_s=1.0, result=RESULT)
+    watching.join(30)  # not the sixty seconds
+    assert not watching.is_alive()
+    assert out.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "run watched: 0 of 1 trials finished",
+        "nothing runs it now; waiting 60 s for a search that takes it up",
+        "[1/1] 00000 COMPLETE  model=mlp  val 90.00%  train 1.0 s",
+    ]
+
+
+@pytest.mark.parametrize("state", ["WAITING", "COMPLETE"])
+def test_watch_of_a_run_that_nobody_takes_up_ends(state: str, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "POLL_S", 0.01)
+    monkeypatch.setattr(follow, "START_S", 0.05)
+    record = Ledger(run.ledger)
+    record.append("00000", "state", state=state, config={"model": "mlp"}, result=RESULT)
+    out = Console(file=io.StringIO(), width=200)
+    follow.watch(run, out)
+    told = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(told) == (2 if state == "WAITING" else 1)
+    assert told[-1].startswith("nothing runs it now" if state == "WAITING" else "run watched: 1 of 1")

@@ -143,6 +143,22 @@ def test_plan_refuses_more_than_there_are_trials(change: dict[str, Any], said: s
         plan(check(document | change), rundir.at(tmp_path, "x"), None)
 
 
+@pytest.mark.parametrize("method", ["grid", "random"])
+def test_plan_refuses_repeats_that_two_seeds_of_the_space_would_share(method: str, tmp_path: Path) -> None:
+    def planned(*seeds: int | None) -> int:
+        kind, search = ("grid", {}) if method == "grid" else ("choice", {"method": method, "trials": 2})
+        document = {
+            "name": "x", "dataset": SMALL, "space": {"seed": {kind: list(seeds)}}, "train": {"model": "mlp"},
+            "search": search, "repeats": 3,
+        }  # fmt: skip
+        return plan(check(document), rundir.at(tmp_path, "x"), None).trials
+
+    shared = r"^repeats: 3 trains a config under its seed and the 2 after it, and seeds 5 and 7 of space\.seed "
+    with pytest.raises(UsageError, match=shared):
+        planned(7, 1, None, 5)
+    assert planned(1, None, 4) == (9 if method == "grid" else 6)
+
+
 @pytest.mark.parametrize(
     ("space", "fits"),
     [

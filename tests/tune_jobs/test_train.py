@@ -44,12 +44,22 @@ def test_train_of_a_changed_config_leaves_the_weights_beside_a_runs(run: str, tm
         assert weights.read_bytes() != b"the run's"
 
 
-@pytest.mark.parametrize(("of_the_search", "told"), [("fp32", ""), ("bf16", ", which ran in bf16")])
-def test_train_one_tells_of_another_precision_than_the_search_had(
-    of_the_search: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("of_the_search", "has", "ran", "told"),
+    [
+        ({"precision": "fp32", "device": "cpu"}, True, "fp32", ""),  # where auto would be bf16
+        ({"precision": "bf16", "device": "cpu"}, True, "bf16", ""),
+        ({"precision": "bf16", "device": "cpu"}, False, "fp32", ", which ran in bf16"),
+        ({"precision": "fp16", "device": "cuda"}, True, "bf16", ", which ran in fp16"),
+        ({}, True, "bf16", ""),
+    ],
+)
+def test_train_one_runs_in_the_precision_of_the_search_or_tells_that_it_does_not(
+    of_the_search: dict[str, str], has: bool, ran: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    chosen = Config.model_validate(DOCUMENT | {"result": {"val_accuracy": 0.123456, "precision": of_the_search}})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has})
+    monkeypatch.setattr("models.precision.bf16_speed", lambda: 2.0)
+    chosen = Config.model_validate(DOCUMENT | {"result": {"val_accuracy": 0.123456} | of_the_search})
     said: list[str] = []
-    train_one(chosen, None, tmp_path / "model.safetensors", said.append)
+    assert train_one(chosen, None, tmp_path / "model.safetensors", said.append).precision == ran
     assert said[-2] == f"that is not the 12.3456% in the search{told}"
