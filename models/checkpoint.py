@@ -17,11 +17,8 @@ from models.precision import Precision
 from models.result import EpochMetrics
 from models.step import Step
 
-FORMAT = 2
-"""Raised whenever the state's keys change, or the weights' shapes inside, or how a training calculates.
-
-2: trainings in float32 on a CPU are in channels_last.
-"""
+FORMAT = 1
+"""Raised whenever the state's keys change, or the weights' shapes inside."""
 
 State = dict[str, Any]
 """Tensors on the CPU and plain values: `torch.save` writes it, `torch.load(weights_only=True)` reads it back."""
@@ -52,7 +49,11 @@ class Progress:
 
 
 def origin(config: TrainConfig, splits: Splits, precision: Precision, device: torch.device) -> State:
-    """What must be the same for a training to go on: the config as far as it is read, the images and the numbers."""
+    """What must be the same for a training to go on: the config as far as it is read, the images and the numbers.
+
+    Those of float32 on a CPU are other ones since it is in channels_last.
+    """
+    since = {"memory_format": "channels_last"} if (precision, device.type) == ("fp32", "cpu") else {}
     values = config.model_dump()
     read = fields_read(values)
     return {name: value for name, value in values.items() if name in read} | {
@@ -61,6 +62,7 @@ def origin(config: TrainConfig, splits: Splits, precision: Precision, device: to
         "classes": len(splits.classes),
         "precision": precision,
         "device": device.type,
+        **since,
     }
 
 

@@ -15,12 +15,13 @@ from models.config import ModelError, TrainConfig
 
 Precision = Literal["fp64", "fp32", "bf16", "fp16"]
 
-BF16_PAYS_FROM = 1.5
+BF16_PAYS_FROM = 1.2
 """On a CPU bf16 is taken where its matrix products are so many times as fast as float32's.
 
 Measured on one thread of a Xeon (Emerald Rapids) whose AMX the virtual machine hides, they are 0.5 to 0.65 times as
 fast, also beside three other processes on two cores, and a ResNet-18's step in bf16 takes 1.35 times as long as in
-float32.  A Zen 4 reached 220 GFLOP/s in bf16, where its float32 units can do about half of that.
+float32.  A Zen 4 reached 220 GFLOP/s in bf16, about twice of what its float32 units can do; there it was not measured
+with these small matrices yet.
 """
 
 

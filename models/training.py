@@ -15,7 +15,7 @@ from torch import nn
 
 from datasets.splits import Split, Splits
 from datasets.transforms import AUGMENTATIONS, Transform
-from models import allocator, build
+from models import allocator, build, is_network
 from models.batches import batches, index_batches, placed, steps_of
 from models.checkpoint import CheckpointError, Progress, origin, precision_of, restore, seed_of, state_of
 from models.config import TrainConfig
@@ -57,9 +57,9 @@ def fit(
     """Train one model; `report` is called after each epoch.
 
     With a seed, the same config in the same precision, on the same CPU with the same number of threads, gives the same
-    numbers to the last digit, whatever ran before in this process.  On a CPU numbers below 1.2e-38 count as 0 while it
-    runs, `report` and `checkpoint` included: `models.precision.tiny_as_zero`, which says for which threads; and this
-    process keeps from then on the memory that it frees: `models.allocator.give_back`.
+    numbers to the last digit, whatever ran before in this process.  While a network is trained on a CPU, numbers below
+    1.2e-38 count as 0, in `report` and `checkpoint` too: `models.precision.tiny_as_zero`, which says for which threads;
+    and this process keeps from then on the memory that it frees: `models.allocator.give_back`.
 
     `checkpoint(epoch, state)` is called before `report` after each epoch of a network but the last.  `state()`, called
     before it returns, gives the state of the training: tensors on the CPU and plain values, which
@@ -75,16 +75,17 @@ def fit(
     seed = config.seed
     if seed is None:
         seed = secrets.randbits(31) if start is None else seed_of(start)
-    with tiny_as_zero(device):
+    if not is_network(config.model):
+        if start is not None:
+            raise CheckpointError(f"checkpoint: {config.model} is trained in one go and has none")
         torch.manual_seed(seed)
-        model = build(config, splits.channels, len(splits.classes), splits.image_size)
-        if isinstance(model, nn.Module):
-            with _determinism(config.deterministic):
-                own = config.model_copy(update={"seed": seed})
-                return _fit_network(model, own, splits, device, report, checkpoint, start)
-    if start is not None:
-        raise CheckpointError(f"checkpoint: {config.model} is trained in one go and has none")
-    return fit_svm(model, splits, report)
+        return fit_svm(build(config, splits.channels, len(splits.classes), splits.image_size), splits, report)
+    with tiny_as_zero(device), _determinism(config.deterministic):
+        torch.manual_seed(seed)
+        network = build(config, splits.channels, len(splits.classes), splits.image_size)
+        assert isinstance(network, nn.Module)
+        own = config.model_copy(update={"seed": seed})
+        return _fit_network(network, own, splits, device, report, checkpoint, start)
 
 
 def _fit_network(

@@ -114,15 +114,16 @@ def watch(run: RunDir, out: Console) -> None:
     search itself writes.
     """
     board = Board(run, check(yaml.read(run.experiment)))
+    running = run.is_running()  # asked first: what it wrote before it ended is read below
     board.read()
     say(out, f"run {run.name}: {board.finished} of {board.total} trials finished")
     shown = Live(board, console=out, transient=True) if out.is_terminal else contextlib.nullcontext()
     with contextlib.suppress(KeyboardInterrupt), shown:
-        if board.finished < board.total and not run.is_running():
+        if not running and board.finished < board.total:
             say(out, f"nothing runs it now; waiting {START_S:.0f} s for a search that takes it up")
             _wait(run)
         while True:
-            running = run.is_running()  # asked first: what it wrote before it ended is read below
+            running = run.is_running()
             news = board.read()
             for trial, finished in news:
                 say(out, trial_line(trial, finished, board.total, board.fields))

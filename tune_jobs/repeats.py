@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 
-from tune_jobs.axis import LISTS
+from tune_jobs.axis import RANGES, key
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
 from tune_jobs.space import Point, Space
@@ -37,15 +38,29 @@ def repeated(point: Point, repeats: int) -> list[Point]:
 
 
 def check_seeds(experiment: Experiment, space: Space) -> None:
-    """Raise UsageError where two configs that differ in the seed would have a repeat in common."""
+    """Raise UsageError where two configs that differ in the seed alone would have a repeat in common.
+
+    Of a sampled space without a range of real numbers by its seeds alone, which some of its configs may not read.
+    """
     count = experiment.repeats
-    for axis in space.axes:
-        if axis.field == "seed" and axis.kind in LISTS:
-            seeds = sorted(seed for seed in axis.values if seed is not None)
-            for lower, higher in itertools.pairwise(seeds):
-                if higher - lower < count:
-                    raise UsageError(
-                        f"repeats: {count} trains a config under its seed and the {count - 1} after it, and seeds "
-                        f"{lower} and {higher} of space.seed would share some; leave one of the two out, or give seeds "
-                        f"that lie {count} or more apart"
-                    )
+    seeds = next((axis for axis in space.axes if axis.field == "seed" and axis.kind != "value"), None)
+    if count == 1 or seeds is None:
+        return
+    shared: tuple[int, int] | None = None
+    if seeds.kind == "grid":
+        first: dict[str, int] = {}
+        for point in space.grid():
+            for own in repeated(point, count if point.get("seed") is not None else 0):
+                other = first.setdefault(key(own), point["seed"])
+                if other != point["seed"]:
+                    shared = other, point["seed"]
+    elif not any(math.isinf(axis.count) for axis in space.axes):
+        known = sorted(seed for seed in seeds.candidates([]) if seed is not None)
+        pairs = [(low, low + 1) for low in known] if seeds.kind in RANGES else list(itertools.pairwise(known))
+        shared = next((pair for pair in pairs if pair[1] - pair[0] < count), None)
+    if shared is not None:
+        raise UsageError(
+            f"repeats: {count} trains a config under its seed and the {count - 1} after it, and seeds "
+            f"{min(shared)} and {max(shared)} of space.seed would share some; leave one of the two out, or give seeds "
+            f"that lie {count} or more apart"
+        )

@@ -176,7 +176,10 @@ def _heaviest(point: Mapping[str, Any]) -> TrainConfig:
 
 
 def _key(point: Mapping[str, Any], shape: Shape, asked: Request, kind: str) -> str:
-    """Equal for configs that take the same memory: model with its own fields, batch, precision, images, threads."""
+    """Equal for configs that take the same memory: model with its own fields, batch, precision, images, threads.
+
+    On a CPU with the precision that this one would take, for all nodes.
+    """
     import torch
 
     from models.precision import choose_precision

@@ -134,7 +134,7 @@ class Space:
 
     def shapes(self) -> list[Point]:
         """Points that have every model with every value, or both ends, of what decides the shape of its layers."""
-        return self.meeting("model", "batch_size", "amp_dtype", *models.building_fields())
+        return self.meeting("model", "batch_size", "amp", "amp_dtype", *models.building_fields())
 
     def meeting(self, *fields: str) -> list[Point]:
         """Points that have the values, or both ends, of these fields in every combination, and of those that decide

@@ -26,9 +26,9 @@ def train_one(
 
     `is_beside`: whether that is where the weights of a run's best config are, which those of other images are not.
 
-    It computes with the threads and the device that the config's resources name, and in the precision that its result
-    names where this machine has it, so that the numbers are those of the search; without them, with all this machine
-    has.
+    It computes with the threads and the device that the config's resources name, and, on the same kind of device, in
+    the precision that its result names where this machine has it, so that the numbers are those of the search; without
+    them, with all this machine has.
 
     Raises UsageError where the output cannot be written, DataError, ModelError, and DivergedError.
     """
@@ -45,14 +45,14 @@ def train_one(
         torch.set_num_threads(config.resources.threads)
     device = choose_device(1 if config.resources is None else config.resources.gpu)
     recorded_precision = config.result.get("precision")
-    if config.result.get("device") == device.type:
-        train_config = as_before(train_config, recorded_precision, device)
+    is_same_device = config.result.get("device") == device.type
+    as_run = as_before(train_config, recorded_precision, device) if is_same_device else train_config
 
     threads = torch.get_num_threads()
     on = f"{device.type}, {threads} thread{'s' * (threads > 1)}"
     say(f"training {train_config.model} on {len(splits.train):,} images, {on}")
     with replacing(output) as path:  # first, so that a place that cannot be written is known before the training
-        fitted = fit(train_config, splits, device, lambda metrics: say(_epoch_line(metrics)))
+        fitted = fit(as_run, splits, device, lambda metrics: say(_epoch_line(metrics)))
         weights.save(fitted.model, train_config, splits.preparation, path)
     result = fitted.result
     say(

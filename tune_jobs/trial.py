@@ -86,7 +86,7 @@ def _train(
             )
             break
         except CheckpointError:
-            continue  # of an older version's shape: the one before it, or from the first epoch
+            continue  # of an older version, or in a precision not to be had here: the one before it, or anew
     if fitted is None:
         fitted = fit(config, splits, place.device, lambda metrics: _report(metrics, last, held), checkpoints.save)
     with tempfile.TemporaryDirectory() as scratch:

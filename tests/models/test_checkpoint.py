@@ -218,6 +218,15 @@ def test_start_of_a_precision_that_the_device_does_not_have_is_refused(
     assert "precision 'bf16', not 'fp32'" in refused(config, small, state)
 
 
+def test_start_of_float32_from_before_channels_last_is_refused_and_of_bf16_is_not(small: Splits) -> None:
+    config = CONFIG.model_copy(update={"amp": False})
+    state = run_with_checkpoints(config, small)[1][1]
+    del state["origin"]["memory_format"]
+    assert "memory_format None, not 'channels_last'" in refused(config, small, state)
+    config = CONFIG.model_copy(update={"amp": True, "amp_dtype": "bf16"})
+    assert "memory_format" not in run_with_checkpoints(config, small)[1][1]["origin"]
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_moments_that_lie_otherwise_in_memory_are_taken_by_their_place(
     optimizer: str, small: Splits, bits: Bits

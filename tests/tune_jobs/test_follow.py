@@ -121,12 +121,22 @@ def test_watch_waits_for_a_search_that_is_about_to_take_the_run_up(
     record = Ledger(run.ledger)
     record.append("00000", "state", state="WAITING", config={"model": "mlp"})
     out = Console(file=io.StringIO(), width=200)
+    seen = threading.Event()
+    is_running = RunDir.is_running
+
+    def asked(self: RunDir) -> bool:
+        running = is_running(self)
+        if running:
+            seen.set()
+        return running
+
+    monkeypatch.setattr(RunDir, "is_running", asked)
     watching = threading.Thread(target=follow.watch, args=(run, out))
     watching.start()
     watching.join(0.3)
     assert watching.is_alive()
     with run.locked():
-        watching.join(0.3)
+        assert seen.wait(30)
         record.append("00000", "state", state="COMPLETE", wall_time_s=1.0, result=RESULT)
     watching.join(30)  # not the sixty seconds
     assert not watching.is_alive()

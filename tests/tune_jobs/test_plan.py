@@ -159,6 +159,23 @@ def test_plan_refuses_repeats_that_two_seeds_of_the_space_would_share(method: st
     assert planned(1, None, 4) == (9 if method == "grid" else 6)
 
 
+def test_plan_refuses_repeats_that_seeds_share_only_where_nothing_else_differs(tmp_path: Path) -> None:
+    document = {"name": "x", "dataset": SMALL, "train": {"model": "mlp"}, "repeats": 2}
+    random = {"search": {"method": "random", "trials": 2}}
+
+    def trials(space: dict[str, Any], **more: Any) -> int:
+        return plan(check(document | {"space": space} | more), rundir.at(tmp_path, "x"), None).trials
+
+    units = {"hidden_units": {"grid": [10, 20]}}
+    other_units = {"seed": {"grid": [1, 2]}, "hidden_units": {"grid": [10, 20], "when": {"seed": 1}}}
+    with pytest.raises(UsageError, match=r"^repeats: 2 .*, and seeds 1 and 2 of"):
+        trials({"seed": {"grid": [1, 2]}} | units)
+    assert trials(other_units) == 6
+    with pytest.raises(UsageError, match=r"^repeats: 2 .*, and seeds 1 and 2 of"):
+        trials({"seed": {"int": [1, 9]}}, **random)
+    assert trials({"seed": {"int": [1, 9]}, "lr": {"uniform": [0.1, 0.2]}}, **random) == 4
+
+
 @pytest.mark.parametrize(
     ("space", "fits"),
     [

@@ -188,3 +188,15 @@ def test_probe_on_a_card_counts_its_context_and_a_trial_fits_into_what_it_found(
         torch.empty(int((own.card_mib - CONTEXT_MIB) * MIB), dtype=torch.uint8, device=place.device)
     finally:
         CudaCard().limit(1)
+
+
+def test_auto_memory_is_measured_anew_where_the_precision_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = FakeCard()
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True})
+    for speed, probes in ((2.0, 1), (2.0, 1), (0.5, 2)):
+        monkeypatch.setattr("models.precision.bf16_speed", lambda speed=speed: speed)
+        requests = Requests(Resources(memory_mib="auto"), space({"model": "mlp"}), SHAPE, tmp_path / "cache.json")
+        requests.measure(card, lambda _: None)
+        assert len(card.probed) == probes

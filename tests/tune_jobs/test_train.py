@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from typer.testing import CliRunner
 
+from models import TrainConfig
 from tune_jobs.__main__ import app
 from tune_jobs.errors import UsageError
 from tune_jobs.results.best import Config
@@ -59,7 +61,11 @@ def test_train_one_runs_in_the_precision_of_the_search_or_tells_that_it_does_not
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has})
     monkeypatch.setattr("models.precision.bf16_speed", lambda: 2.0)
-    chosen = Config.model_validate(DOCUMENT | {"result": {"val_accuracy": 0.123456} | of_the_search})
+    result = {"val_accuracy": 0.123456} | of_the_search
+    chosen = Config.model_validate(DOCUMENT | {"result": result, "resources": {"cpu": 1}})
     said: list[str] = []
-    assert train_one(chosen, None, tmp_path / "model.safetensors", said.append).precision == ran
+    model = tmp_path / "model.safetensors"
+    assert train_one(chosen, None, model, said.append).precision == ran
     assert said[-2] == f"that is not the 12.3456% in the search{told}"
+    with safe_open(model, framework="pt") as file:  # as it is in the config's file, which a report asks for
+        assert file.metadata()["config"] == TrainConfig(**chosen.train).model_dump_json()

@@ -25,7 +25,11 @@ def status(
     run: Run,
     follow: Annotated[
         bool,
-        typer.Option("--follow", help="Stay and show the trials as they go, until the search ends; Ctrl-C leaves it."),
+        typer.Option(
+            "--follow",
+            help="Stay and show the trials as they go, until the search ends; one that is broken off is given half a "
+            "minute to be taken up. Ctrl-C leaves it.",
+        ),
     ] = False,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:

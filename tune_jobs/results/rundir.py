@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tune_jobs.errors import UsageError
 from tune_jobs.results.atomic import replacing as replacing
@@ -17,6 +18,8 @@ from tune_jobs.results.mirror import LEDGER, ROWS, STUDY, Mirror, is_locked, wor
 from tune_jobs.storage import Store, parse
 
 BENCHMARK = "benchmark.parquet"
+ASKED_S = 0.2
+"""So long a lock may seem taken that nobody holds: whoever asks whether somebody does has it for a moment."""
 
 
 def _ignore(line: str) -> None:
@@ -183,12 +186,23 @@ class RunDir:
         except OSError as error:
             raise UsageError(f"run directory {self.path}: cannot be written ({error.strerror})") from error
         with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UsageError(self._taken) from error
+            if not _take(lock):
+                raise UsageError(self._taken)
             with nullcontext() if self.mirror is None else self.mirror.held(say, trouble):
                 yield
+
+
+def _take(lock: IO[str]) -> bool:
+    """Whether it could be taken, within ASKED_S seconds."""
+    deadline = time.monotonic() + ASKED_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
 
 
 def at(storage: Path | Store, name: str) -> RunDir:

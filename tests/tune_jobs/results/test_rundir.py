@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,20 @@ def test_locked_second_process_is_refused_and_a_dead_ones_lock_is_not_in_the_way
     assert RunDir(tmp_path / "other").running_beside() == []
     with run.locked():
         assert run.path.is_dir()
+
+
+def test_locked_lets_whoever_asks_pass_by(tmp_path: Path) -> None:
+    """`status --follow` asks each second whether somebody runs it, by a lock of a moment."""
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    with (run.path / ".lock").open("w") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        gone = threading.Timer(0.05, fcntl.flock, (asking, fcntl.LOCK_UN))
+        gone.start()
+        with run.locked():
+            assert run.is_running()
+        gone.join()
+    assert not run.is_running()
 
 
 def test_locked_where_nothing_can_be_written_is_one_line(tmp_path: Path) -> None:
