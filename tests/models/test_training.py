@@ -735,8 +735,8 @@ def test_choose_precision_on_cuda(capability: tuple[int, int], expected: str, mo
     [
         ({"avx512_bf16": True, "amx_bf16": False}, 1.9, "bf16"),
         ({"avx512_bf16": False, "amx_bf16": True}, 8.0, "bf16"),
-        ({"avx512_bf16": True, "amx_bf16": True}, 1.5, "bf16"),
-        ({"avx512_bf16": True, "amx_bf16": False}, 1.4, "fp32"),
+        ({"avx512_bf16": True, "amx_bf16": True}, 1.2, "bf16"),
+        ({"avx512_bf16": True, "amx_bf16": False}, 1.1, "fp32"),
         ({"avx512_bf16": True, "amx_bf16": False}, 0.5, "fp32"),
         ({"avx512_bf16": True, "amx_bf16": True}, 0.5, "fp32"),
     ],
