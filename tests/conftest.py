@@ -60,9 +60,9 @@ class App:
         """Another module's command line, to its end."""
         return self._end(self.start(*arguments, command=("-m", module)), arguments)
 
-    def script(self, path: Path) -> subprocess.CompletedProcess[str]:
+    def script(self, path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A Python file to its end, in the same surroundings."""
-        return self._end(self.start(command=(str(path),)), (str(path),))
+        return self._end(self.start(*arguments, command=(str(path),)), (str(path), *arguments))
 
     def _end(self, process: subprocess.Popen[str], arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
         try:

@@ -27,6 +27,13 @@ from tune_jobs.resources import Request, unservable
 PRELOADING_CPUS = 16
 """Up to so many cores workers import PyTorch and Tune before they are asked for a trial."""
 
+IDLE_MS = 60_000
+"""A worker that has been idle for so long is ended, where there are more of them than free cores.
+
+Ray's own second is over when the first trials come, and to reserve their cores leaves none free: one search in three
+lost its workers in the tenth of a second between that and the trials' own start, and began others, 5 s later.
+"""
+
 _membership: Membership | None = None
 _left: Membership | None = None
 """The one before, whose Ray may still be shutting down."""
@@ -239,20 +246,24 @@ def _code() -> Iterator[dict[str, Any]]:
         raise UsageError("RAY_ADDRESS=auto: no Ray cluster runs on this machine")
     elif not is_there():
         gpus = _gpus_unknown_to_ray()
-        yield {"address": "local"} | ({} if gpus is None else {"num_gpus": gpus}) | _preloading()
+        yield {"address": "local", "_system_config": _workers()} | ({} if gpus is None else {"num_gpus": gpus})
     else:
         _is_joining = True
         with shipping.runtime_env() as runtime_env:
             yield {"runtime_env": runtime_env}
 
 
-def _preloading() -> dict[str, Any]:
-    """Ray starts a worker a core beforehand.  Each is to import most of what a trial needs at once, beside the driver's
-    own imports, instead of when its first trial comes: 2 s of work, and memory that a large server's many idle workers
-    are not worth.  Our own packages are not found yet at that point."""
-    if get_num_cpus() > PRELOADING_CPUS:
-        return {}
-    return {"_system_config": {"preload_python_modules": ["torch", "ray.tune"]}}
+def _workers() -> dict[str, Any]:
+    """Ray's configuration of the workers of a new cluster, of which it starts one a core beforehand.
+
+    Each is to import most of what a trial needs at once, beside the driver's own imports, instead of when its first
+    trial comes: 2 s of work, and memory that a large server's many idle workers are not worth.  Our own packages are
+    not found yet at that point.
+    """
+    config: dict[str, Any] = {"idle_worker_killing_time_threshold_ms": IDLE_MS}
+    if get_num_cpus() <= PRELOADING_CPUS:
+        config["preload_python_modules"] = ["torch", "ray.tune"]
+    return config
 
 
 def check_reachable(address: str, name: str) -> None:
