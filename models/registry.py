@@ -6,6 +6,7 @@ reads.  A network (`torch.nn.Module`) gives float logits N×classes for float im
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -129,6 +130,11 @@ def _builder(name: str) -> Callable[..., Model]:
     return MODELS[name]
 
 
-def _own_fields(name: str) -> list[str]:
-    parameters = inspect.signature(_builder(name)).parameters.values()
-    return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+def _own_fields(name: str) -> tuple[str, ...]:
+    return _keywords(_builder(name))
+
+
+@functools.cache
+def _keywords(builder: Callable[..., Model]) -> tuple[str, ...]:
+    parameters = inspect.signature(builder).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)

@@ -22,7 +22,8 @@ from tune_jobs.drawn import Drawn, to_draw
 from tune_jobs.errors import UsageError
 from tune_jobs.estimate import Basis, Estimate, estimate, known
 from tune_jobs.experiment import Experiment
-from tune_jobs.repeats import fewer, repeated, total
+from tune_jobs.notes import notes, stops_early
+from tune_jobs.repeats import repeated, total
 from tune_jobs.requests import Requests, at_least, requests_of
 from tune_jobs.resources import Request, alive, card_kinds, check_servable, fits, in_words
 from tune_jobs.results import ledger
@@ -66,10 +67,9 @@ class Plan:
     sources: tuple[str, ...]
     sampled: bool
     """Whether the configs are a random draw, since the sampler decides as it goes."""
-    fewer: str
-    """In words, where the space has fewer configs than are asked for."""
+    notes: tuple[str, ...]
     stopped_early: bool
-    """Whether a scheduler will make it shorter: it stops none within its grace_epochs."""
+    """Whether a scheduler will make it shorter."""
 
 
 def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan:
@@ -113,9 +113,9 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
         gpu_hours=sum(float(request.gpu) * time.seconds for request, time in work) / 3600,
         basis=Counter(time.basis for _, time in work),
         sources=tuple(dict.fromkeys(name for _, time in work for name in time.sources)),
-        fewer=fewer(experiment, space),
+        notes=tuple(notes(experiment, space)),
         sampled=experiment.search.trials is not None and experiment.search.trials < space.size(),
-        stopped_early=experiment.scheduler.name != "none" and space.most_epochs() > experiment.scheduler.grace_epochs,
+        stopped_early=stops_early(experiment, space),
     )
 
 
@@ -208,7 +208,7 @@ def lines(found: Plan) -> list[str]:
     """The plan in words."""
     where = "the cluster" if found.cluster else "this machine, where Ray would be started"
     said = [f"{found.trials} trials, {found.finished} of them finished" if found.finished else f"{found.trials} trials"]
-    said += [f"note: {found.fewer}"] * bool(found.fewer)
+    said += [f"note: {note}" for note in found.notes]
     said += [f"node {index} of {where}: {node}" for index, node in enumerate(found.nodes)]
     for asked in found.asked:
         at_once = ", ".join(f"{count} at once on node {index}" for index, count in enumerate(asked.slots) if count)

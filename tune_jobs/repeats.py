@@ -18,13 +18,6 @@ def configs(experiment: Experiment, space: Space) -> int:
     return int(min(experiment.search.trials, space.size()))
 
 
-def fewer(experiment: Experiment, space: Space) -> str:
-    """In words that a sampled space has fewer configs than are asked for; empty where it has as many."""
-    if experiment.search.trials is None or experiment.search.trials <= space.size():
-        return ""
-    return f"search.trials is {experiment.search.trials}, and the space ends after {space.size():.0f}"
-
-
 def total(experiment: Experiment, space: Space) -> int:
     """How many trials the experiment asks for, repeats included."""
     return configs(experiment, space) * experiment.repeats

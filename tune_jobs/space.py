@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import graphlib
 import itertools
 import math
@@ -44,6 +45,10 @@ class Space:
 
         A mixed svm and resnet18 grid does not multiply by axes that one of them does not have.
         """
+        return list(self._grid)
+
+    @functools.cached_property
+    def _grid(self) -> list[Point]:
         found: dict[str, tuple[list[int], Point]] = {}
         for chosen in self._combinations(_in_deciding_order(self.axes), dict(self.fixed)):
             place = [axis.values.index(chosen[axis.field]) if axis.field in chosen else 0 for axis in self.axes]
@@ -269,13 +274,6 @@ def _holds(condition: tuple[str, tuple[Any, ...]], asked: Mapping[str, Any]) -> 
     """A condition on a field that is no part of this trial does not hold."""
     field, allowed = condition
     return field in asked and key(asked[field]) in map(key, allowed)
-
-
-def unread(space: Space) -> list[str]:
-    """Fields given one value that no trial reads: harmless, but the person should know."""
-    possible = frozenset(field for name in space.models() for field in models.fields_possible(name))
-    single = [*(axis.field for axis in space.axes if axis.kind == "value"), *space.fixed]
-    return [field for field in single if field not in possible]
 
 
 def is_unseeded(values: Mapping[str, Any]) -> bool:

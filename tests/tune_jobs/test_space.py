@@ -10,7 +10,7 @@ import pytest
 from models import TrainConfig
 from tune_jobs.axis import key
 from tune_jobs.errors import UsageError
-from tune_jobs.space import parse, unread
+from tune_jobs.space import parse
 
 
 def expand(space: dict[str, Any], train: dict[str, Any]) -> list[dict[str, Any]]:
@@ -111,11 +111,6 @@ def test_expand_wrong_space_is_refused_by_name(space: dict[str, Any], train: dic
 def test_expand_true_and_one_are_two_values() -> None:
     points = expand({"model": "mlp", "amp": {"grid": [True, False]}}, {})
     assert values(points, "amp") == [(True,), (False,)]
-
-
-def test_unread_names_fixed_values_that_nothing_reads() -> None:
-    space, train = {"model": "svm"}, {"lr": 0.1, "C": 2}
-    assert unread(parse(space, train, "grid")) == ["lr"]
 
 
 CONDITIONAL = {

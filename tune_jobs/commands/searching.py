@@ -69,7 +69,7 @@ def search(
 
         if not run_dir.ledger.exists():  # else it may be that nothing is left to run
             cluster.begin()
-        from tune_jobs import repeats, space
+        from tune_jobs import notes, repeats, space
 
         checked = space.parse(asked.space, asked.train, asked.search.method)
         from tune_jobs import search as searches
@@ -78,10 +78,8 @@ def search(
 
         total = repeats.total(asked, checked)
         out = console()
-        for field in space.unread(checked):
-            say(out, f"note: {field} is read by none of the trials")
-        if fewer := repeats.fewer(asked, checked):
-            say(out, f"note: {fewer}")
+        for note in notes.notes(asked, checked):
+            say(out, f"note: {note}")
         say(out, f"run {run_dir.name}: {total} trials, into {run_dir}")
         with Progress(out, checked.varied(), total, begun=load_report) as progress:
             outcome = searches.run(asked, run_dir, data_folder(data_dir), progress, wait_for_nodes)

@@ -1,0 +1,41 @@
+"""What is said of an experiment before it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tune_jobs import space
+from tune_jobs.experiment import check
+from tune_jobs.notes import notes
+
+
+def noted(**document: Any) -> list[str]:
+    experiment = check({"name": "x", "dataset": {"name": "digits"}} | document)
+    return notes(experiment, space.parse(experiment.space, experiment.train, experiment.search.method))
+
+
+def test_fixed_values_that_nothing_reads() -> None:
+    assert noted(space={"model": "svm"}, train={"lr": 0.1, "C": 2}) == ["lr is read by none of the trials"]
+
+
+def test_a_space_that_ends() -> None:
+    sampled = {"space": {"model": {"choice": ["mlp", "svm"]}, "lr": {"choice": [0.1, 0.2]}}}
+    assert noted(**sampled, search={"method": "random", "trials": 9}) == [
+        "search.trials is 9, and the space ends after 3"
+    ]
+    assert noted(**sampled, search={"method": "random", "trials": 3}) == []
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
+def test_a_scheduler_that_never_comes_to_stop_a_trial(scheduler: str) -> None:
+    def asked(grace_epochs: int, epochs: Any) -> list[str]:
+        return noted(
+            space={"model": "mlp", "lr": {"grid": [0.1, 0.2]}, "epochs": epochs},
+            scheduler={"name": scheduler, "grace_epochs": grace_epochs},
+        )
+
+    assert asked(4, 4) == [f"{scheduler} stops no trial: grace_epochs is 4, and none has more than 4 epochs"]
+    assert asked(4, {"grid": [2, 5]}) == []
+    assert noted(train={"model": "mlp", "epochs": 1}, scheduler={"name": "none", "grace_epochs": 9}) == []

@@ -1,0 +1,32 @@
+"""What a person should know of an experiment before it runs, and that is no mistake."""
+
+from __future__ import annotations
+
+import models
+from tune_jobs.experiment import Experiment
+from tune_jobs.space import Space
+
+
+def notes(experiment: Experiment, space: Space) -> list[str]:
+    """One a line; none where there is nothing to say."""
+    said = [f"{field} is read by none of the trials" for field in unread(space)]
+    asked = experiment.search.trials
+    if asked is not None and asked > space.size():
+        said.append(f"search.trials is {asked}, and the space ends after {space.size():.0f}")
+    name, grace = experiment.scheduler.name, experiment.scheduler.grace_epochs
+    if name != "none" and not stops_early(experiment, space):
+        most = space.most_epochs()
+        said.append(f"{name} stops no trial: grace_epochs is {grace}, and none has more than {most} epochs")
+    return said
+
+
+def unread(space: Space) -> list[str]:
+    """Fields given one value that no trial reads."""
+    possible = frozenset(field for name in space.models() for field in models.fields_possible(name))
+    single = [*(axis.field for axis in space.axes if axis.kind == "value"), *space.fixed]
+    return [field for field in single if field not in possible]
+
+
+def stops_early(experiment: Experiment, space: Space) -> bool:
+    """Whether some trial may be stopped: no scheduler stops one within its grace_epochs."""
+    return experiment.scheduler.name != "none" and space.most_epochs() > experiment.scheduler.grace_epochs
