@@ -85,14 +85,16 @@ class Membership:
 
     @contextmanager
     def _started_by_us(self) -> Iterator[None]:
-        """Ray starts its dashboard beside its other processes.
+        """Ray starts its dashboard beside its other processes, and no log monitor.
 
         By itself it waits until the dashboard answers, one to two seconds, before it starts the raylet, whose workers
-        every trial waits for.
+        every trial waits for.  The log monitor reads workers' logs out to their driver, which asks for none: half a
+        second of a short search.  The dashboard shows them all the same.
         """
         start_dashboard, start_process = Node.start_api_server, services.start_ray_process
 
         def beside(node: Node, **asked: Any) -> None:
+            node._ray_params.include_log_monitor = False
             self._dashboard = threading.Thread(target=start, args=(node,), kwargs=asked, name="dashboard", daemon=True)
             self._dashboard.start()
 

@@ -174,21 +174,42 @@ def test_wrong_space_ends_with_its_line_alone_though_ray_was_begun(app: App) -> 
     assert not list(app.storage.glob("*"))
 
 
+_TELLING = """
+import time, urllib.request
+import psutil, ray
+from ray.util.state import get_log
+from tune_jobs import cluster
+
+told = []
+cluster.connect(told.append)
+while not told:
+    time.sleep(0.05)
+url = told[0].removeprefix("Ray dashboard: ")
+print(url)
+print(urllib.request.urlopen(url).status)
+
+@ray.remote
+class Printer:
+    def speak(self):
+        print("spoken by a worker")
+
+printer = Printer.remote()
+ray.get(printer.speak.remote())
+print("spoken by a worker" in "".join(get_log(actor_id=printer._actor_id.hex())))  # from the dashboard
+print(any("log_monitor" in word for child in psutil.Process().children(recursive=True) for word in child.cmdline()))
+"""
+
+
 @pytest.mark.cluster
-def test_dashboard_is_told_once_it_answers(app: App) -> None:
+def test_dashboard_is_told_once_it_answers_and_shows_what_workers_print(app: App) -> None:
     script = app.home / "telling.py"
-    script.write_text(
-        "import time, urllib.request\nfrom tune_jobs import cluster\n"
-        "told = []\ncluster.connect(told.append)\n"
-        "while not told:\n    time.sleep(0.05)\n"
-        "url = told[0].removeprefix('Ray dashboard: ')\n"
-        "print(url, urllib.request.urlopen(url).status)\n"
-    )
+    script.write_text(_TELLING)
     ran = app.script(script)
     assert (ran.returncode, ran.stderr) == (0, "")
-    url, status = ran.stdout.split()
+    url, status, *more = ran.stdout.splitlines()
     assert url.startswith("http://127.0.0.1:")
     assert status == "200"
+    assert more == ["True", "False"]
 
 
 _PRELOADING = """
