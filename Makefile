@@ -34,7 +34,7 @@ check: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not cluster and not slow and not gpu"
-	$(BIN)/python -m pytest -m "cluster and not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "cluster and not slow and not gpu"
 
 check-all: check
 	$(BIN)/python -m pytest -m "slow or gpu"

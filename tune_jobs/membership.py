@@ -94,7 +94,7 @@ class Membership:
         start_dashboard, start_process = Node.start_api_server, services.start_ray_process
 
         def beside(node: Node, **asked: Any) -> None:
-            node._ray_params.include_log_monitor = False
+            node._ray_params.include_log_monitor = False  # type: ignore[assignment]  # declared as a path by mistake
             self._dashboard = threading.Thread(target=start, args=(node,), kwargs=asked, name="dashboard", daemon=True)
             self._dashboard.start()
 

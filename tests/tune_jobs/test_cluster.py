@@ -195,7 +195,9 @@ class Printer:
 
 printer = Printer.remote()
 ray.get(printer.speak.remote())
-print("spoken by a worker" in "".join(get_log(actor_id=printer._actor_id.hex())))  # from the dashboard
+here = ray.get_runtime_context().gcs_address
+log = get_log(here, actor_id=printer._actor_id.hex())  # from the dashboard
+print("spoken by a worker" in "".join(log))
 print(any("log_monitor" in word for child in psutil.Process().children(recursive=True) for word in child.cmdline()))
 """
 
