@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,8 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 import models
 from datasets import Splits
+from models import TrainConfig
+from models.precision import choose_precision
 from profiling import ProfilingError
 from profiling import rows as device_rows
 from tune_jobs import yaml
@@ -38,6 +43,8 @@ class Known:
     """By `cost.work_macs`."""
     seconds: float
     """The whole trial as the driver saw it, or training alone where that is all there is."""
+    precision: str | None
+    """That it trained in; None where that was not written down."""
     source: str
     """`run <name>` or `benchmark <name>`."""
 
@@ -48,8 +55,9 @@ class Estimate:
 
     seconds: float
     basis: Basis
-    """measured: the same model, batch and image size, on the same kind of device, scaled by images and epochs alone.
-    scaled: another model or shape, by multiply-accumulates.  guess: nothing was measured."""
+    """measured: the same model, batch and image size, in the same precision on the same kind of device, scaled by
+    images and epochs alone.  scaled: another model, shape or precision, by multiply-accumulates.  guess: nothing was
+    measured."""
     sources: tuple[str, ...] = ()
     """The runs and benchmarks that it rests on; none for a guess."""
 
@@ -72,7 +80,8 @@ def known(storage: Path, cpu: str, splits: Splits) -> list[Known]:
                 work = 3.0 * (row.macs or 0) * row.images
                 seconds = row.train_time_ms / 1000
                 name = f"benchmark {path.parent.name}"
-                found.append(Known(row.model, row.batch_size, row.image_size, row.kind, work, seconds, name))
+                shape = row.batch_size, row.image_size
+                found.append(Known(row.model, *shape, row.kind, work, seconds, row.precision, name))
     return found
 
 
@@ -95,7 +104,8 @@ def _of_run(run: Path, cpu: str, splits: Splits) -> list[Known]:
         except (ValueError, KeyError):  # a config of another version
             continue
         batch_size, kind = row.config.get("batch_size"), row.device or "cpu"
-        found.append(Known(row.config["model"], batch_size, size, kind, work, row.wall_time_s, f"run {run.name}"))
+        model, name = row.config["model"], f"run {run.name}"
+        found.append(Known(model, batch_size, size, kind, work, row.wall_time_s, row.precision, name))
     return found
 
 
@@ -104,13 +114,34 @@ def estimate(point: Mapping[str, Any], gpu: bool, splits: Splits, measured: Sequ
     kind = "cuda" if gpu and models.is_network(point["model"]) else "cpu"
     work = work_macs(point, splits)
     same = [one for one in measured if one.kind == kind and one.model == point["model"] and one.work_macs > 0]
-    alike = [one for one in same if one.batch_size == point.get("batch_size") and one.image_size == splits.image_size]
-    for candidates, basis in ((alike, "measured"), (same, "scaled"), (_networks(measured, kind, point), "scaled")):
+    shaped = [one for one in same if one.batch_size == point.get("batch_size") and one.image_size == splits.image_size]
+    precisions = _precisions(point, kind)
+    alike = [one for one in shaped if one.precision is None or one.precision in precisions]
+    others = _networks(measured, kind, point)
+    for candidates, basis in ((alike, "measured"), (shaped, "scaled"), (same, "scaled"), (others, "scaled")):
         if candidates:
             pace = statistics.median(one.seconds / one.work_macs for one in candidates)
             sources = tuple(dict.fromkeys(one.source for one in candidates))
             return Estimate(work * pace, "measured" if basis == "measured" else "scaled", sources)
     return Estimate(work / GUESSED_MACS_PER_S[kind], "guess")
+
+
+def _precisions(point: Mapping[str, Any], kind: str) -> frozenset[str]:
+    """Those that the training may have on such a device; of a GPU it is not known which it will be."""
+    if not models.is_network(point["model"]):
+        return frozenset(("fp64",))
+    default = TrainConfig(model=point["model"])
+    return _of_amp(point.get("amp", default.amp), point.get("amp_dtype", default.amp_dtype), kind)
+
+
+@functools.cache
+def _of_amp(amp: bool, amp_dtype: Literal["auto", "bf16", "fp16"], kind: str) -> frozenset[str]:
+    config = TrainConfig(model="mlp", amp=amp, amp_dtype=amp_dtype)
+    if kind == "cpu":
+        return frozenset((choose_precision(config, torch.device("cpu")),))
+    if not amp:
+        return frozenset(("fp32",))
+    return frozenset(("bf16", "fp16")) if amp_dtype == "auto" else frozenset((amp_dtype,))
 
 
 def _networks(measured: Iterable[Known], kind: str, point: Mapping[str, Any]) -> list[Known]:

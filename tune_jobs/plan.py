@@ -198,8 +198,8 @@ def _nodes(cluster: bool) -> list[Mapping[str, Any]]:
 
 
 _BASES: dict[Basis, str] = {
-    "measured": "rest on the same model and shape measured",
-    "scaled": "are scaled from another model or shape by multiply-accumulates",
+    "measured": "rest on the same model, shape and precision measured",
+    "scaled": "are scaled from another model, shape or precision by multiply-accumulates",
     "guess": "are guesses: nothing like them was measured",
 }
 

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 from datasets import DatasetConfig, Splits, load_splits
+from models import TrainConfig
+from models.precision import choose_precision
 from tune_jobs import loggers, yaml
 from tune_jobs.cost import work_macs
 from tune_jobs.errors import UsageError
@@ -56,11 +59,12 @@ def splits() -> Splits:
 def test_estimate_prefers_what_is_most_alike_and_says_so(splits: Splits) -> None:
     point = {"model": "mlp", "batch_size": 32, "epochs": 4, "hidden_units": 20}
     work = work_macs(point, splits)
-    alike = Known("mlp", 32, 8, "cpu", work / 2, 3.0, "run a")
-    same = Known("mlp", 16, 8, "cpu", work, 1.0, "run b")
-    other = Known("baseline", 32, 8, "cpu", work * 10, 1.0, "run c")
-    svm = Known("svm", None, 8, "cpu", work, 50.0, "run d")
-    cuda = Known("mlp", 32, 8, "cuda", work, 0.1, "benchmark e")
+    own = choose_precision(TrainConfig(**point), torch.device("cpu"))
+    alike = Known("mlp", 32, 8, "cpu", work / 2, 3.0, own, "run a")
+    same = Known("mlp", 16, 8, "cpu", work, 1.0, own, "run b")
+    other = Known("baseline", 32, 8, "cpu", work * 10, 1.0, own, "run c")
+    svm = Known("svm", None, 8, "cpu", work, 50.0, "fp64", "run d")
+    cuda = Known("mlp", 32, 8, "cuda", work, 0.1, "bf16", "benchmark e")
     assert estimate(point, False, splits, [svm, other, same, alike, cuda]) == Estimate(6.0, "measured", ("run a",))
     assert estimate(point, False, splits, [svm, other, same]) == Estimate(1.0, "scaled", ("run b",))
     found = estimate(point, False, splits, [svm, other])
@@ -71,6 +75,26 @@ def test_estimate_prefers_what_is_most_alike_and_says_so(splits: Splits) -> None
     guess = estimate(point, False, splits, [svm, cuda])
     assert (guess.basis, guess.sources) == ("guess", ())
     assert estimate({"model": "svm"}, True, splits, [other, alike]).basis == "guess"
+
+
+def test_estimate_tells_precisions_apart(splits: Splits) -> None:
+    point = {"model": "mlp", "batch_size": 32, "epochs": 4, "hidden_units": 20}
+    work = work_macs(point, splits)
+    full = Known("mlp", 32, 8, "cpu", work, 2.0, "fp32", "run a")
+    reduced = replace(full, seconds=1.0, precision="bf16", source="run b")
+
+    def asked(*known: Known, gpu: bool = False, **fields: Any) -> tuple[float, str]:
+        found = estimate(point | fields, gpu, splits, known)
+        return found.seconds, found.basis
+
+    assert asked(full, reduced, amp=False) == (2.0, "measured")
+    assert asked(full, reduced, amp_dtype="bf16") == (1.0, "measured")
+    assert asked(reduced, amp=False) == (1.0, "scaled")
+    assert asked(replace(reduced, precision=None), amp=False) == (1.0, "measured")  # an older row
+    on_card = [replace(one, kind="cuda") for one in (full, reduced)]
+    assert asked(*on_card, gpu=True) == (1.0, "measured")
+    assert asked(*on_card, gpu=True, amp=False) == (2.0, "measured")
+    assert asked(*on_card, gpu=True, amp_dtype="fp16") == (1.5, "scaled")
 
 
 def test_work_grows_with_what_is_trained(splits: Splits) -> None:
@@ -262,6 +286,7 @@ def test_plan_command_starts_nothing_and_says_what_would_run(app: App, tmp_path:
     assert planned.returncode == 2
     assert "memory 99999999 MiB, which no node can serve" in planned.stderr
     planned = app("plan", "digits-demo", "--set", "epochs=2")
-    assert "  of the trials' times, 4 rest on the same model and shape measured" in planned.stdout.splitlines()
-    assert "  of the trials' times, 4 are scaled from another model or shape by multiply-accumulates" in planned.stdout
-    assert "  from run measured" in planned.stdout.splitlines()
+    said = planned.stdout.splitlines()
+    assert "  of the trials' times, 4 rest on the same model, shape and precision measured" in said
+    assert "  of the trials' times, 4 are scaled from another model, shape or precision by multiply-accumulates" in said
+    assert "  from run measured" in said
