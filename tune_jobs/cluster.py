@@ -31,7 +31,9 @@ IDLE_MS = 60_000
 """A worker that has been idle for so long is ended, where there are more of them than free cores.
 
 Ray's own second is over when the first trials come, and to reserve their cores leaves none free: one search in three
-lost its workers in the tenth of a second between that and the trials' own start, and began others, 5 s later.
+lost its workers in the tenth of a second between that and the trials' own start, and began others, 5 s later.  So may
+one still that has more than this to do before its first trial (a download, say).  The price is memory: where a trial
+takes several cores, a worker of each core stays for so long.
 """
 
 _membership: Membership | None = None
@@ -235,7 +237,7 @@ WANTS_TOKEN = "RAY_AUTH_MODE=token, and the cluster's in RAY_AUTH_TOKEN_PATH, RA
 @contextlib.contextmanager
 def _code() -> Iterator[dict[str, Any]]:
     """What ray.init is told of the cluster: the runtime environment of one that is joined, where the code is not there
-    already; the GPUs of a new one that Ray would not find."""
+    already; the GPUs of a new one that Ray would not find, and how its workers are kept."""
     global _is_joining
     _is_joining = False
     is_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # Ray refuses a second working_dir
@@ -260,7 +262,11 @@ def _workers() -> dict[str, Any]:
     trial comes: 2 s of work, and memory that a large server's many idle workers are not worth.  Our own packages are
     not found yet at that point.
     """
-    config: dict[str, Any] = {"idle_worker_killing_time_threshold_ms": IDLE_MS}
+    config: dict[str, Any] = {}
+    if (
+        "RAY_idle_worker_killing_time_threshold_ms" not in os.environ
+    ):  # which Ray takes for less than what is given here
+        config["idle_worker_killing_time_threshold_ms"] = IDLE_MS
     if get_num_cpus() <= PRELOADING_CPUS:
         config["preload_python_modules"] = ["torch", "ray.tune"]
     return config

@@ -88,12 +88,14 @@ class Membership:
         """Ray starts its dashboard beside its other processes, and no log monitor.
 
         By itself it waits until the dashboard answers, one to two seconds, before it starts the raylet, whose workers
-        every trial waits for.  The log monitor reads workers' logs out to their driver, which asks for none: half a
-        second of a short search.  The dashboard shows them all the same.
+        every trial waits for.  The log monitor reads workers' logs out to drivers, and ours ask for none: half a second
+        of a short search.  The dashboard shows them all the same.  The agent has a port of its own choice: a second
+        Ray on the machine would try for three seconds to get the one that Ray gives to all, and then do without.
         """
         start_dashboard, start_process = Node.start_api_server, services.start_ray_process
 
         def beside(node: Node, **asked: Any) -> None:
+            node._ray_params.dashboard_agent_listen_port = 0
             node._ray_params.include_log_monitor = False  # type: ignore[assignment]  # declared as a path by mistake
             self._dashboard = threading.Thread(target=start, args=(node,), kwargs=asked, name="dashboard", daemon=True)
             self._dashboard.start()

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import App, processes_under
-from tune_jobs import cluster
 
 _LEAVING = """
 import time
@@ -175,7 +174,7 @@ def test_wrong_space_ends_with_its_line_alone_though_ray_was_begun(app: App) -> 
 
 
 _TELLING = """
-import time, urllib.request
+import contextlib, time, urllib.request
 import psutil, ray
 from ray.util.state import get_log
 from tune_jobs import cluster
@@ -198,7 +197,11 @@ ray.get(printer.speak.remote())
 here = ray.get_runtime_context().gcs_address
 log = get_log(here, actor_id=printer._actor_id.hex())  # from the dashboard
 print("spoken by a worker" in "".join(log))
-print(any("log_monitor" in word for child in psutil.Process().children(recursive=True) for word in child.cmdline()))
+names = []
+for child in psutil.Process().children():
+    with contextlib.suppress(psutil.NoSuchProcess):
+        names += child.cmdline()
+print([any(part in name for name in names) for part in ("raylet", "log_monitor")])
 """
 
 
@@ -211,7 +214,7 @@ def test_dashboard_is_told_once_it_answers_and_shows_what_workers_print(app: App
     url, status, *more = ran.stdout.splitlines()
     assert url.startswith("http://127.0.0.1:")
     assert status == "200"
-    assert more == ["True", "False"]
+    assert more == ["True", "[True, False]"]
 
 
 _PRELOADING = """
@@ -245,7 +248,7 @@ print(len(glob.glob(f"{logs}/python-core-worker-*")) - cores, "more")
 
 @pytest.mark.slow
 @pytest.mark.cluster
-@pytest.mark.parametrize("most", [cluster.PRELOADING_CPUS, 0])
+@pytest.mark.parametrize("most", [10_000, 0])
 def test_workers_of_a_small_machine_import_pytorch_before_they_are_asked_and_stay_until_then(
     most: int, app: App
 ) -> None:
