@@ -16,7 +16,9 @@ def notes(experiment: Experiment, space: Space) -> list[str]:
     name, grace = experiment.scheduler.name, experiment.scheduler.grace_epochs
     if name != "none" and not stops_early(experiment, space):
         most = space.most_epochs()
-        said.append(f"{name} stops no trial: grace_epochs is {grace}, and none has more than {most} epochs")
+        said.append(
+            f"{name} stops no trial: grace_epochs is {grace}, and none has more than {most} epoch{'s' * (most > 1)}"
+        )
     return said
 
 

@@ -157,9 +157,8 @@ class Space:
         return points
 
     def most_epochs(self) -> int:
-        """The most that a trial may be asked for."""
-        default: int = self.fixed.get("epochs", TrainConfig.model_fields["epochs"].default)
-        return next((max(axis.values) for axis in self.axes if axis.field == "epochs"), default)
+        """The most that a trial may be asked for; an svm is done in one."""
+        return max(int(point.get("epochs", 1)) for point in self.meeting("epochs"))
 
     def _asked(self, pick: Callable[[Axis], Any]) -> dict[str, Any]:
         """The fixed fields and a value for each axis that is part of the trial."""

@@ -48,7 +48,7 @@ class EarlyStopping(FIFOScheduler):
         told = [(epoch["time"], trial, epoch) for trial in trials for epoch in trial.epochs]
         ended: dict[str, TrialRecord] = {}
         for _, trial, epoch in sorted(told, key=lambda item: item[0]):
-            last = trial.state == "COMPLETE" and epoch is trial.epochs[-1]
+            last = epoch["epoch"] >= trial.config.get("epochs", 1)
             if trial.id not in ended and self._told(trial, epoch, last) == TrialScheduler.STOP:
                 ended[trial.id] = trial
         return [trial for trial in ended.values() if not trial.finished]

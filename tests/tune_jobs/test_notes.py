@@ -39,3 +39,5 @@ def test_a_scheduler_that_never_comes_to_stop_a_trial(scheduler: str) -> None:
     assert asked(4, 4) == [f"{scheduler} stops no trial: grace_epochs is 4, and none has more than 4 epochs"]
     assert asked(4, {"grid": [2, 5]}) == []
     assert noted(train={"model": "mlp", "epochs": 1}, scheduler={"name": "none", "grace_epochs": 9}) == []
+    svm = noted(space={"model": "svm", "C": {"grid": [1, 2]}}, scheduler={"name": scheduler})
+    assert svm == [f"{scheduler} stops no trial: grace_epochs is 1, and none has more than 1 epoch"]

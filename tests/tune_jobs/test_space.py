@@ -305,3 +305,16 @@ def test_contains_the_points_of_the_space_and_no_others() -> None:
         assert not space.contains(point | {"lr": 0.5})
         assert not space.contains(point | {"optimizer": "adam"})
         assert not space.contains({field: value for field, value in point.items() if field != "momentum"})
+
+
+def test_most_epochs_is_that_of_any_trial() -> None:
+    def most(space: dict[str, Any], **train: Any) -> int:
+        return parse(space, train, "grid").most_epochs()
+
+    assert most({"model": "mlp"}) == TrainConfig.model_fields["epochs"].default == 5
+    assert most({"model": {"grid": ["svm", "mlp"]}}, epochs=3) == 3
+    assert most({"model": {"grid": ["svm", "mlp"]}, "epochs": {"grid": [7, 2]}}) == 7
+    assert most({"model": "svm"}) == 1
+    assert most({"model": {"grid": ["resnet18", "mlp"]}, "epochs": {"grid": [1, 2], "when": {"model": "mlp"}}}) == 5
+    sampled = {"model": {"choice": ["mlp", "svm"]}, "epochs": {"int": [2, 12]}}
+    assert parse(sampled, {}, "random").most_epochs() == 12

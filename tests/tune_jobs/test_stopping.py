@@ -21,7 +21,7 @@ class Search:
     """Trials that report in turn, and what has become of them."""
 
     def __init__(self, name: str) -> None:
-        self.records = {own: TrialRecord(own, state="RUNNING") for own in CURVES}
+        self.records = {own: TrialRecord(own, state="RUNNING", config={"epochs": EPOCHS}) for own in CURVES}
         self.stopped: set[str] = set()
         asked = Scheduler.model_validate({"name": name, "reduction_factor": 2})
         self.scheduler = EarlyStopping(asked, EPOCHS, lambda trial: self.records[trial.config["trial"]], self.stopped)
@@ -84,6 +84,17 @@ def test_replay_names_what_was_stopped_when_the_driver_died(name: str) -> None:
     pruned[0].state = "RUNNING"  # its last line was not written
     second = Search(name)
     assert second.scheduler.replay(first.records.values()) == [pruned[0]]
+
+
+@pytest.mark.parametrize("name", ["asha", "hyperband", "median"])
+def test_replay_never_stops_a_trial_that_had_all_its_epochs(name: str) -> None:
+    """The driver died between a trial's last epoch and the line that it is COMPLETE."""
+    first = Search(name)
+    first.run()
+    worst = min((own for own, record in first.records.items() if record.state == "COMPLETE"), default="")
+    first.records[worst].state = "RUNNING"
+    first.records[worst].epochs[-1]["val_accuracy"] = 0.0
+    assert Search(name).scheduler.replay(first.records.values()) == []
 
 
 def test_a_last_epoch_counts_for_those_that_follow() -> None:
