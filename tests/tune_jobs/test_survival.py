@@ -145,6 +145,7 @@ def test_interrupted_search_ends_at_once_and_leaves_no_process(app: App, undistu
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # twenty starts, and twice 400 epochs of four trials
 def test_twenty_sigkills_of_the_driver(app: App) -> None:
     search = [*SEARCH[:-1], "epochs=400"]  # so that it outlasts them
     assert app(*search, "--name", "undisturbed-400").returncode == 0
