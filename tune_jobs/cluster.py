@@ -263,9 +263,7 @@ def _workers() -> dict[str, Any]:
     not found yet at that point.
     """
     config: dict[str, Any] = {}
-    if (
-        "RAY_idle_worker_killing_time_threshold_ms" not in os.environ
-    ):  # which Ray takes for less than what is given here
+    if "RAY_idle_worker_killing_time_threshold_ms" not in os.environ:  # it would count for less than what is given here
         config["idle_worker_killing_time_threshold_ms"] = IDLE_MS
     if get_num_cpus() <= PRELOADING_CPUS:
         config["preload_python_modules"] = ["torch", "ray.tune"]
