@@ -14,7 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models import bilinear
+from models.bilinear import Bilinear, Pair
 from models.config import TrainConfig
+from models.precision import Precision
 
 CPU_PRODUCT_PIXELS = 4
 """Up to so many output pixels a convolution is faster on a CPU as a matrix product over its patches.
@@ -22,6 +25,17 @@ CPU_PRODUCT_PIXELS = 4
 Measured forward and backward in bf16 on a Zen 4, one thread: ResNet-18's at 2×2 pixels by a fifth to a quarter, those
 with a 1×1 kernel and a stride by a tenth to two fifths; at 4×4 pixels it is slower.
 """
+
+
+SPARED_FROM = 7_000_000
+"""From so many multiplications spared in one pass forward on, one of `models.bilinear`'s ways is worth its own cost.
+
+Measured forward and backward on a Xeon, one thread, 8 to 128 images of 2×2 to 4×4 pixels, 8 to 256 channels, in float32
+and bf16: 0.4 to 1.0 times as fast below 5 million, 1.0 to 1.9 times from 9 million on.
+"""
+
+SPARED_SHARE = 0.25
+"""More than this share of the multiplications is to be spared."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +75,20 @@ def _outputs(pixels: int, kernel: int, stride: int, padding: int, dilation: int)
 class LiveConvolution(nn.Module):
     """A convolution's live taps: float images N×C×H×W of one size -> what the whole convolution makes of them.
 
-    As a plain matrix product where it has at most `product_pixels` output pixels, or reads single pixels with a stride.
+    As one matrix product over patches where it makes at most `product_pixels`, or reads single pixels with a stride.
+    Where that spares enough with `batch_size` images at once, in one of `models.bilinear`'s ways: tap by tap in place
+    of patches that reach beyond the map, and, where it `may_round`, Winograd's in place of the convolution.
     """
 
-    def __init__(self, whole: nn.Conv2d, height: int, width: int, product_pixels: int = 1) -> None:
+    def __init__(
+        self,
+        whole: nn.Conv2d,
+        height: int,
+        width: int,
+        product_pixels: int = 1,
+        batch_size: int = 0,
+        may_round: bool = False,
+    ) -> None:
         super().__init__()
         axes = [
             live_axis(pixels, whole.kernel_size[i], whole.stride[i], int(whole.padding[i]), whole.dilation[i])
@@ -78,18 +102,44 @@ class LiveConvolution(nn.Module):
             _outputs(height, self.taps[0], self.stride[0], self.padding[0], self.dilation[0]),
             _outputs(width, self.taps[1], self.stride[1], self.padding[1], self.dilation[1]),
         )
+        live = whole.weight.detach()[:, :, self.rows, self.columns]
+        self.live_shape = live.shape
         pixel_by_pixel = self.taps == (1, 1) and self.padding == (0, 0) and self.stride != (1, 1)
         small = self.outputs[0] * self.outputs[1] <= product_pixels
         self.is_product = (pixel_by_pixel or small) and self.dilation == (1, 1) and self.groups == 1
-        live = whole.weight.detach()[:, :, self.rows, self.columns]
-        self.live_shape = live.shape
-        kept = live.permute(0, 2, 3, 1).flatten(1) if self.is_product else live  # as the patches have them
+        self.bilinear = self._in_fewer_products((height, width), live, batch_size, may_round)
+        self.is_another = self.is_product or self.bilinear is not None
+        kept = self._arranged(live)
         self.weight = nn.Parameter(torch.empty_like(kept, memory_format=torch.contiguous_format).copy_(kept))
         self.bias = whole.bias
         self.read: Tensor
         self.register_buffer("read", self._pixels_read(height, width), persistent=False)
 
+    def _in_fewer_products(self, pixels: Pair, live: Tensor, batch_size: int, may_round: bool) -> Bilinear | None:
+        if self.dilation != (1, 1) or self.groups != 1:
+            return None
+        down, across = (
+            bilinear.Axis(pixels[i], self.outputs[i], self.taps[i], self.stride[i], self.padding[i]) for i in (0, 1)
+        )
+        products = None
+        if self.is_product:
+            make, products = bilinear.tap_by_tap, sum(len(met) for met in bilinear.pairs(down, across))
+        elif may_round:
+            make, products = bilinear.winograd, bilinear.winograd_products(down, across)
+        if products is None:
+            return None
+        made, read = self.outputs[0] * self.outputs[1], pixels[0] * pixels[1]
+        outputs, channels = live.shape[:2]
+        directly = made * self.taps[0] * self.taps[1] * outputs * channels
+        spared = directly - products * (outputs * channels + read * channels + made * outputs)
+        if batch_size * spared < SPARED_FROM or spared <= SPARED_SHARE * directly:
+            return None
+        return make(down, across, live)
+
     def forward(self, images: Tensor) -> Tensor:
+        if self.bilinear is not None:
+            in_fewer: Tensor = self.bilinear(images, self.weight)
+            return in_fewer if self.bias is None else in_fewer + self.bias[:, None, None]
         if not self.is_product:
             return F.conv2d(images, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         made = F.linear(self._patches(images.permute(0, 2, 3, 1)), self.weight, self.bias)
@@ -107,7 +157,10 @@ class LiveConvolution(nn.Module):
         return pixels.index_select(1, self.read).view(len(images) * self.outputs[0] * self.outputs[1], -1)
 
     def _pixels_read(self, height: int, width: int) -> Tensor:
-        """Which pixel, counted row by row, each tap of each output pixel reads: int64, outputs · taps."""
+        """Which pixel, counted row by row, each tap of each output pixel reads: int64, outputs · taps.
+
+        height · width stands for all beyond the map.
+        """
         rows, columns = (
             torch.arange(self.outputs[axis])[:, None] * self.stride[axis]
             + torch.arange(self.taps[axis])
@@ -118,15 +171,20 @@ class LiveConvolution(nn.Module):
         inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
         return torch.where(inside, row * width + column, height * width).flatten()
 
+    def _arranged(self, live: Tensor) -> Tensor:
+        """A kernel O×I×rows×columns of live taps as this module's weight."""
+        if self.bilinear is not None:
+            return self.bilinear.arranged(live)
+        return live.permute(0, 2, 3, 1).flatten(1) if self.is_product else live  # as the patches have them
+
     def as_kernel(self, values: Tensor) -> Tensor:
         """Values of the weight's shape as O×I×rows×columns, as the whole kernel has its live taps."""
+        if self.bilinear is not None:
+            return self.bilinear.as_kernel(values)
         if not self.is_product:
             return values
         outputs, channels, rows, columns = self.live_shape
         return values.reshape(outputs, rows, columns, channels).permute(0, 3, 1, 2)
-
-
-Pair = tuple[int, int]
 
 
 def _pair(values: tuple[int, ...]) -> Pair:
@@ -143,17 +201,30 @@ class LiveNetwork:
     """
 
     def __init__(
-        self, network: nn.Module, config: TrainConfig, channels: int, image_size: int, device: torch.device
+        self,
+        network: nn.Module,
+        config: TrainConfig,
+        channels: int,
+        image_size: int,
+        device: torch.device,
+        precision: Precision = "fp32",
     ) -> None:
-        """Changes `network` in place, on the CPU, for a training on `device`."""
-        product_pixels = CPU_PRODUCT_PIXELS if device.type == "cpu" else 1
+        """Changes `network` in place, on the CPU, for a training on `device` in this precision."""
+        is_cpu = device.type == "cpu"
+        product_pixels, batch_size = (CPU_PRODUCT_PIXELS, config.batch_size) if is_cpu else (1, 0)
         self.network = network
         self.replaced: dict[str, tuple[nn.Conv2d, LiveConvolution]] = {}
         for name, (height, width) in _map_sizes(network, channels, image_size).items():
             whole = network.get_submodule(name)
             assert isinstance(whole, nn.Conv2d)
-            convolution = LiveConvolution(whole, height, width, product_pixels)
-            if convolution.is_product or convolution.live_shape != whole.weight.shape:
+            convolution = LiveConvolution(
+                whole, height, width, product_pixels, batch_size, may_round=precision == "fp32"
+            )
+            if (
+                convolution.is_product
+                or convolution.bilinear is not None
+                or convolution.live_shape != whole.weight.shape
+            ):
                 self.replaced[name] = whole, convolution
                 _put(network, name, convolution)
         self.idle: nn.Parameter | None = None

@@ -103,7 +103,7 @@ def _fit_network(
     as_begun = config if start is None else as_before(config, precision_of(start), device)
     precision = choose_precision(as_begun, device)
     params = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    live = LiveNetwork(network, config, splits.channels, splits.image_size, device)
+    live = LiveNetwork(network, config, splits.channels, splits.image_size, device, precision)
     network = network.to(device)
     network = network.to(memory_format=memory_format(precision, device))
     transform = Transform.of(splits, device)
