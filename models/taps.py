@@ -126,7 +126,7 @@ class LiveConvolution(nn.Module):
             make, products = bilinear.tap_by_tap, sum(len(met) for met in bilinear.pairs(down, across))
         elif may_round:
             make, products = bilinear.winograd, bilinear.winograd_products(down, across)
-        if products is None:
+        if not products:
             return None
         made, read = self.outputs[0] * self.outputs[1], pixels[0] * pixels[1]
         outputs, channels = live.shape[:2]
@@ -208,10 +208,12 @@ class LiveNetwork:
         image_size: int,
         device: torch.device,
         precision: Precision = "fp32",
+        images: int = 2**31,
     ) -> None:
-        """Changes `network` in place, on the CPU, for a training on `device` in this precision."""
-        is_cpu = device.type == "cpu"
-        product_pixels, batch_size = (CPU_PRODUCT_PIXELS, config.batch_size) if is_cpu else (1, 0)
+        """Changes `network` in place, on the CPU, for a training by so many `images` on `device` in this precision."""
+        product_pixels, batch_size = 1, 0
+        if device.type == "cpu":
+            product_pixels, batch_size = CPU_PRODUCT_PIXELS, min(config.batch_size, images)
         self.network = network
         self.replaced: dict[str, tuple[nn.Conv2d, LiveConvolution]] = {}
         for name, (height, width) in _map_sizes(network, channels, image_size).items():

@@ -218,13 +218,12 @@ def test_start_of_a_precision_that_the_device_does_not_have_is_refused(
     assert "precision 'bf16', not 'fp32'" in refused(config, small, state)
 
 
-def test_start_of_float32_from_before_channels_last_is_refused_and_of_bf16_is_not(small: Splits) -> None:
-    config = CONFIG.model_copy(update={"amp": False})
+@pytest.mark.parametrize("amp_dtype", ["auto", "bf16"])
+def test_start_from_before_convolutions_in_fewer_products_is_refused(amp_dtype: str, small: Splits) -> None:
+    config = CONFIG.model_copy(update={"amp": True, "amp_dtype": amp_dtype})
     state = run_with_checkpoints(config, small)[1][1]
-    del state["origin"]["memory_format"]
-    assert "memory_format None, not 'channels_last'" in refused(config, small, state)
-    config = CONFIG.model_copy(update={"amp": True, "amp_dtype": "bf16"})
-    assert "memory_format" not in run_with_checkpoints(config, small)[1][1]["origin"]
+    del state["origin"]["convolutions"]
+    assert "convolutions None, not 'in fewer products'" in refused(config, small, state)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 import models
 from datasets import Splits
-from models import TrainConfig, training
+from models import TrainConfig, taps, training
 from models.step import Step
 from models.taps import LiveConvolution, LiveNetwork, live_axis
 from models.training import EpochMetrics, Fitted
@@ -35,23 +35,39 @@ def built(config: TrainConfig, image_size: int, device: str = "cpu") -> nn.Modul
     return network
 
 
+def in_fewer_products_wherever_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(taps, "SPARED_FROM", float("-inf"))
+    monkeypatch.setattr(taps, "SPARED_SHARE", float("-inf"))
+
+
 # --- one convolution ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5, 7])
-@pytest.mark.parametrize(("groups", "product_pixels"), [(2, 1), (1, 1), (1, 4), (1, 100)])
+@pytest.mark.parametrize(
+    ("groups", "product_pixels", "wherever"),
+    [(2, 1, True), (1, 1, False), (1, 4, False), (1, 100, False), (1, 1, True), (1, 4, True), (1, 100, True)],
+)
 def test_live_taps_give_the_outputs_and_gradients_of_all(
-    groups: int, product_pixels: int, kernel: int, stride: int, dilation: int
+    groups: int,
+    product_pixels: int,
+    wherever: bool,
+    kernel: int,
+    stride: int,
+    dilation: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    removed = 0
+    if wherever:
+        in_fewer_products_wherever_possible(monkeypatch)
+    removed = fewer = 0
     for height, padding in itertools.product(range(1, 8), range(kernel + 1)):
         width = 4
         if min(height, width) + 2 * padding < dilation * (kernel - 1) + 1:
             continue
         whole = nn.Conv2d(2, 4, kernel, stride, padding, dilation, groups).double()
-        live = LiveConvolution(whole, height, width, product_pixels)
+        live = LiveConvolution(whole, height, width, product_pixels, 1, may_round=True)
         images = torch.randn(3, 2, height, width, dtype=torch.float64).requires_grad_()
         theirs = whole(images)
         mine = live(images)
@@ -65,8 +81,13 @@ def test_live_taps_give_the_outputs_and_gradients_of_all(
         dead[:, :, live.rows, live.columns] = 0
         assert not dead.any()
         removed += live.weight.numel() < whole.weight.numel()
+        fewer += live.bilinear is not None
     if kernel in (3, 5, 7):
         assert removed
+    if not wherever or (groups, dilation) != (1, 1):
+        assert not fewer
+    elif product_pixels > 1 or kernel == 3:
+        assert fewer
 
 
 @pytest.mark.parametrize(("size", "padding", "kernel"), [(1, 1, 3), (2, 1, 3), (1, 0, 1), (2, 0, 2), (3, 2, 7)])
@@ -121,7 +142,12 @@ def test_resnet18_loses_62_percent_at_28_pixels_and_nothing_at_64() -> None:
 
 @pytest.mark.parametrize("model", NETWORKS)
 @pytest.mark.parametrize("size", [8, 28])
-def test_restore_gives_back_the_network_as_it_was_built(model: str, size: int) -> None:
+@pytest.mark.parametrize("wherever", [False, True])
+def test_restore_gives_back_the_network_as_it_was_built(
+    model: str, size: int, wherever: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if wherever:
+        in_fewer_products_wherever_possible(monkeypatch)
     for weight_decay, optimizer in ((0.0, "adam"), (0.1, "adam"), (0.1, "sgd")):
         config = TrainConfig(model=model, optimizer=optimizer, weight_decay=weight_decay)
         network = built(config, size)
@@ -194,10 +220,15 @@ SIZES = {name: [8, 9, 16, 28, 64] for name in NETWORKS} | {"resnet18": [8, 9, 16
 
 
 @pytest.mark.parametrize(("model", "size"), [(model, size) for model in NETWORKS for size in SIZES[model]])
-def test_training_without_dead_taps_is_exact_for_every_network(model: str, size: int) -> None:
+@pytest.mark.parametrize("wherever", [False, True], ids=["", "in fewer products"])
+def test_training_without_dead_taps_is_exact_for_every_network(
+    model: str, size: int, wherever: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By sgd: Adam's steps do not shrink with the gradient, and make what rounding leaves of a zero gradient large."""
     # At 8 pixels ResNet-50 is chaotic: first weights that differ by 1e-15 come to a third loss that differs by 1e-5.
     steps = 1 if (model, size) == ("resnet50", 8) else 3
+    if wherever:
+        in_fewer_products_wherever_possible(monkeypatch)
     assert_same_training(TrainConfig(model=model, lr=1e-3, weight_decay=0.1, optimizer="sgd"), size, steps)
 
 
@@ -244,10 +275,15 @@ def test_dead_taps_leave_as_of_the_best_epoch(
 
 
 @pytest.mark.parametrize(("model", "size"), [("resnet18", 8), ("resnet18", 28), ("resnet50", 28), ("resnet18", 33)])
-def test_every_gradient_is_written_in_bf16(model: str, size: int) -> None:
+@pytest.mark.parametrize("wherever", [False, True])
+def test_every_gradient_is_written_in_bf16(
+    model: str, size: int, wherever: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """oneDNN's leaves those of dead taps unwritten on some maps (seen with PyTorch 2.15); no such tap is left."""
+    if wherever:
+        in_fewer_products_wherever_possible(monkeypatch)
     network = built(TrainConfig(model=model), size)
-    LiveNetwork(network, TrainConfig(model=model), 1, size, CPU)
+    LiveNetwork(network, TrainConfig(model=model), 1, size, CPU, "bf16")
     network.to(memory_format=torch.channels_last)
     images = torch.randn(4, 1, size, size).contiguous(memory_format=torch.channels_last)
     found: list[list[Tensor]] = []
