@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from models.result import EpochMetrics
 from models.step import Step
 
 FORMAT = 1
-"""Raised whenever the state's keys change, or the weights' shapes inside."""
+"""Raised whenever the state's keys change, or the weights' shapes inside where `origin` does not tell of it."""
 
 State = dict[str, Any]
 """Tensors on the CPU and plain values: `torch.save` writes it, `torch.load(weights_only=True)` reads it back."""
@@ -48,12 +48,17 @@ class Progress:
         return max(self.epochs, key=lambda metrics: metrics.val_accuracy)
 
 
-def origin(config: TrainConfig, splits: Splits, precision: Precision, device: torch.device) -> State:
+def origin(
+    config: TrainConfig, splits: Splits, precision: Precision, device: torch.device, convolutions: Sequence[str]
+) -> State:
     """What must be the same for a training to go on: the config as far as it is read, the images and the numbers.
 
-    Those on a CPU are other ones since convolutions on small maps are in fewer products.
+    Those of float32 on a CPU are other ones since it is in channels_last, and those of `convolutions`, of which each
+    says what it is calculated by.
     """
-    since = {"convolutions": "in fewer products"} if device.type == "cpu" else {}
+    since: State = {"memory_format": "channels_last"} if (precision, device.type) == ("fp32", "cpu") else {}
+    if convolutions:
+        since["convolutions"] = ", ".join(convolutions)
     values = config.model_dump()
     read = fields_read(values)
     return {name: value for name, value in values.items() if name in read} | {
@@ -102,9 +107,9 @@ def restore(progress: Progress, origin: State, device: torch.device, start: Mapp
     Raises CheckpointError where `start` is of another training, or damaged.
     """
     theirs = _checked(start)["origin"]
-    for name, value in origin.items():
-        if theirs.get(name) != value:
-            raise CheckpointError(f"checkpoint: it is of a training with {name} {theirs.get(name)!r}, not {value!r}")
+    for name in [*origin, *theirs]:
+        if (mine := origin.get(name)) != theirs.get(name):
+            raise CheckpointError(f"checkpoint: it is of a training with {name} {theirs.get(name)!r}, not {mine!r}")
     try:
         progress.epochs = [EpochMetrics(**metrics) for metrics in start["epochs"]]
         if [metrics.epoch for metrics in progress.epochs] != list(range(1, len(progress.epochs) + 1)):

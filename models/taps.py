@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import bilinear
-from models.bilinear import Bilinear, Pair
+from models import fast_convolutions
 from models.config import TrainConfig
+from models.fast_convolutions import AxisShape, BilinearAlgorithm, Pair
 from models.precision import Precision
 
 CPU_PRODUCT_PIXELS = 4
@@ -25,17 +25,6 @@ CPU_PRODUCT_PIXELS = 4
 Measured forward and backward in bf16 on a Zen 4, one thread: ResNet-18's at 2×2 pixels by a fifth to a quarter, those
 with a 1×1 kernel and a stride by a tenth to two fifths; at 4×4 pixels it is slower.
 """
-
-
-SPARED_FROM = 7_000_000
-"""From so many multiplications spared in one pass forward on, one of `models.bilinear`'s ways is worth its own cost.
-
-Measured forward and backward on a Xeon, one thread, 8 to 128 images of 2×2 to 4×4 pixels, 8 to 256 channels, in float32
-and bf16: 0.4 to 1.0 times as fast below 5 million, 1.0 to 1.9 times from 9 million on.
-"""
-
-SPARED_SHARE = 0.25
-"""More than this share of the multiplications is to be spared."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +65,7 @@ class LiveConvolution(nn.Module):
     """A convolution's live taps: float images N×C×H×W of one size -> what the whole convolution makes of them.
 
     As one matrix product over patches where it makes at most `product_pixels`, or reads single pixels with a stride.
-    Where that spares enough with `batch_size` images at once, in one of `models.bilinear`'s ways: tap by tap in place
+    Where that spares enough with `batch_size` images at once, by one of `models.fast_convolutions`: tap by tap in place
     of patches that reach beyond the map, and, where it `may_round`, Winograd's in place of the convolution.
     """
 
@@ -107,39 +96,28 @@ class LiveConvolution(nn.Module):
         pixel_by_pixel = self.taps == (1, 1) and self.padding == (0, 0) and self.stride != (1, 1)
         small = self.outputs[0] * self.outputs[1] <= product_pixels
         self.is_product = (pixel_by_pixel or small) and self.dilation == (1, 1) and self.groups == 1
-        self.bilinear = self._in_fewer_products((height, width), live, batch_size, may_round)
-        self.is_another = self.is_product or self.bilinear is not None
+        self.fast = self._in_fewer_products((height, width), live, batch_size, may_round)
+        self.differs = self.is_product or self.fast is not None or live.shape != whole.weight.shape
         kept = self._arranged(live)
         self.weight = nn.Parameter(torch.empty_like(kept, memory_format=torch.contiguous_format).copy_(kept))
         self.bias = whole.bias
         self.read: Tensor
         self.register_buffer("read", self._pixels_read(height, width), persistent=False)
 
-    def _in_fewer_products(self, pixels: Pair, live: Tensor, batch_size: int, may_round: bool) -> Bilinear | None:
+    def _in_fewer_products(
+        self, pixels: Pair, live: Tensor, batch_size: int, may_round: bool
+    ) -> BilinearAlgorithm | None:
         if self.dilation != (1, 1) or self.groups != 1:
             return None
-        down, across = (
-            bilinear.Axis(pixels[i], self.outputs[i], self.taps[i], self.stride[i], self.padding[i]) for i in (0, 1)
+        rows, columns = (
+            AxisShape(pixels[i], self.outputs[i], self.taps[i], self.stride[i], self.padding[i]) for i in (0, 1)
         )
-        products = None
-        if self.is_product:
-            make, products = bilinear.tap_by_tap, sum(len(met) for met in bilinear.pairs(down, across))
-        elif may_round:
-            make, products = bilinear.winograd, bilinear.winograd_products(down, across)
-        if not products:
-            return None
-        made, read = self.outputs[0] * self.outputs[1], pixels[0] * pixels[1]
-        outputs, channels = live.shape[:2]
-        directly = made * self.taps[0] * self.taps[1] * outputs * channels
-        spared = directly - products * (outputs * channels + read * channels + made * outputs)
-        if batch_size * spared < SPARED_FROM or spared <= SPARED_SHARE * directly:
-            return None
-        return make(down, across, live)
+        return fast_convolutions.chosen(rows, columns, live, batch_size, self.is_product, may_round)
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.bilinear is not None:
-            in_fewer: Tensor = self.bilinear(images, self.weight)
-            return in_fewer if self.bias is None else in_fewer + self.bias[:, None, None]
+        if self.fast is not None:
+            quickly: Tensor = self.fast(images, self.weight)
+            return quickly if self.bias is None else quickly + self.bias.to(quickly.dtype)[:, None, None]
         if not self.is_product:
             return F.conv2d(images, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         made = F.linear(self._patches(images.permute(0, 2, 3, 1)), self.weight, self.bias)
@@ -173,14 +151,14 @@ class LiveConvolution(nn.Module):
 
     def _arranged(self, live: Tensor) -> Tensor:
         """A kernel O×I×rows×columns of live taps as this module's weight."""
-        if self.bilinear is not None:
-            return self.bilinear.arranged(live)
+        if self.fast is not None:
+            return self.fast.arranged(live)
         return live.permute(0, 2, 3, 1).flatten(1) if self.is_product else live  # as the patches have them
 
     def as_kernel(self, values: Tensor) -> Tensor:
         """Values of the weight's shape as O×I×rows×columns, as the whole kernel has its live taps."""
-        if self.bilinear is not None:
-            return self.bilinear.as_kernel(values)
+        if self.fast is not None:
+            return self.fast.as_kernel(values)
         if not self.is_product:
             return values
         outputs, channels, rows, columns = self.live_shape
@@ -222,11 +200,7 @@ class LiveNetwork:
             convolution = LiveConvolution(
                 whole, height, width, product_pixels, batch_size, may_round=precision == "fp32"
             )
-            if (
-                convolution.is_product
-                or convolution.bilinear is not None
-                or convolution.live_shape != whole.weight.shape
-            ):
+            if convolution.differs:
                 self.replaced[name] = whole, convolution
                 _put(network, name, convolution)
         self.idle: nn.Parameter | None = None
@@ -238,6 +212,12 @@ class LiveNetwork:
             one = torch.ones((), dtype=torch.float64)
             self.idle = nn.Parameter(one if self.idle_is_a_factor else torch.cat(dead))
             network.register_parameter("idle_taps", self.idle)
+
+    @property
+    def fast(self) -> list[str]:
+        """The convolutions by one of `models.fast_convolutions`, each with its name."""
+        live = {name: convolution.fast for name, (_, convolution) in self.replaced.items()}
+        return [f"{name} {algorithm.name}" for name, algorithm in live.items() if algorithm is not None]
 
     def restore(self) -> nn.Module:
         """The network as it was built, on the CPU, with the weights that it has now."""

@@ -114,7 +114,7 @@ def _fit_network(
     order = torch.Generator().manual_seed(config.seed)
     randomness = torch.Generator().manual_seed((config.seed + 2**62) % 2**63)  # a stream of its own
     progress = Progress(network, step, order, randomness)
-    own_origin = origin(config, splits, precision, device)
+    own_origin = origin(config, splits, precision, device, live.fast)
     if start is not None:
         restore(progress, own_origin, device, start)
     losses = _epoch_of(step, train, transform, config, order, randomness)

@@ -218,12 +218,30 @@ def test_start_of_a_precision_that_the_device_does_not_have_is_refused(
     assert "precision 'bf16', not 'fp32'" in refused(config, small, state)
 
 
-@pytest.mark.parametrize("amp_dtype", ["auto", "bf16"])
-def test_start_from_before_convolutions_in_fewer_products_is_refused(amp_dtype: str, small: Splits) -> None:
-    config = CONFIG.model_copy(update={"amp": True, "amp_dtype": amp_dtype})
+def test_start_of_float32_from_before_channels_last_is_refused_and_of_bf16_is_not(small: Splits) -> None:
+    config = CONFIG.model_copy(update={"amp": False})
     state = run_with_checkpoints(config, small)[1][1]
-    del state["origin"]["convolutions"]
-    assert "convolutions None, not 'in fewer products'" in refused(config, small, state)
+    del state["origin"]["memory_format"]
+    assert "memory_format None, not 'channels_last'" in refused(config, small, state)
+    config = CONFIG.model_copy(update={"amp": True, "amp_dtype": "bf16"})
+    assert "memory_format" not in run_with_checkpoints(config, small)[1][1]["origin"]
+
+
+def test_start_of_other_convolutions_is_refused(
+    make_splits: Callable[..., Splits], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their weights are laid out otherwise, and round otherwise."""
+    config = TrainConfig(model="baseline", epochs=2, seed=3, amp=False)
+    splits = make_splits(16, 4, 4, image_size=8)
+    plain = run_with_checkpoints(config, splits)[1][1]
+    assert "convolutions" not in plain["origin"]
+    for rule in ("SPARED_FROM", "SPARED_SHARE"):
+        monkeypatch.setattr(f"models.fast_convolutions.{rule}", float("-inf"))
+    fast = run_with_checkpoints(config, splits)[1][1]
+    assert fast["origin"]["convolutions"] == "0 Winograd's, 3 Winograd's"
+    assert "convolutions None, not" in refused(config, splits, plain)
+    monkeypatch.undo()
+    assert "convolutions \"0 Winograd's, 3 Winograd's\", not None" in refused(config, splits, fast)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

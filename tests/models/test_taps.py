@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 import models
 from datasets import Splits
-from models import TrainConfig, taps, training
+from models import TrainConfig, fast_convolutions, training
 from models.step import Step
 from models.taps import LiveConvolution, LiveNetwork, live_axis
 from models.training import EpochMetrics, Fitted
@@ -36,8 +36,8 @@ def built(config: TrainConfig, image_size: int, device: str = "cpu") -> nn.Modul
 
 
 def in_fewer_products_wherever_possible(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(taps, "SPARED_FROM", float("-inf"))
-    monkeypatch.setattr(taps, "SPARED_SHARE", float("-inf"))
+    monkeypatch.setattr(fast_convolutions, "SPARED_FROM", float("-inf"))
+    monkeypatch.setattr(fast_convolutions, "SPARED_SHARE", float("-inf"))
 
 
 # --- one convolution ----------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def test_live_taps_give_the_outputs_and_gradients_of_all(
         dead[:, :, live.rows, live.columns] = 0
         assert not dead.any()
         removed += live.weight.numel() < whole.weight.numel()
-        fewer += live.bilinear is not None
+        fewer += live.fast is not None
     if kernel in (3, 5, 7):
         assert removed
     if not wherever or (groups, dilation) != (1, 1):

@@ -1,7 +1,8 @@
-"""Convolutions on small maps with fewer multiplications: matrix products between sums of pixels and sums of taps.
+"""Convolutions in fewer multiplications, between sums of pixels and sums of taps: bilinear algorithms.
 
-On four by four pixels and fewer, much of what a padded kernel multiplies is padding.  Two ways spare that: tap by tap,
-each with the pixels that it meets alone, and Winograd's, which makes 36 products where the taps meet 100 pixels.
+Two kinds.  Tap by tap: a matrix product of each tap and the pixels that it meets alone (kn2row, Vasudevan et al. 2017,
+arXiv:1704.04428, without the products with padding), at 2×2 pixels 16 products for 36.  And Winograd's minimal
+filtering (Lavin & Gray 2015, arXiv:1509.09308), at 4×4 pixels 36 for 144.
 """
 
 from __future__ import annotations
@@ -29,12 +30,20 @@ Those of F(4, 3) leave half as much rounding as the usual 0, ±1, ±2: in float3
 1.4e-6 of the outputs' size, where a plain sum leaves 0.4e-6.
 """
 
+SPARED_FROM = 9_000_000
+"""From so many multiplications spared in one pass forward on, an algorithm is worth what it costs beside them.
+
+Measured forward and backward on a Xeon, one thread, 8 to 128 images, 8 to 256 channels, maps of 2×2 to 4×4 pixels in
+float32 and bf16 and to 14×14 in float32: with fewer spared, 0.4 to 1.15 times as fast, else 0.98 to 2.1 times.
+"""
+SPARED_SHARE = 0.25
+"""More than this share of them is to be spared.  With less it was 0.6 to 1.2 times as fast there."""
 EVALUATED = 128
 """So many images at once where no gradients are wanted: sums and products take several times the memory of these."""
 
 
 @dataclass(frozen=True)
-class Axis:
+class AxisShape:
     """A convolution along one axis, zeros outside."""
 
     pixels: int
@@ -44,21 +53,24 @@ class Axis:
     padding: int
 
 
-class Bilinear(nn.Module):
+class BilinearAlgorithm(nn.Module):
     """A two-dimensional convolution, C to O channels, as E products: images N×C×H×W, weight T×O×C -> N×O×H'×W'.
 
-    Each product is of a sum of pixels (`read`, E × H·W) and a sum of taps (`mixed`, M × T; None where it is one tap);
-    each output is a sum of products (`written`, E × H'·W').  Products with the same sum of taps follow each other.
+    Each product is of a sum of pixels (`read`, E × H·W; Lavin & Gray's Bᵀ for both axes) and a sum of taps (`mixed`,
+    M × T, their G; None where it is one tap); each output is a sum of products (`written`, E × H'·W', their A).  The E
+    products follow each other by their M sums of taps.
+
+    In bf16 each product is rounded before they are added up, where a convolution rounds their sum.
     """
 
     read: Tensor
     written: Tensor
     mixed: Tensor | None
 
-    def __init__(self, taps: Pair, outputs: Pair, order: Sequence[int], groups: Groups) -> None:
+    def __init__(self, name: str, taps: Pair, outputs: Pair, order: Sequence[int], groups: Groups) -> None:
         """`order`: the weight's taps, by their number row by row."""
         super().__init__()
-        self.taps, self.outputs, self.order, self.groups = taps, outputs, list(order), groups
+        self.name, self.taps, self.outputs, self.order, self.groups = name, taps, outputs, list(order), groups
 
     def keep(self, like: Tensor, read: Tensor, written: Tensor, mixed: Tensor | None) -> None:
         """The matrices, of this tensor's dtype and device."""
@@ -68,15 +80,15 @@ class Bilinear(nn.Module):
     def matrices(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
         return self.read.to(dtype), self.written.to(dtype), None if self.mixed is None else self.mixed.to(dtype)
 
-    def by_kernel(self, kernels: Tensor, some: Tensor, others: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def by_kernel(self, kernels: Tensor, left: Tensor, right: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Of each group the kernels, K×O×C, and what meets them of two that are E×N×channels, as K×rows×channels."""
         parts = []
         first = first_kernel = 0
         for count, each in self.groups:
             here = slice(first, first := first + count * each)
-            mine = kernels[first_kernel : (first_kernel := first_kernel + count)]
+            kernel = kernels[first_kernel : (first_kernel := first_kernel + count)]
             parts.append(
-                (mine, some[here].view(count, -1, some.shape[2]), others[here].view(count, -1, others.shape[2]))
+                (kernel, left[here].view(count, -1, left.shape[2]), right[here].view(count, -1, right.shape[2]))
             )
         return parts
 
@@ -108,17 +120,23 @@ class _Products(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, way: Bilinear) -> Tensor:
+    def forward(ctx: Any, images: Tensor, weight: Tensor, way: BilinearAlgorithm) -> Tensor:
         read, written, mixed = way.matrices(weight.dtype)
         kernels = weight if mixed is None else torch.mm(mixed, weight.flatten(1)).view(-1, *weight.shape[1:])
         sums = torch.matmul(read, images.permute(0, 2, 3, 1).flatten(1, 2)).transpose(0, 1).contiguous()
         products = sums.new_empty(len(sums), len(images), kernels.shape[1])
-        for some, factors, made in way.by_kernel(kernels, sums, products):
-            torch.bmm(factors, some.transpose(1, 2), out=made)
+        for kernel, left, right in way.by_kernel(kernels, sums, products):
+            torch.bmm(left, kernel.transpose(1, 2), out=right)
         ctx.save_for_backward(sums, kernels, read, written, mixed)
         ctx.way, ctx.shape = way, images.shape
-        made = torch.matmul(written.t(), products.transpose(0, 1))
-        return made.view(len(images), *way.outputs, -1).permute(0, 3, 1, 2)
+        made = torch.empty(  # no view: it may be changed in place
+            (len(images), kernels.shape[1], *way.outputs),
+            dtype=images.dtype,
+            device=images.device,
+            memory_format=torch.channels_last,
+        )
+        torch.matmul(written.t(), products.transpose(0, 1), out=made.permute(0, 2, 3, 1).flatten(1, 2))
+        return made
 
     @staticmethod
     @once_differentiable
@@ -128,21 +146,45 @@ class _Products(torch.autograd.Function):
         of_images = of_weight = None
         if ctx.needs_input_grad[1]:
             of_weight = torch.empty_like(kernels)
-            for some, factors, others in ctx.way.by_kernel(of_weight, of_products, sums):
-                torch.bmm(factors.transpose(1, 2), others, out=some)
+            for kernel, left, right in ctx.way.by_kernel(of_weight, of_products, sums):
+                torch.bmm(left.transpose(1, 2), right, out=kernel)
             if mixed is not None:
                 of_weight = torch.mm(mixed.t(), of_weight.flatten(1)).view(-1, *kernels.shape[1:])
         if ctx.needs_input_grad[0]:
             count, channels, height, width = ctx.shape
             of_sums = torch.empty_like(sums)
-            for some, factors, made in ctx.way.by_kernel(kernels, of_products, of_sums):
-                torch.bmm(factors, some, out=made)
+            for kernel, left, right in ctx.way.by_kernel(kernels, of_products, of_sums):
+                torch.bmm(left, kernel, out=right)
             of_pixels = torch.matmul(read.t(), of_sums.transpose(0, 1))
             of_images = of_pixels.view(count, height, width, channels).permute(0, 3, 1, 2)
         return of_images, of_weight, None
 
 
-def pairs(rows: Axis, columns: Axis) -> list[list[Pair]]:
+def chosen(
+    rows: AxisShape, columns: AxisShape, kernel: Tensor, images: int, is_product: bool, may_round: bool
+) -> BilinearAlgorithm | None:
+    """The one for a kernel O×C×rows×columns and so many images at once, where it spares enough; else None.
+
+    In place of a product over patches, or, where it `may_round`, of a convolution.
+    """
+    outputs, channels = kernel.shape[:2]
+    pixels, made = rows.pixels * columns.pixels, rows.outputs * columns.outputs
+    if is_product:
+        make, products, mixed = tap_by_tap, sum(len(met) for met in pairs(rows, columns)), 0
+    elif may_round and (down := tiles(rows)) is not None and (across := tiles(columns)) is not None:
+        make, kernels = winograd, down.products * across.products
+        products, mixed = kernels * down.count * across.count, kernels * 9
+    else:
+        return None
+    directly = images * made * rows.taps * columns.taps * outputs * channels
+    with_sums = products * (outputs * channels + pixels * channels + made * outputs)
+    spared = directly - images * with_sums - mixed * outputs * channels
+    if not products or spared < SPARED_FROM or spared <= SPARED_SHARE * directly:
+        return None
+    return make(rows, columns, kernel)
+
+
+def pairs(rows: AxisShape, columns: AxisShape) -> list[list[Pair]]:
     """Of each tap, row by row, the pixels that it meets and the outputs that it does so for, by their numbers."""
     return [
         [
@@ -157,21 +199,21 @@ def pairs(rows: Axis, columns: Axis) -> list[list[Pair]]:
     ]
 
 
-def tap_by_tap(rows: Axis, columns: Axis, like: Tensor) -> Bilinear:
+def tap_by_tap(rows: AxisShape, columns: AxisShape, like: Tensor) -> BilinearAlgorithm:
     """Each tap times the pixels that it meets: as many products as pairs of the two, none with padding."""
     met = pairs(rows, columns)
     order = sorted(range(len(met)), key=lambda tap: -len(met[tap]))
     counts = [len(met[tap]) for tap in order]
     groups = tuple((counts.count(each), each) for each in sorted(set(counts), reverse=True))
-    product = Bilinear((rows.taps, columns.taps), (rows.outputs, columns.outputs), order, groups)
+    way = BilinearAlgorithm("tap by tap", (rows.taps, columns.taps), (rows.outputs, columns.outputs), order, groups)
     read, written = zip(*(pair for tap in order for pair in met[tap]), strict=True)
-    product.keep(
+    way.keep(
         like,
         one_hot(torch.tensor(read), rows.pixels * columns.pixels),
         one_hot(torch.tensor(written), rows.outputs * columns.outputs),
         None,
     )
-    return product
+    return way
 
 
 @dataclass(frozen=True)
@@ -188,7 +230,7 @@ class Tiles:
         return self.pixels + 2
 
 
-def tiles(axis: Axis) -> Tiles | None:
+def tiles(axis: AxisShape) -> Tiles | None:
     """As few as can be of at most four pixels; None where Winograd's algorithm does not apply."""
     if axis.pixels < min(POINTS) or (axis.taps, axis.stride, axis.padding) != (3, 1, 1):
         return None
@@ -196,31 +238,25 @@ def tiles(axis: Axis) -> Tiles | None:
     return Tiles(count, math.ceil(axis.pixels / count))
 
 
-def winograd_products(rows: Axis, columns: Axis) -> int | None:
-    """How many there are for each image and pair of channels; None where Winograd's algorithm does not apply."""
-    down, across = tiles(rows), tiles(columns)
-    return down.count * down.products * across.count * across.products if down and across else None
-
-
-def winograd(rows: Axis, columns: Axis, like: Tensor) -> Bilinear:
+def winograd(rows: AxisShape, columns: AxisShape, like: Tensor) -> BilinearAlgorithm:
     """A 3×3 kernel by Winograd's F(n, 3), n pixels three or four, along both axes, which `tiles` are not None of.
 
-    As Lavin & Gray 2015 (arXiv:1509.09308) nest them.  Not of float16 and bfloat16: too much is rounded.
+    Nested as Lavin & Gray nest them.  Not for float16 and bfloat16: too much is rounded.
     """
     down, across = tiles(rows), tiles(columns)
     assert down is not None
     assert across is not None
     each = down.count * across.count
     groups = ((down.products * across.products, each),)
-    product = Bilinear((3, 3), (rows.outputs, columns.outputs), range(9), groups)
+    way = BilinearAlgorithm("Winograd's", (3, 3), (rows.outputs, columns.outputs), range(9), groups)
     one, other = _winograd(rows, down), _winograd(columns, across)
     # products q and r along the two axes, of tiles s and t, from or to pixels i and j
     read, written = (torch.einsum("qsi,rtj->qrstij", one[i], other[i]).flatten(0, 3).flatten(1) for i in (0, 1))
-    product.keep(like, read, written, torch.kron(one[2], other[2]))
-    return product
+    way.keep(like, read, written, torch.kron(one[2], other[2]))
+    return way
 
 
-def _winograd(axis: Axis, tiles: Tiles) -> tuple[Tensor, Tensor, Tensor]:
+def _winograd(axis: AxisShape, tiles: Tiles) -> tuple[Tensor, Tensor, Tensor]:
     """What is read and written, products × tiles × pixels, and mixed, products × taps, in float64.
 
     The transposed Toom-Cook algorithm at POINTS and at infinity.
@@ -239,7 +275,7 @@ def _winograd(axis: Axis, tiles: Tiles) -> tuple[Tensor, Tensor, Tensor]:
     return _placed(read, axis, tiles, -1), _placed(written, axis, tiles, 0), _of_floats(mixed)
 
 
-def _placed(of_tile: Matrix, axis: Axis, tiles: Tiles, first: int) -> Tensor:
+def _placed(of_tile: Matrix, axis: AxisShape, tiles: Tiles, first: int) -> Tensor:
     """A tile's matrix for all of them, each a tile further on; `first` is the first tile's first pixel."""
     whole = torch.zeros(len(of_tile), tiles.count, axis.pixels, dtype=torch.float64)
     values = _of_floats(of_tile)
