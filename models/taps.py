@@ -3,6 +3,8 @@
 On small maps a padded kernel reaches beyond the image with most of its taps.  ResNet-18's last stage sees one pixel
 at 28×28: eight of nine taps of its 3×3 kernels multiply padding alone, in every image, for ever.  Their gradient is
 zero, yet they would be cast, moved and updated at every step: 62 % of that network's parameters.
+
+What is left of a convolution is calculated in whichever way is quickest for its map, its channels and the batch size.
 """
 
 from __future__ import annotations
@@ -170,7 +172,7 @@ def _pair(values: tuple[int, ...]) -> Pair:
 
 
 class LiveNetwork:
-    """A network that is trained without its dead taps.
+    """A network that is trained without its dead taps, each convolution in the way that is quickest for it.
 
     A weight decay moves dead taps too, without effect on any output.  They can be had at the end all the same: a
     parameter of the network with a gradient of zero, `idle`, is moved by the optimizer as they would have been.  What

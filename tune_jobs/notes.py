@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import models
 from tune_jobs.experiment import Experiment
+from tune_jobs.repeats import total
 from tune_jobs.space import Space
 
 
@@ -19,6 +20,14 @@ def notes(experiment: Experiment, space: Space) -> list[str]:
         said.append(
             f"{name} stops no trial: grace_epochs is {grace}, and none has more than {most} epoch{'s' * (most > 1)}"
         )
+    elif name != "none" and total(experiment, space) == 1:
+        said.append(f"{name} stops no trial: there is one alone, and nothing to compare it with")
+    if experiment.repeats > 1:
+        said += [
+            f"{model} reads no seed: its {experiment.repeats} repeats give the same numbers"
+            for model in space.models()
+            if "seed" not in models.fields_possible(model)
+        ]
     return said
 
 

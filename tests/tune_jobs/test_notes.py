@@ -41,3 +41,17 @@ def test_a_scheduler_that_never_comes_to_stop_a_trial(scheduler: str) -> None:
     assert noted(train={"model": "mlp", "epochs": 1}, scheduler={"name": "none", "grace_epochs": 9}) == []
     svm = noted(space={"model": "svm", "C": {"grid": [1, 2]}}, scheduler={"name": scheduler})
     assert svm == [f"{scheduler} stops no trial: grace_epochs is 1, and none has more than 1 epoch"]
+
+
+def test_a_scheduler_over_one_trial_alone() -> None:
+    fields: dict[str, Any] = {"train": {"model": "mlp", "epochs": 9}, "scheduler": {"name": "asha"}}
+    assert noted(**fields) == ["asha stops no trial: there is one alone, and nothing to compare it with"]
+    assert noted(**fields, repeats=2) == []
+    assert noted(**fields, search={"method": "random", "trials": 2}, space={"lr": {"uniform": [0.1, 0.2]}}) == []
+
+
+def test_repeats_of_a_model_that_reads_no_seed() -> None:
+    said = ["svm reads no seed: its 3 repeats give the same numbers"]
+    assert noted(space={"model": {"grid": ["svm", "mlp"]}}, repeats=3) == said
+    assert noted(space={"model": {"grid": ["svm", "mlp"]}}) == []
+    assert noted(space={"model": "mlp"}, repeats=3) == []
