@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 
 class DataError(ValueError):
@@ -48,10 +48,18 @@ def _check_split(value: Any) -> Any:
 SplitRule = Annotated[Fractions | Literal["official"] | SplitSizes, BeforeValidator(_check_split)]
 
 
+def refuse_truth_values(value: object) -> object:
+    """Of fields that are none: Python, and so pydantic, takes true for 1."""
+    if isinstance(value, bool):
+        raise ValueError("true or false is no value for it")
+    return value
+
+
 class DatasetConfig(BaseModel):
     """The `dataset:` section of an experiment file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    _numbers = field_validator("*", mode="before")(refuse_truth_values)
 
     name: str
     """Which source: digits, fashion_mnist, mnist, npz or folder."""

@@ -181,13 +181,18 @@ def memory(
         from profiling.asked import benchmark
         from profiling.console import console
         from profiling.devices import choose, plan
-        from profiling.memory import peaks
+        from profiling.memory import Needed, peaks
         from profiling.tables import memory_table
 
         asked = benchmark(models, optimizers, image_size, batch_size, precision, 1, 1, "digits", None)
         work = plan(asked.cases, choose(device))
         configs = [(case.config, case.image_size, where) for case, where in work]
-        console().print(memory_table(peaks(configs, channels)))
+        found: list[Needed] = []
+        try:
+            found.extend(peaks(configs, channels))
+        finally:
+            if found:  # those that are finished, on Ctrl-C too
+                console().print(memory_table(found))
 
 
 @app.command()

@@ -7,7 +7,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -91,18 +91,18 @@ class Needed:
     peak: Peak
 
 
-def peaks(work: Sequence[tuple[TrainConfig, int, torch.device]], channels: int) -> list[Needed]:
-    """`measure` for each (config, image size, device), for ten classes, with torch's present number of threads.
+def peaks(work: Sequence[tuple[TrainConfig, int, torch.device]], channels: int) -> Iterator[Needed]:
+    """One by one, `measure` for each (config, image size, device), for ten classes.
 
-    Raises ModelError, before anything runs, where a model cannot take the size, and ProfilingError.
+    With torch's present number of threads.  Raises ModelError, before anything runs, where a model cannot take the
+    size, and ProfilingError.
     """
     for config, image_size, _ in work:
         models.check(config, channels, CLASSES, image_size)
     threads = torch.get_num_threads()
-    return [
-        Needed(config, image_size, device, measure(config, Shape(channels, CLASSES, image_size), device, threads))
-        for config, image_size, device in work
-    ]
+    for config, image_size, device in work:
+        shape = Shape(channels, CLASSES, image_size)
+        yield Needed(config, image_size, device, measure(config, shape, device, threads))
 
 
 def _child() -> None:

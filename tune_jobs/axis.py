@@ -68,12 +68,12 @@ class Axis:
         if self.kind not in RANGES:
             return list(self.values)
         named = [value for axis in axes for value in axis.when.get(self.field, ())]
-        return [self.values[0], *(value for value in named if self.values[0] <= value <= self.values[1])]
+        return [self.values[0], *(value for value in named if self.holds(value))]
 
     def holds(self, value: Any) -> bool:
         """Whether the axis can take this value."""
         if self.kind in RANGES:
-            return bool(self.values[0] <= value <= self.values[1])
+            return isinstance(value, int | float) and bool(self.values[0] <= value <= self.values[1])
         return key(value) in map(key, self.values)
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Any:

@@ -48,6 +48,7 @@ class Checkpoints:
     def save(self, epoch: int, state: Callable[[], dict[str, Any]]) -> None:
         """Write the state after an epoch, unless the last one was written too short a time ago.
 
+        Those of later epochs go: a training that comes to this one only now could not go on from them.
         Raises OSError where there is no room.  What an object store does not take is tried again after a later epoch.
         """
         start = time.monotonic()
@@ -58,8 +59,11 @@ class Checkpoints:
         data = buffer.getvalue()
         with contextlib.suppress(StoreError), self._told():
             self._write(f"epoch-{epoch:05d}-{zlib.crc32(data):08x}.pt", data)
-            for _, old, _ in self._found()[KEPT:]:
-                self._files.delete_file(f"{self._path}/{old}")
+            found = self._found()
+            kept = [name for number, name, _ in found if number <= epoch][:KEPT]
+            for _, old, _ in found:
+                if old not in kept:
+                    self._files.delete_file(f"{self._path}/{old}")
         now = time.monotonic()
         self._free_at = now + (now - start) * (1 - SHARE) / SHARE
 
@@ -127,3 +131,10 @@ class Checkpoints:
             if self._files.get_file_info(temporary).type == fs.FileType.File:
                 self._files.delete_file(temporary)
             raise
+
+
+def folders(folder: str) -> set[str]:
+    """The ids of the trials that have something there.  Raises as Checkpoints does."""
+    files, root = file_system(folder)
+    with told(folder) if "://" in folder else nullcontext():
+        return {found.base_name for found in files.get_file_info(fs.FileSelector(root, allow_not_found=True))}

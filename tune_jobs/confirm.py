@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import load
 from datasets.splits import split
-from tune_jobs import yaml
 from tune_jobs.errors import NoUsableTrialError
-from tune_jobs.experiment import Scheduler, Search, check
+from tune_jobs.experiment import Scheduler, Search
 from tune_jobs.listener import Listener
 from tune_jobs.results import confirmation, ledger, table
 from tune_jobs.results.confirmation import Confirmation
@@ -36,7 +36,7 @@ def confirm(
     Called again the same way, it is taken up.  The confirmation is None while trials are left, or where no config has
     all its trials COMPLETE.  Raises NoUsableTrialError where there is nothing to confirm.
     """
-    experiment = check(yaml.read(run_dir.experiment))
+    experiment = run_dir.read_experiment()
     rows = table.rows(ledger.read(run_dir.ledger).values())
     ranked = distinct(candidates(rows))[:top]
     if not ranked:
@@ -69,7 +69,8 @@ def confirm(
     outcome = run_space(asked, Points((), {}, points), where, splits, listener)
     if outcome.ended != "done" or not candidates(outcome.rows):
         return outcome, None
-    found = confirmation.conclude(ranked, outcome.rows, fresh, new_splits, len(splits[0].val))
+    parts = splits[0]
+    found = confirmation.conclude(ranked, outcome.rows, fresh, new_splits, len(parts.val), len(parts.train))
     for place in (where, run_dir):
         write_text(place.confirmation, confirmation.dump(found))
         place.publish(place.confirmation)
@@ -78,7 +79,10 @@ def confirm(
 
 def _fresh_seeds(rows: Sequence[table.Row], seeds: int) -> list[int]:
     """Seeds in a row that no trial of the search had."""
-    first = 1000 + max((row.seed for row in rows if row.seed is not None), default=0)
+    used = {row.seed for row in rows if row.seed is not None}
+    first = 1000 + max(used, default=0)
+    if first + seeds > 2**63:  # beyond what a seed may be: the lowest that are free
+        first = next(n for n in itertools.count() if used.isdisjoint(range(n, n + seeds)))
     return list(range(first, first + seeds))
 
 

@@ -83,27 +83,37 @@ def confirmation_table(found: Confirmation) -> Table:
         if versus is None:
             cells += ["", "", "first"]
         else:
-            cells += [f"{100 * versus.difference:+.2f}", _fixed(versus.p, 3), "tied" if versus.tied else "worse"]
+            cells += [f"{100 * versus.difference:+.2f}", _fixed(versus.p, 3), found.verdict(confirmed)]
         table.add_row(*map(escape, cells))
     return table
 
 
 def confirmation_lines(found: Confirmation) -> list[str]:
     """What a confirmation says, in words."""
-    first, *others = found.configs
+    first = found.configs[0]
     over = f"{len(found.seeds)} fresh seeds" + (", each with a fresh split" if found.splits else " on the same split")
-    tied = [other.trial for other in others if other.versus_first and other.versus_first.tied]
-    apart = [other.trial for other in others if other.versus_first and not other.versus_first.tied]
-    lines = [f"over {over}: trial {first.trial} has the highest mean validation accuracy, {first.val.mean:.2%}"]
-    if tied:
-        lines.append(f"not distinguishable from it (paired t-test over seeds, Holm's correction): {', '.join(tied)}")
-    if apart:
-        lines.append(f"really worse: {', '.join(apart)}")
-    lines.append(
-        f"its test accuracy: {found.test.mean:.2%}, 95 % interval {found.test.low:.2%} to {found.test.high:.2%}"
+    tied, worse, here = (
+        ", ".join(config.trial for config in found.are(verdict))
+        for verdict in ("tied", "worse", "worse on these images")
     )
-    optimism = f"{100 * found.optimism:+.2f} points"
-    lines.append(f"the search's score of its winner, trial {found.winner}, less its mean over fresh seeds: {optimism}")
+    lines = [f"over {over}: trial {first.trial} has the highest mean validation accuracy, {first.val.mean:.2%}"]
+    lines += [f"{trial}: {ended}; not compared" for trial, ended in found.left_out.items()]
+    if tied:
+        lines.append(f"not distinguishable from it (paired t-test over seeds, Holm's correction): {tied}")
+    if worse:
+        lines.append(f"really worse: {worse}")
+    if here:
+        lines.append(f"worse on these {found.images:,} images, which alone leave such a gap to chance: {here}")
+    test = f"its test accuracy: {found.test.mean:.2%}"
+    if found.test.std > 0:
+        lines.append(f"{test}, 95 % interval over the seeds {found.test.low:.2%} to {found.test.high:.2%}")
+    else:
+        lines.append(f"{test}, the same under each seed")
+    if not math.isnan(found.optimism):
+        optimism = f"{100 * found.optimism:+.2f} points"
+        line = f"the search's score of its winner, trial {found.winner}, less its mean over fresh seeds: {optimism}"
+        reads = next(config.reads_seed for config in found.configs if config.trial == found.winner)
+        lines.append(line if reads else f"{line}; it reads no seed, so this says nothing of the choosing")
     return lines
 
 

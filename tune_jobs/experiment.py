@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from datasets import DatasetConfig
+from datasets.config import refuse_truth_values
 from models import TrainConfig
 from profiling import reports
 from tune_jobs import yaml
@@ -23,6 +24,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    _numbers = field_validator("*", mode="before")(refuse_truth_values)
 
 
 OBJECTIVES = ("val_accuracy", "val_loss", "train_time_s", "params", "macs")
@@ -41,7 +43,7 @@ class Search(_Section):
     seed: int = Field(default=0, ge=0, lt=2**31)
     """The sampler's: with one trial at a time, the same seed gives the same configs in the same order."""
     startup_trials: int = Field(default=10, ge=1)
-    """Random trials before tpe and gp start to model; nsga2's population."""
+    """Random trials before tpe and gp start to model; nsga2's population, at least 2."""
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials at once at most; null for as many as the cluster has room for.  1 makes a seeded search repeatable."""
     objectives: dict[str, Literal["max", "min"]] = {"val_accuracy": "max"}
@@ -69,6 +71,8 @@ class Search(_Section):
                 raise ValueError(f"{given[0]} is of methods random and optuna; a grid runs each of its points once")
         elif self.trials is None:
             raise ValueError(f"trials is missing: how many trials {self.method} is to run")
+        if self.method == "optuna" and self.sampler == "nsga2" and self.startup_trials < 2:
+            raise ValueError("startup_trials is nsga2's population: give 2 or more")
         return self
 
 

@@ -14,10 +14,10 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from tune_jobs import repeats, yaml
+from tune_jobs import repeats
 from tune_jobs import space as spaces
 from tune_jobs.console import percent, say, trial_line
-from tune_jobs.experiment import Experiment, check
+from tune_jobs.experiment import Experiment
 from tune_jobs.results import ledger
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.rundir import RunDir
@@ -113,7 +113,7 @@ def watch(run: RunDir, out: Console) -> None:
     In a terminal, what runs now stands below the lines; in a log there is a line for each trial that finishes, as the
     search itself writes.
     """
-    board = Board(run, check(yaml.read(run.experiment)))
+    board = Board(run, run.read_experiment())
     running = run.is_running()  # asked first: what it wrote before it ended is read below
     board.read()
     say(out, f"run {run.name}: {board.finished} of {board.total} trials finished")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import math
 import signal
 import threading
@@ -17,6 +18,21 @@ from profiling import interrupts
 
 class Leave(KeyboardInterrupt):
     """Leaves Tune's loop at once; Tune, which handles every Exception in its own way, does not catch it."""
+
+
+class DiskFull(Leave):
+    """Leaves it because there is no room; the message says so.  Whoever catches it tells `Stop`."""
+
+
+@contextlib.contextmanager
+def room() -> Iterator[None]:
+    """Raises DiskFull in place of an OSError that says that there is no room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFull(f"the run directory is on a full disk ({error.strerror})") from error
 
 
 Cause = Literal["interrupted", "budget", "disk", "store", "nodes"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
+
+from tune_jobs.interruption import room
 
 
 class Journal(BaseJournalBackend):
@@ -41,11 +44,17 @@ class Journal(BaseJournalBackend):
                     yield json.loads(line)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add lines.  Raises OSError."""
-        data = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        """Add lines.  Raises DiskFull where there is no room, else OSError; nothing of them is written then."""
+        data = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         self._lock.acquire()
         try:
-            with self._path.open("ab") as file:
-                file.write(data.encode())
+            with room(), self._path.open("ab", buffering=0) as file:
+                whole = file.seek(0, os.SEEK_END)
+                try:
+                    while data:
+                        data = data[file.write(data) :]
+                except OSError:  # a full disk may take a part of it
+                    file.truncate(whole)
+                    raise
         finally:
             self._lock.release()

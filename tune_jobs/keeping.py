@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from tune_jobs.results import selection, table
 from tune_jobs.results.ledger import TrialRecord
@@ -17,13 +17,13 @@ class Keeping:
         self._drop = drop
         self._kept: list[TrialRecord] = []
 
-    def sweep(self, groups: Iterable[Sequence[TrialRecord]]) -> None:
-        """At the start: what a dead driver was about to remove goes now."""
+    def sweep(self, groups: Iterable[Sequence[TrialRecord]], there: Collection[str]) -> None:
+        """At the start: what a dead driver was about to remove goes now.  `there`: trials that have any."""
         finished = [group for group in groups if all(trial.finished for trial in group)]
         best = self._best([trial for group in finished for trial in group])
         for group in finished:
             for trial in group:
-                if trial.id not in best:
+                if trial.id not in best and trial.id in there:
                     self._drop(trial.id)
         self._kept = [trial for group in finished if {trial.id for trial in group} & best for trial in group]
 

@@ -16,6 +16,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
 from tune_jobs.errors import UsageError
+from tune_jobs.interruption import room
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.trial import TRIAL_KEY
 
@@ -60,21 +61,25 @@ class _EventFile:
     and a function to be called at exit, which is there for ever, for each trial."""
 
     def __init__(self, folder: str, **_: Any) -> None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        # The writer names its file by the second, in which there may have been another attempt.
-        self._events = EventsWriter(str(Path(folder) / "events"), f".{time.time_ns()}")
+        with room():
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            # The writer names its file by the second, in which there may have been another attempt.
+            self._events = EventsWriter(str(Path(folder) / "events"), f".{time.time_ns()}")
 
     def add_scalar(self, tag: str, value: float, global_step: int) -> None:
         self.add_summary(summary.scalar(tag, value), global_step)
 
     def add_summary(self, found: Any, step: int = 0) -> None:
-        self._events.write_event(Event(wall_time=time.time(), step=int(step), summary=found))
+        with room():
+            self._events.write_event(Event(wall_time=time.time(), step=int(step), summary=found))
 
     def flush(self) -> None:
-        self._events.flush()
+        with room():
+            self._events.flush()
 
     def close(self) -> None:
-        self._events.close()
+        with room():
+            self._events.close()
 
 
 class _TensorBoard(TBXLoggerCallback):

@@ -7,8 +7,10 @@ terminal, the finished ones as lines, and below them a row a running trial and a
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Self
 
 import rich.progress
@@ -42,12 +44,13 @@ class Progress:
             rich.progress.TextColumn("{task.completed}/{task.total} trials"),
             rich.progress.BarColumn(),
             rich.progress.TimeElapsedColumn(),
-            rich.progress.TextColumn("left"),
-            rich.progress.TimeRemainingColumn(),
+            rich.progress.TextColumn("{task.fields[left]}"),
             rich.progress.TextColumn("{task.description}"),
             console=out,
         )
-        self._task = self._bar.add_task("", total=total)
+        self._task = self._bar.add_task("", total=total, left="")
+        self._times: list[float] = []
+        """Seconds that each trial took which has finished since."""
         self._live = Live(console=out, get_renderable=self._view, transient=True, refresh_per_second=4)
 
     def __enter__(self) -> Self:
@@ -90,7 +93,18 @@ class Progress:
         if trial.state == "COMPLETE" and not trial.result["val_accuracy"] <= self._best:
             self._best, self._best_id = trial.result["val_accuracy"], trial.id
         best = f"best val {percent(self._best)} ({self._best_id})" if self._best_id else ""
-        self._bar.update(self._task, completed=finished, total=total, description=best)
+        if trial.finished and trial.wall_time_s is not None:
+            self._times.append(trial.wall_time_s)
+        self._bar.update(
+            self._task, completed=finished, total=total, description=best, left=self._left(total - finished)
+        )
+
+    def _left(self, trials: int) -> str:
+        """As `status --follow` reckons it: were all trials as long as those before and as many at once as now."""
+        if not self._times or not trials:
+            return ""
+        left_s = statistics.fmean(self._times) * trials / (len(self._running) + 1)  # one has just ended
+        return f"about {timedelta(seconds=round(left_s))} left"
 
     def _view(self) -> Group:
         table = Table(box=None, pad_edge=False, show_header=False)

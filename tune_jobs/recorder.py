@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,11 +13,11 @@ from datasets import Splits
 from models import TrainConfig
 from profiling.flops import macs
 from tune_jobs import failures
-from tune_jobs.checkpoints import Checkpoints
+from tune_jobs.checkpoints import Checkpoints, folders
 from tune_jobs.cluster import is_lost
 from tune_jobs.drawn import to_draw
 from tune_jobs.experiment import Experiment
-from tune_jobs.interruption import Leave, Stop
+from tune_jobs.interruption import Stop, room
 from tune_jobs.keeping import Keeping
 from tune_jobs.listener import Listener
 from tune_jobs.metrics import Metrics
@@ -72,7 +71,7 @@ class Recorder(tune.Callback):
         """State -> how many trials are in it."""
         self._run_dir = run_dir
         self._keeping = Keeping(experiment.keep_models, self._drop_checkpoints)
-        self._keeping.sweep(self.groups.values())
+        self._keeping.sweep(self.groups.values(), self._with_checkpoints())
         self.waiting = Waiting(request_of)
         """What is to be run, and what Ray has."""
         self._watch = Watch(self.waiting, experiment.budget.trial_minutes, listener, stop)
@@ -267,7 +266,16 @@ class Recorder(tune.Callback):
         self._watch.timed_out.discard(own.id)
         own.forget_course()
 
+    def _with_checkpoints(self) -> set[str]:
+        try:
+            return folders(self._run_dir.checkpoints)
+        except StoreError as error:
+            self._stop.ask("store", str(error))
+            return set()
+
     def _drop_checkpoints(self, own_id: str) -> None:
+        if self._stop.cause == "store":  # it would be waited for anew
+            return
         try:
             Checkpoints(self._run_dir.checkpoints, own_id).drop()
         except StoreError as error:
@@ -282,13 +290,8 @@ class Recorder(tune.Callback):
 
     def _write(self, own: ledger.TrialRecord, event: str, **fields: Any) -> None:
         """To the ledger, then to memory; a full disk stops the search, and what it did not take was never said."""
-        try:
+        with room():
             line = self._record.append(own.id, event, **fields)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            self._stop.ask("disk", f"the run directory is on a full disk ({error.strerror})")
-            raise Leave from error
         self._states[own.state] -= 1
         ledger.apply(own, line)
         self._states[own.state] += 1

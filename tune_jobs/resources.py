@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema, field_validator
 
 import models
+from datasets.config import refuse_truth_values
 from tune_jobs.errors import UsageError
 
 FINEST = 0.0001
@@ -56,6 +57,7 @@ class Request(BaseModel):
     """One trial's request."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    _numbers = field_validator("*", mode="before")(refuse_truth_values)
 
     cpu: Cpu = 1
     """CPU cores; the trial computes with as many threads (at least one)."""
@@ -116,6 +118,7 @@ class Override(BaseModel):
     """What one model asks for instead; null leaves the default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    _numbers = field_validator("*", mode="before")(refuse_truth_values)
 
     cpu: Cpu | None = None
     """CPU cores."""
@@ -223,7 +226,7 @@ def _would_fit(request: Request, nodes: Iterable[Mapping[str, Any]]) -> str:
     fit = Request(
         cpu=most["CPU"],
         gpu=most.get("GPU", 0),
-        memory_mib=most["memory"] // MIB if most.get("memory") else None,
+        memory_mib=most.get("memory", 0) // MIB or None,
         custom={name: most[name] for name in request.custom if most[name]},
     )
     return f"; {fit} would fit"

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tune_jobs import yaml
 from tune_jobs.drawn import config_key, to_draw
 from tune_jobs.errors import UsageError
-from tune_jobs.experiment import Experiment, check
+from tune_jobs.experiment import Experiment
 from tune_jobs.results import ledger
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.space import Point, Space
@@ -43,7 +42,7 @@ def check_same(
         if trials:
             raise UsageError(f"run {run_dir.name} has trials but no {run_dir.experiment}; give this one another --name")
         return
-    before = check(yaml.read(run_dir.experiment))
+    before = run_dir.read_experiment()
     added = _only_adds(before, experiment, space, trials)
     different = [] if added else differences(before.document(), experiment.document())
     if not added and not different and experiment.search.method == "grid":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from tune_jobs.cluster import connect, is_own, is_there, this_machine, wait_unti
 from tune_jobs.cost import work_macs
 from tune_jobs.environment import environment
 from tune_jobs.experiment import Experiment
-from tune_jobs.interruption import Leave, Stop, sigterm_as_sigint
+from tune_jobs.interruption import DiskFull, Stop, room, sigterm_as_sigint
 from tune_jobs.listener import Listener
 from tune_jobs.recorder import Recorder
 from tune_jobs.repeats import repeated, total
@@ -104,14 +103,15 @@ def run_space(
         write_text(run_dir.experiment, yaml.dump(experiment.document(), "The experiment as it was resolved."))
         record = ledger.Ledger(run_dir.ledger)
         try:
-            study = Study(run_dir.study, experiment, space)
-            _restore_configs(experiment, trials, study, record)
-            recorder = Recorder(experiment, run_dir, splits[0], record, trials, study, requests.of, listener, stop)
-            early_stopping = _queue(experiment, space, splits[0], trials, earlier, study, recorder)
-            if is_left(experiment, space, trials):
-                run_trials(experiment, run_dir, splits, study, recorder, early_stopping, requests.distinct(), stop)
-        except Leave:
-            pass  # the disk was full before Ray had been given anything; `stop` knows
+            with room():
+                study = Study(run_dir.study, experiment, space)
+                _restore_configs(experiment, trials, study, record)
+                recorder = Recorder(experiment, run_dir, splits[0], record, trials, study, requests.of, listener, stop)
+                early_stopping = _queue(experiment, space, splits[0], trials, earlier, study, recorder)
+                if is_left(experiment, space, trials):
+                    run_trials(experiment, run_dir, splits, study, recorder, early_stopping, requests.distinct(), stop)
+        except DiskFull as full:  # before Ray had been given anything
+            stop.ask("disk", str(full))
         finally:
             _close(trials, record, stop)
             rows = rows_of(run_dir, experiment)
@@ -185,8 +185,9 @@ def _queue(
     for point in new_points(experiment, space, trials):
         recorder.add(study.add(point), point)
     early_stopping = EarlyStopping(experiment.scheduler, space.most_epochs(), recorder.own, recorder.stopped)
-    for own in early_stopping.replay(trials.values()):
-        recorder.prune(own)
+    if is_left(experiment, space, trials):
+        for own in early_stopping.replay(trials.values()):
+            recorder.prune(own)
     waiting = [own for own in trials.values() if not own.finished]
     if experiment.search.method == "grid":  # the longest first, so that no core is idle at the end
         waiting.sort(key=lambda own: -work_macs(own.config, splits))
@@ -220,11 +221,10 @@ def _close(trials: Mapping[str, ledger.TrialRecord], record: ledger.Ledger, stop
 def _room_or(stop: Stop) -> Iterator[None]:
     """A full disk ends the search; what was written before stands, and the ledger has all that the rest is made of."""
     try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        stop.ask("disk", f"the run directory is on a full disk ({error.strerror})")
+        with room():
+            yield
+    except DiskFull as full:
+        stop.ask("disk", str(full))
 
 
 def _say_taken_up(

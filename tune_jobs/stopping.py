@@ -45,7 +45,7 @@ class EarlyStopping(FIFOScheduler):
 
         Returns the trials that it stops and that are not finished: their driver died before it could say so.
         """
-        told = [(epoch["time"], trial, epoch) for trial in trials for epoch in trial.epochs]
+        told = [(epoch["line"], trial, epoch) for trial in trials for epoch in trial.epochs]
         ended: dict[str, TrialRecord] = {}
         for _, trial, epoch in sorted(told, key=lambda item: item[0]):
             last = epoch["epoch"] >= trial.config.get("epochs", 1)

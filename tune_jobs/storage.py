@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 import pyarrow
 from pyarrow import fs
@@ -137,9 +137,23 @@ class Store:
 
 def parse(given: str) -> Path | Store:
     """The storage that a person names.  Raises UsageError for what is none, StoreError where it cannot be reached."""
-    if "://" not in given:
-        return Path(given).expanduser().absolute()
-    return _store(given)
+    return _store(given) if "://" in given else expanded(Path(given)).absolute()
+
+
+def expanded(path: Path) -> Path:
+    """With the home folder in place of a first ~.  Raises UsageError where there is no such user."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def split(given: str, what: str) -> SplitResult:
+    """A URI in its parts.  Raises UsageError where it is none."""
+    try:
+        return urlsplit(given)
+    except ValueError as error:
+        raise UsageError(f"{what} {given}: is no URI ({error})") from error
 
 
 def file_system(folder: str) -> tuple[fs.FileSystem, str]:
@@ -160,7 +174,7 @@ def told(where: str) -> Iterator[None]:
 
 
 def _store(given: str) -> Store:
-    parts = urlsplit(given)
+    parts = split(given, "storage")
     if parts.scheme not in OPTIONS:
         raise UsageError(f"storage {parts.scheme}://: there is no such kind; give {ALLOWED}")
     if "@" in parts.netloc:

@@ -21,6 +21,7 @@ from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
+from tune_jobs.axis import check_value
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment, Search
 from tune_jobs.journal import Journal
@@ -69,7 +70,10 @@ class Study:
     def __init__(self, path: Path, experiment: Experiment, space: Space) -> None:
         self.space = space
         self.objectives = experiment.search.objectives
-        self._first = experiment.search.enqueue
+        self._first = [
+            {field: check_value(field, given, "search.enqueue") for field, given in point.items()}
+            for point in experiment.search.enqueue
+        ]
         self._seed = experiment.search.seed
         shape = repr(space.axes)
         if not is_whole(path):

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import aiohttp
 import requests
@@ -26,6 +25,7 @@ from tune_jobs import shipping, space, yaml
 from tune_jobs.checks import check_experiment
 from tune_jobs.cluster import WANTS_TOKEN, check_reachable, is_gone
 from tune_jobs.errors import UsageError
+from tune_jobs.storage import split
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -104,7 +104,8 @@ def _on_the_cluster(option: str, given: str | None) -> str | None:
     if given is None:
         return None
     if "://" in given:
-        if urlsplit(given).username is not None or urlsplit(given).password is not None:
+        parts = split(given, option)
+        if parts.username is not None or parts.password is not None:
             raise UsageError(
                 f"{option}: a job's environment is shown to who may see the job; keep credentials out of it"
             )

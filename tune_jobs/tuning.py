@@ -21,7 +21,7 @@ from tune_jobs import loggers, registry
 from tune_jobs.drawn import Drawn
 from tune_jobs.experiment import Experiment
 from tune_jobs.forgetting import Forgetting, NoLines
-from tune_jobs.interruption import Leave, Stop
+from tune_jobs.interruption import DiskFull, Leave, Stop
 from tune_jobs.recorder import Recorder
 from tune_jobs.resources import Request
 from tune_jobs.results.rundir import RunDir
@@ -80,7 +80,9 @@ def run_trials(
     with stop.on_signals(), registry.remembered():
         try:
             tuner.fit()
-        except Leave:
+        except Leave as left:
+            if isinstance(left, DiskFull):
+                stop.ask("disk", str(left))
             recorder.waiting.end_workers()
         finally:
             _remove_snapshots(run_dir)

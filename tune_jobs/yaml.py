@@ -26,7 +26,8 @@ def parse(text: str, where: str) -> Any:
         line = f" (line {mark.line + 1})" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UsageError(f"{where}: not YAML: {problem}{line}") from error
-    except (ValueError, RecursionError) as error:  # a date that is none, a number that is none, brackets without end
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        # a date that is none, a number that is none, a list for a key, brackets without end
         raise UsageError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
 
 

@@ -117,3 +117,21 @@ def test_load_unpickles_nothing(tmp_path: Path) -> None:
     kept = Checkpoints(str(tmp_path), "00003")
     kept.save(1, lambda: {"epochs": Path("x")})
     assert list(kept.load()) == []
+
+
+@pytest.mark.usefixtures("always")
+def test_a_training_that_begins_again_keeps_its_own_and_not_those_that_it_could_not_go_on_from(tmp_path: Path) -> None:
+    kept = Checkpoints(str(tmp_path), "00003")
+    save(kept, 149, 150)
+    save(kept, 1)
+    assert [found["epochs"] for found in kept.load()] == [1]
+    save(kept, 2, 3)
+    assert [found["epochs"] for found in kept.load()] == [3, 2]
+
+
+@pytest.mark.usefixtures("always")
+def test_folders_are_the_trials_that_have_something(tmp_path: Path) -> None:
+    assert checkpoints.folders(str(tmp_path / "none")) == set()
+    for own in ("00003", "00007-1"):
+        save(Checkpoints(str(tmp_path), own), 1)
+    assert checkpoints.folders(str(tmp_path)) == {"00003", "00007-1"}

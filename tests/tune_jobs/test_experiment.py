@@ -191,3 +191,28 @@ def test_extended_sampled_search_is_refused() -> None:
     sampled = {"name": "x", "dataset": {"name": "digits"}, "search": {"method": "random", "trials": 3}}
     with pytest.raises(UsageError, match=r"extended by more trials: --set search\.trials=N"):
         extended(check(sampled), check(sampled))
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("budget", "minutes"),
+        ("search", "max_concurrent"),
+        ("resources", "cpu"),
+        ("dataset", "split_seed"),
+        ("scheduler", "grace_epochs"),
+        ("", "repeats"),
+    ],
+)
+def test_true_and_false_are_no_numbers(section: str, key: str) -> None:
+    document: dict[str, Any] = {"name": "x", "dataset": {"name": "digits"}}
+    inner = document.setdefault(section, {}) if section else document
+    inner[key] = True
+    with pytest.raises(UsageError, match=f"{key}: True: true or false is no value for it"):
+        check(document)
+
+
+def test_nsga2_needs_a_population_of_two() -> None:
+    search = {"method": "optuna", "trials": 4, "sampler": "nsga2", "startup_trials": 1}
+    with pytest.raises(UsageError, match="startup_trials is nsga2's population: give 2 or more"):
+        check({"name": "x", "dataset": {"name": "digits"}, "search": search})

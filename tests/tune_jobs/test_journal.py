@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
+from tune_jobs.interruption import DiskFull
 from tune_jobs.journal import Journal
 
 LOGS: list[dict[str, Any]] = [
@@ -65,3 +68,26 @@ def test_read_logs_opens_no_file_that_has_not_grown(path: Path, monkeypatch: pyt
     path.chmod(0)
     monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("it was opened"))
     assert list(journal.read_logs(3)) == []
+
+
+def test_append_logs_on_a_full_disk_leaves_the_search_and_no_torn_line(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(path)
+    journal.append_logs(LOGS[:1])
+    before = path.read_bytes()
+
+    class Full(io.FileIO):
+        def write(self, data: Any) -> int:
+            if len(data) > 5:
+                return super().write(data[:5])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", lambda own, *_, **__: Full(own, "ab"))
+    long = [{"op_code": 1, "value": 1}]
+    with pytest.raises(DiskFull, match="full disk \\(No space left on device\\)"):
+        journal.append_logs(long)
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    journal.append_logs(LOGS[1:])
+    assert list(journal.read_logs(0)) == LOGS

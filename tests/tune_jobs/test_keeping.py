@@ -33,8 +33,9 @@ def test_sweep_removes_what_a_dead_driver_left() -> None:
     dropped: list[str] = []
     keeping = Keeping(1, dropped.append)
     running = trial("00003", 0.0, state="WAITING")
-    keeping.sweep([[trial("00000", 0.8)], [trial("00001", 0.9)], [trial("00002", 0.0, state="FAIL")], [running]])
-    assert dropped == ["00000", "00002"]
+    groups = [[trial("00000", 0.8)], [trial("00001", 0.9)], [trial("00002", 0.0, state="FAIL")], [running]]
+    keeping.sweep([*groups, [trial("00004", 0.1)]], {"00000", "00001", "00002", "00003"})
+    assert dropped == ["00000", "00002"]  # of 00004 there is nothing
     keeping.finish([trial("00003", 0.95)])
     assert dropped[2:] == ["00001"]
 

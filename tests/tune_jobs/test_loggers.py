@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import math
@@ -17,6 +18,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from tune_jobs import loggers
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import check
+from tune_jobs.interruption import DiskFull
 from tune_jobs.results.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -104,3 +106,19 @@ def test_mlflow_has_every_epoch_of_every_trial(app: App, tmp_path: Path) -> None
         assert [point.value for point in client.get_metric_history(each.info.run_id, "val_accuracy")] == told
         assert each.data.metrics["result/test_accuracy"] == own[-1]["result"]["test_accuracy"]
     assert not list(run.glob("*/events.out.tfevents*"))  # it was not asked for
+
+
+def test_an_event_file_on_a_full_disk_leaves_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = loggers._EventFile(str(tmp_path))
+    file.add_scalar("a", 1.0, 1)
+    monkeypatch.setattr(file._events, "flush", full)
+    with pytest.raises(DiskFull):
+        file.flush()
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(DiskFull):
+        loggers._EventFile(str(tmp_path / "more"))
+    monkeypatch.undo()
+    file.close()

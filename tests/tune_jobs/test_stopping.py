@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tune_jobs.experiment import Scheduler
+from tune_jobs.results import ledger
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.stopping import EarlyStopping
 
@@ -33,7 +37,7 @@ class Search:
             for own, curve in CURVES.items():
                 record = self.records[own]
                 if record.state == "RUNNING" and len(record.epochs) < epoch:
-                    self.report(own, {"epoch": epoch, "val_accuracy": curve[epoch - 1], "time": float(epoch)})
+                    self.report(own, {"epoch": epoch, "val_accuracy": curve[epoch - 1], "line": epoch})
 
     def report(self, own: str, epoch: dict[str, Any]) -> None:
         record = self.records[own]
@@ -114,3 +118,21 @@ def test_an_epoch_that_is_trained_again_is_not_decided_again() -> None:
     own = next(own for own, record in search.records.items() if record.state == "RUNNING")
     search.report(own, {"epoch": 1, "val_accuracy": 0.0, "time": 9.0})
     assert search.decisions[len(before) :] == [(own, 1, "CONTINUE")]
+
+
+def test_replay_is_in_the_order_of_the_ledger_whatever_the_clocks_said(tmp_path: Path) -> None:
+    """The first trials ran where the clock was fast: by time, the later and better ones would come before them."""
+    with contextlib.closing(ledger.Ledger(tmp_path / "trials.jsonl")) as record:
+        for own, accuracy in (("00000", 0.5), ("00001", 0.6), ("00002", 0.9), ("00003", 0.8)):
+            record.append(own, "state", state="RUNNING", attempt=1, config={"epochs": EPOCHS})
+            record.append(own, "epoch", attempt=1, epoch=1, val_accuracy=accuracy)
+    path = tmp_path / "trials.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        line["time"] += 600 * (line["trial"] in ("00000", "00001"))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    stopped: set[str] = set()
+    asked = Scheduler.model_validate({"name": "asha", "reduction_factor": 2})
+    scheduler = EarlyStopping(asked, EPOCHS, lambda _: pytest.fail("asked for a trial"), stopped)
+    told = [trial.id for trial in scheduler.replay(ledger.read(path).values())]
+    assert told == []  # 00000 was the first at its rung, and 00001 better than it

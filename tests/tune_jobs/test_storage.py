@@ -32,7 +32,7 @@ from tune_jobs.results.lease import Lease
 from tune_jobs.results.report import page, text
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.shared_storage import look, refuse_unseen, to_ask
-from tune_jobs.storage import Store, StoreError
+from tune_jobs.storage import Store, StoreError, parse
 
 if TYPE_CHECKING:
     import subprocess
@@ -631,3 +631,26 @@ def test_search_on_a_store_is_interrupted_taken_up_on_another_machine_exported_a
     outputs = [out, again.stdout, exported.stdout, confirmed.stdout]
     outputs += [s3.read(f"bucket/cli/a/{name}").decode(errors="replace") for name in names()]
     assert not [text for text in outputs if SECRET in text or KEY in text]
+
+
+@pytest.mark.parametrize("given", ["s3://[bucket]/runs", "s3://[bucket"])
+def test_parse_of_what_is_no_uri_is_one_line(given: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse(given)
+    assert str(error.value).startswith(f"storage {given}: is no URI (")
+
+
+def test_parse_of_an_unknown_users_home_is_one_line() -> None:
+    with pytest.raises(UsageError, match=r"^~nosuchuser/runs: Could not determine home directory"):
+        parse("~nosuchuser/runs")
+
+
+def test_lease_is_lost_by_a_machine_that_slept(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another may have taken the run meanwhile."""
+    own = Lease(store("slept/a"), tmp_path / "claim")
+    own.take(lambda _: None, lambda _: None)
+    assert own.held()
+    now = lease._now
+    monkeypatch.setattr(lease, "_now", lambda: now() + 3600)
+    assert not own.held()
+    own.give_back()

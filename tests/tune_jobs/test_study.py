@@ -171,6 +171,17 @@ def test_enqueued_points_come_first(path: Path) -> None:
     assert study.space.suggest(study.optuna.ask())["lr"] == 0.05
 
 
+def test_enqueued_points_are_tried_as_what_they_mean(path: Path) -> None:
+    """`on` is a word in YAML 1.2, and true to a field that is true or false."""
+    search = {"method": "optuna", "trials": 3, "enqueue": [{"amp": "on", "batch_size": "16"}]}
+    study = Study(
+        path, *experiment(search, {"model": "mlp", "amp": {"choice": [False, True]}, "batch_size": {"choice": [8, 16]}})
+    )
+    study.follow({})
+    point = study.space.suggest(study.optuna.ask())
+    assert (point["amp"], point["batch_size"]) == (True, 16)
+
+
 @pytest.mark.parametrize(
     ("space", "left"),
     [
@@ -232,12 +243,15 @@ def test_follow_leaves_no_trial_of_a_dead_driver_running(path: Path) -> None:
         ({"speed": 1}, "search.enqueue.speed: is no choice and no range of the space"),
         ({"model": "mlp"}, "search.enqueue.model: is no choice and no range of the space"),
         ({"lr": 0.5}, "search.enqueue.lr: 0.5: is outside 0.001 to 0.1"),
+        ({"gamma": "scale"}, "search.enqueue.gamma: 'scale': is outside 0.01 to 1.0"),
         ({"lr": "a"}, "search.enqueue.lr: 'a': input should be a valid number"),
         ({"optimizer": "adamw"}, "search.enqueue.optimizer: 'adamw': is none of sgd, adam"),
     ],
 )
 def test_enqueued_point_outside_the_space_is_refused_by_name(point: dict[str, Any], line: str) -> None:
     space = {"model": "mlp", "lr": {"uniform": [0.001, 0.1]}, "optimizer": {"choice": ["sgd", "adam"]}}
+    if "gamma" in point:
+        space = {"model": "svm", "gamma": {"uniform": [0.01, 1]}}
     search = {"method": "optuna", "trials": 3, "enqueue": [point]}
     with pytest.raises(UsageError) as error:
         experiment(search, space)[1].check_enqueued([point])

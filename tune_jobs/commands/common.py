@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import threading
@@ -76,7 +77,7 @@ Quick = Annotated[
     typer.Option(
         "--quick",
         help="Scaled down to at most 4,000 images and a fifth of the epochs, to see whether it runs.  The run is "
-        "NAME-quick, and its report says so.",
+        "NAME-quick, unless --name gives it another, and its report says so.",
     ),
 ]
 DEFAULT_STORAGE = "~/ray_results"
@@ -134,7 +135,9 @@ def storage_at(given: str) -> Path | Store:
 
 def data_folder(given: Path | None) -> Path | None:
     """What --data-dir means."""
-    return None if given is None else given.expanduser().absolute()
+    from tune_jobs.storage import expanded
+
+    return None if given is None else expanded(given).absolute()
 
 
 @contextmanager
@@ -157,6 +160,9 @@ def one_line_errors() -> Iterator[None]:
             raise
         fail(str(error), Exit.WRONG)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f"{error.filename}: " if error.filename else ""
+            fail(f"{where}no room ({error.strerror}); the same command goes on from what is done", Exit.INTERRUPTED)
         if error.filename is None:
             raise
         fail(f"{error.filename}: {error.strerror}", Exit.WRONG)

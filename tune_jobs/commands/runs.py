@@ -88,22 +88,24 @@ def export(
     several objectives, the configs of its Pareto front are written besides, a file each.
     """
     with one_line_errors():
-        from tune_jobs import experiment as experiments
-        from tune_jobs import yaml
         from tune_jobs.console import console, say
         from tune_jobs.errors import UsageError
         from tune_jobs.results import best, confirmation, ledger, rundir, selection, table
 
         run_dir = rundir.find(run, storage_at(storage))
-        experiment = experiments.check(yaml.read(run_dir.experiment))
+        experiment = run_dir.read_experiment()
         rows = selection.with_front(table.rows(ledger.read(run_dir.ledger).values()), experiment.search.objectives)
         best.check_rule(rule)
         if rule == "best" and within is not None:
             raise UsageError("--within: is of rules cheapest and smallest; best takes the highest accuracy alone")
         if not selection.candidates(rows):
             fail(f"run {run_dir.name}: no usable trial: none is COMPLETE with an accuracy", Exit.NO_USABLE_TRIAL)
-        near = confirmation.half_width(run_dir.confirmation) if within is None else within / 100
-        row, reason = best.choose(rows, rule, near)
+        near, considered = None if within is None else within / 100, rows
+        if rule != "best" and within is None:
+            near, worse = confirmation.half_width(run_dir.confirmation), confirmation.refuted(run_dir.confirmation)
+            numbers = {ledger.number_of(trial) for trial in worse}
+            considered = [row for row in rows if ledger.number_of(row.id) not in numbers]
+        row, reason = best.choose(considered, rule, near)
         path = output or run_dir.best
         best.write(run_dir, experiment, row, rule, reason, path)
         out = console()

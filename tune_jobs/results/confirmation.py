@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tune_jobs.results import statistics
 from tune_jobs.results.ledger import number_of
 from tune_jobs.results.selection import Candidate, candidates
-from tune_jobs.results.statistics import Comparison, Summary
+from tune_jobs.results.statistics import LEVEL, Comparison, Summary
 from tune_jobs.results.table import Row
+
+Verdict = Literal["first", "tied", "worse", "worse on these images"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Confirmed:
     macs: int | None
     versus_first: Comparison | None
     """Held against the best mean; None for that one itself."""
+    reads_seed: bool = True
+    """Else all its scores on one split are the same: an svm's."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +54,41 @@ class Confirmation:
     winner: str
     """The config that the search would have named, by its id there."""
     optimism: float
-    """The winner's score in the search less its mean over fresh seeds: by how much the single score was too good."""
+    """The winner's score in the search less its mean over fresh seeds: by how much the single score was too good.  NaN
+    where it is left out."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Of each config, by its id in the search, that has not all its trials COMPLETE, how they ended."""
+
+    def verdict(self, config: Confirmed) -> Verdict:
+        """How one of them stands to the first.
+
+        On one split, `worse` only where the images alone would tell the two apart too.
+        """
+        if config.versus_first is None:
+            return "first"
+        if config.versus_first.tied:
+            return "tied"
+        if self.splits or statistics.p_of_shares(config.val.mean, self.configs[0].val.mean, self.images) < 1 - LEVEL:
+            return "worse"
+        return "worse on these images"
+
+    def are(self, verdict: Verdict) -> list[Confirmed]:
+        return [config for config in self.configs if self.verdict(config) == verdict]
 
 
 def conclude(
-    ranked: Sequence[Candidate], rows: Sequence[Row], seeds: list[int], splits: bool, images: int
+    ranked: Sequence[Candidate], rows: Sequence[Row], seeds: list[int], splits: bool, images: int, trained_on: int
 ) -> Confirmation:
     """`ranked`: the search's candidates that were trained again, best first; `rows`: theirs under the fresh seeds, the
-    trial of number n being of the n-th of them.  At least one has all its rows COMPLETE."""
+    trial of number n being of the n-th of them.  At least one has all its rows COMPLETE.  `images` is the number of
+    the validation part, `trained_on` that of the training part."""
     again = {number_of(candidate.rows[0].id): candidate for candidate in candidates(rows)}
     order = sorted(again, key=lambda number: (-again[number].accuracy, again[number].train_time_s, number))
     first = order[0]
     scores = {str(n): {row.fold: row.val_accuracy for row in again[n].rows} for n in order}
-    versus = statistics.compare(scores, str(first), images)
-    winner = 0 if 0 in again else min(again)
+    reading = {n: "seed" in again[n].rows[0].config for n in order}
+    seedless = [str(n) for n in order if not reading[n]]
+    versus = statistics.compare(scores, str(first), images, seedless, images / trained_on if splits else None)
     return Confirmation(
         seeds=seeds,
         splits=splits,
@@ -76,13 +102,25 @@ def conclude(
                 train_time_s=again[n].train_time_s,
                 macs=again[n].rows[0].macs,
                 versus_first=versus.get(str(n)),
+                reads_seed=reading[n],
             )
             for n in order
         ],
         test=statistics.summarise([row.test_accuracy for row in again[first].rows]),
-        winner=ranked[winner].rows[0].id,
-        optimism=ranked[winner].accuracy - again[winner].accuracy,
+        winner=ranked[0].rows[0].id,
+        optimism=ranked[0].accuracy - again[0].accuracy if 0 in again else math.nan,
+        left_out={
+            candidate.rows[0].id: _ends([row for row in rows if number_of(row.id) == n])
+            for n, candidate in enumerate(ranked)
+            if n not in again
+        },
     )
+
+
+def _ends(rows: Sequence[Row]) -> str:
+    ends = Counter(row.state if row.state != "COMPLETE" else "" for row in rows)
+    ended = ", ".join(f"{count} {state}" for state, count in ends.items() if state)
+    return f"{ended or 'some without an accuracy'} of {len(rows)}"
 
 
 def dump(confirmation: Confirmation) -> str:
@@ -106,7 +144,8 @@ def load(path: Path) -> Confirmation | None:
         for confirmed in found["configs"]
         for versus in [confirmed["versus_first"]]
     ]
-    return Confirmation(**found | {"configs": configs, "test": _summary(found["test"])})
+    summaries = {"test": _summary(found["test"]), "optimism": _number(found["optimism"])}
+    return Confirmation(**found | summaries | {"configs": configs})
 
 
 def _summary(found: dict[str, Any]) -> Summary:
@@ -118,15 +157,25 @@ def _number(value: float | None) -> float:
 
 
 def half_width(path: Path) -> float | None:
-    """Half the interval of the best confirmed config, 0 to 1: configs that far below it cannot be told from it.  Of one
-    that is cut at an end, the half that is whole.
+    """Half the interval of the best confirmed mean, 0 to 1: how far below the best a config may be by `cheapest` and
+    `smallest`.  Of one that is cut at an end, the half that is whole.
 
-    None where there is no confirmation, or it had one seed.
+    None where there is no confirmation, or it has no spread.
     """
     if not path.exists():
         return None
     first = json.loads(path.read_text(encoding="utf-8"))["configs"][0]["val"]
-    return None if first["low"] is None else float(max(first["mean"] - first["low"], first["high"] - first["mean"]))
+    if first["low"] is None:
+        return None
+    return float(max(first["mean"] - first["low"], first["high"] - first["mean"])) or None
+
+
+def refuted(path: Path) -> list[str]:
+    """The configs, by their ids in the search, that the confirmation told apart from its first."""
+    found = load(path)
+    return (
+        [] if found is None else [config.trial for config in found.configs if found.verdict(config).startswith("worse")]
+    )
 
 
 def _plain(value: Any) -> Any:

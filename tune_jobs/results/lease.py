@@ -33,6 +33,14 @@ _MARGIN_S = 2
 """Stores tell times in whole seconds."""
 
 
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Goes on while the machine sleeps: time.monotonic() does not, and a driver that wakes would think the run its own."""
+
+
+def _now() -> float:
+    return time.clock_gettime(_CLOCK)
+
+
 class Lease:
     """One driver's hold on a run."""
 
@@ -79,7 +87,7 @@ class Lease:
 
     def held(self) -> bool:
         """Whether the run is still ours, as far as can be known."""
-        return not self._lost and time.monotonic() - self._last < GIVE_UP_S
+        return not self._lost and _now() - self._last < GIVE_UP_S
 
     def give_back(self) -> None:
         """The next driver need not wait.  Raises StoreError where the store cannot be told."""
@@ -123,7 +131,7 @@ class Lease:
 
     def _write(self) -> None:
         owner = {"host": socket.gethostname(), "pid": os.getpid()}
-        before = time.monotonic()
+        before = _now()
         self._claims.write(self._mine, json.dumps(owner).encode())
         self._last = before
 

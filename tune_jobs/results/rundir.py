@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from tune_jobs.errors import UsageError
 from tune_jobs.results.atomic import replacing as replacing
 from tune_jobs.results.atomic import write_text as write_text
 from tune_jobs.results.mirror import LEDGER, ROWS, STUDY, Mirror, is_locked, working_copy
-from tune_jobs.storage import Store, parse
+from tune_jobs.storage import Store, expanded, parse
+
+if TYPE_CHECKING:
+    from tune_jobs.experiment import Experiment
 
 BENCHMARK = "benchmark.parquet"
 ASKED_S = 0.2
@@ -129,6 +132,17 @@ class RunDir:
             raise UsageError(f"{self.environment}: does not say what data the run had (data_sha256)")
         return facts
 
+    def read_experiment(self) -> Experiment:
+        """What experiment.yaml says.  Raises UsageError, which names it."""
+        from tune_jobs import yaml
+        from tune_jobs.experiment import check
+
+        document = yaml.read(self.experiment)
+        try:
+            return check(document)
+        except UsageError as error:
+            raise UsageError(f"{self.experiment}: {error}") from error
+
     def fetch(self) -> None:
         """Bring the working copy of a run on an object store up to date.  Raises StoreError."""
         if self.mirror is not None:
@@ -227,11 +241,14 @@ def find(run: str, storage: Path | Store, benchmarks: bool = False) -> RunDir:
             raise UsageError(f"run {run}: a run is a folder of a bucket, as s3://bucket/folder/name")
         return find(asked.name, asked.parent, benchmarks)
     files = (LEDGER, BENCHMARK) if benchmarks else (LEDGER,)
-    if _has(Path(run), files):
-        return RunDir(Path(run).absolute())
+    path = expanded(Path(run)) if run.startswith("~") else Path(run)
+    if _has(path, files):
+        return RunDir(path.absolute())
     if isinstance(storage, Path):
         if _has(storage / run, files):
             return RunDir((storage / run).absolute())
+        if _has(path, (ROWS, BENCHMARK)) or _has(storage / run, (ROWS, BENCHMARK)):
+            raise UsageError(f"run {run}: is a benchmark, no search; once it has ended, `report` shows it")
         known: Sequence[str] = sorted({path.parent.name for name in files for path in storage.glob(f"*/{name}")})
     else:
         known = storage.folders_with(*files)

@@ -1,13 +1,14 @@
 """Intervals and comparisons over seeds.
 
 All from scipy and statsmodels: Student's t for the interval of a mean, the paired t-test over seeds for a difference,
-Holm's correction (Holm 1979) for several comparisons with one config.
+Holm's correction (Holm 1979) for several comparisons, a test of two shares for what the images alone leave to chance.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,15 +46,17 @@ def summarise(scores: Sequence[float], least: float = 0.0) -> Summary:
     return Summary(n, mean, std, max(mean - half, least), min(mean + half, 1.0))
 
 
-def prediction(summary: Summary, images: int) -> float:
-    """How far one more score, of so many images, lies from the mean by chance, 95 %: half the t prediction interval.
-    NaN for fewer than two.  The spread is taken to be at least that of rounding to whole images."""
+def half_interval(summary: Summary, images: int) -> float:
+    """Half the t interval of the mean of scores of so many images, not cut at 0 or 1; NaN for fewer than two.
+
+    The spread is taken to be at least that of rounding to whole images.
+    """
     if summary.n < 2:
         return math.nan
     from scipy import stats
 
     spread = max(summary.std, 1 / (images * math.sqrt(12)))
-    return float(stats.t.ppf((1 + LEVEL) / 2, summary.n - 1)) * spread * math.sqrt(1 + 1 / summary.n)
+    return float(stats.t.ppf((1 + LEVEL) / 2, summary.n - 1)) * spread / math.sqrt(summary.n)
 
 
 @dataclass(frozen=True)
@@ -63,41 +66,63 @@ class Comparison:
     difference: float
     """Its mean less the first's, over the seeds that both have."""
     p: float
-    """Of the paired t-test, corrected for all comparisons made; NaN where fewer than two seeds are shared."""
+    """Of the paired t-test, or of two shares where neither depends on a seed; corrected for all comparisons made.  NaN
+    where fewer than two seeds are shared."""
     tied: bool
     """Whether the data do not tell the two apart.  With too few seeds nothing is told apart."""
 
 
-def compare(scores: Mapping[str, Mapping[int, float]], first: str, images: int) -> dict[str, Comparison]:
-    """Every other config against `first`; `scores` are config -> seed -> accuracy over so many images."""
-    others = [name for name in scores if name != first]
-    differences = {name: _paired(scores[name], scores[first]) for name in others}
-    p_values = {name: p_value(found, images) for name, found in differences.items()}
-    known = [name for name in others if not math.isnan(p_values[name])]
+def compare(
+    scores: Mapping[str, Mapping[int, float]],
+    first: str,
+    images: int,
+    seedless: Collection[str] = (),
+    overlap: float | None = None,
+) -> dict[str, Comparison]:
+    """Every other config against `first`; `scores` are config -> seed -> accuracy over so many images.
+
+    `first` was chosen by looking at these scores, so that all pairs count in Holm's correction.  `seedless` are those
+    whose scores depend on no seed.  With `overlap`, validation images for each one trained on, each seed has a split of
+    its own; without, all have the same images.
+    """
+    differences = {pair: _paired(scores[pair[0]], scores[pair[1]]) for pair in itertools.combinations(scores, 2)}
+    p_values = {
+        (one, other): p_of_shares(_mean(scores[one]), _mean(scores[other]), images)
+        if one in seedless and other in seedless and overlap is None
+        else p_value(found, images, overlap or 0.0)
+        for (one, other), found in differences.items()
+    }
+    known = [pair for pair in p_values if not math.isnan(p_values[pair])]
     if known:
         from statsmodels.stats.multitest import multipletests
 
-        corrected = multipletests([p_values[name] for name in known], method="holm")[1]
+        corrected = multipletests([p_values[pair] for pair in known], method="holm")[1]
         p_values |= dict(zip(known, (float(p) for p in corrected), strict=True))
-    return {
-        name: Comparison(
-            float(np.mean(differences[name])) if differences[name] else math.nan,
-            p_values[name],
-            not p_values[name] < 1 - LEVEL,
-        )
-        for name in others
-    }
+    found = {}
+    for one, other in differences:
+        if first in (one, other):
+            name, sign = (other, -1) if one == first else (one, 1)
+            mean = sign * float(np.mean(differences[one, other])) if differences[one, other] else math.nan
+            p = p_values[one, other]
+            found[name] = Comparison(mean, p, not p < 1 - LEVEL)
+    return found
+
+
+def _mean(scores: Mapping[int, float]) -> float:
+    return float(np.mean(list(scores.values())))
 
 
 def _paired(scores: Mapping[int, float], others: Mapping[int, float]) -> list[float]:
     return [scores[seed] - others[seed] for seed in scores if seed in others]
 
 
-def p_value(differences: list[float], images: int) -> float:
+def p_value(differences: list[float], images: int, overlap: float = 0.0) -> float:
     """Two-sided, of the paired t-test on the differences of two accuracies over so many images; NaN for fewer than two.
 
     The spread is taken to be at least that of rounding two accuracies to whole images: a difference of one image that
-    happens to be the same over two seeds says nothing, while two svms, which have no spread, can still be told apart.
+    happens to be the same over two seeds says nothing.  Where each was trained and scored on a split of its own, those
+    have most images in common: `overlap`, the number scored by for each one trained on, widens the mean's error as
+    Nadeau & Bengio 2003 (Machine Learning 52) do.
     """
     n = len(differences)
     if n < 2:
@@ -105,5 +130,19 @@ def p_value(differences: list[float], images: int) -> float:
     from scipy import stats
 
     spread = max(float(np.std(differences, ddof=1)), 1 / (images * math.sqrt(6)))
-    t = float(np.mean(differences)) / (spread / math.sqrt(n))
+    t = float(np.mean(differences)) / (spread * math.sqrt(1 / n + overlap))
     return float(2 * stats.t.sf(abs(t), n - 1))
+
+
+def p_of_shares(one: float, other: float, images: int) -> float:
+    """Two-sided, of two shares of so many images.  That both models saw the same images is not used, which makes the
+    test careful."""
+    counts = round(one * images), round(other * images)
+    if counts[0] == counts[1]:
+        return 1.0
+    from statsmodels.stats.proportion import test_proportions_2indep
+
+    # Agresti and Caffo's half-added counts stay finite at shares of 0 and 1; ratios, which it gives too, do not.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result = test_proportions_2indep(counts[0], images, counts[1], images, compare="diff", method="agresti-caffo")
+    return float(result.pvalue)

@@ -84,3 +84,32 @@ def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None
     write_text(path, "new")
     assert path.read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_find_of_a_benchmark_says_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "benchmark").mkdir()
+    (tmp_path / "benchmark" / "rows.jsonl").write_text("")
+    for run in ("benchmark", str(tmp_path / "benchmark")):
+        with pytest.raises(UsageError, match=r"^run .*benchmark: is a benchmark, no search"):
+            find(run, tmp_path)
+
+
+def test_find_expands_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a file, no shell does."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    write_text(tmp_path / "runs" / "first" / "trials.jsonl", "")
+    assert find("~/runs/first", tmp_path).path == tmp_path / "runs" / "first"
+    with pytest.raises(UsageError, match=r"^~nosuchuser/first: Could not determine home directory"):
+        find("~nosuchuser/first", tmp_path)
+
+
+def test_read_experiment_names_its_file(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    for text, line in (
+        ("", "experiment.yaml: is a section"),
+        ("trails: 3", "experiment.yaml: .*trails: there is no such key"),
+    ):
+        run.experiment.write_text(text)
+        with pytest.raises(UsageError, match=line):
+            run.read_experiment()

@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from tune_jobs.results.statistics import compare, summarise
+from tune_jobs.results.statistics import compare, half_interval, p_of_shares, p_value, summarise
 
 
 def test_summarise_is_students_interval() -> None:
@@ -43,8 +43,10 @@ def test_compare_is_the_paired_t_test_with_holms_correction() -> None:
     found = compare({"a": first, "b": near, "c": far}, "a", 10_000)
     p_near = stats.ttest_rel(list(near.values()), list(first.values())).pvalue
     p_far = stats.ttest_rel(list(far.values()), list(first.values())).pvalue
-    assert found["c"].p == pytest.approx(2 * p_far)  # the smaller of two is doubled
-    assert found["b"].p == pytest.approx(max(p_near, 2 * p_far))
+    p_between = stats.ttest_rel(list(far.values()), list(near.values())).pvalue
+    smallest, middle = sorted([p_far, p_between])  # all three pairs count: the first was chosen by its scores
+    assert found["c"].p == pytest.approx(3 * smallest if p_far == smallest else max(3 * smallest, 2 * middle))
+    assert found["b"].p == pytest.approx(max(p_near, 3 * smallest, 2 * middle))
     assert (found["b"].tied, found["c"].tied) == (True, False)
     assert found["c"].difference == pytest.approx(-0.098)
 
@@ -67,3 +69,45 @@ def test_compare_one_shared_seed_tells_nothing_apart() -> None:
     found = compare({"a": {0: 0.9, 1: 0.9}, "b": {1: 0.1, 2: 0.1}}, "a", 100)
     assert math.isnan(found["b"].p)
     assert found["b"].tied
+
+
+def test_compare_of_two_that_depend_on_no_seed_is_of_the_images_alone() -> None:
+    """One image of 180 would be apart by a t-test over any five equal pairs."""
+    first, other = by_seed(*[174 / 180] * 5), by_seed(*[173 / 180] * 5)
+    assert p_value([1 / 180] * 5, 180) < 0.01
+    found = compare({"a": first, "b": other}, "a", 180, seedless={"a", "b"})["b"]
+    assert found.p == pytest.approx(p_of_shares(174 / 180, 173 / 180, 180))
+    assert found.p > 0.5
+    assert not compare({"a": first, "b": by_seed(*[0.5] * 5)}, "a", 180, seedless={"a", "b"})["b"].tied
+
+
+def test_compare_over_splits_of_their_own_allows_for_what_they_have_in_common() -> None:
+    differences = [0.010, 0.012, 0.008, 0.011, 0.009]
+    t = stats.ttest_1samp(differences, 0).statistic
+    widened = t * math.sqrt((1 / 5) / (1 / 5 + 1 / 7))
+    assert p_value(differences, 10_000, 1 / 7) == pytest.approx(2 * stats.t.sf(widened, 4))
+    first = by_seed(*[0.9] * 5)
+    other = {seed: 0.9 - differences[seed] for seed in first}
+    assert compare({"a": first, "b": other}, "a", 10_000, overlap=1 / 7)["b"].p == pytest.approx(
+        p_value(differences, 10_000, 1 / 7)
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "images", "differ"), [(1, 0.5, 40, True), (1, 0.9, 10, False), (0, 0, 9, False)]
+)
+def test_shares_of_none_and_of_all_compare_without_a_warning(
+    one: float, other: float, images: int, differ: bool
+) -> None:
+    assert (p_of_shares(one, other, images) < 0.05) == differ
+    assert p_of_shares(other, one, images) == pytest.approx(p_of_shares(one, other, images))
+
+
+def test_half_interval_is_that_of_the_mean_and_not_cut() -> None:
+    scores = [0.98, 0.99, 1.0]
+    low, high = stats.t.interval(0.95, 2, loc=0.99, scale=stats.sem(scores))
+    assert half_interval(summarise(scores), 1000) == pytest.approx((high - low) / 2)
+    assert half_interval(summarise([0.9, 0.9]), 100) == pytest.approx(
+        stats.t.ppf(0.975, 1) / (100 * math.sqrt(12)) / math.sqrt(2)
+    )
+    assert math.isnan(half_interval(summarise([0.9]), 100))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ class Line:
     high: float
     """95 % t interval over the seeds; NaN where it is not confirmed."""
     test_accuracy: float
+    """Of the same config: a mean over the same trainings."""
     train_time_s: float
     """Of all its trials."""
     verdict: str
@@ -55,7 +57,7 @@ def _line(name: str, loaded: Loaded, verdict: str) -> Line:
         accuracy=summary.mean if summary else choice.candidate.accuracy if choice else math.nan,
         low=summary.low if summary else math.nan,
         high=summary.high if summary else math.nan,
-        test_accuracy=choice.row.test_accuracy if choice else math.nan,
+        test_accuracy=_test_accuracy(loaded),
         train_time_s=sum(row.train_time_s for row in loaded.rows if not math.isnan(row.train_time_s)),
         verdict=verdict,
     )
@@ -63,6 +65,13 @@ def _line(name: str, loaded: Loaded, verdict: str) -> Line:
 
 def _summary(loaded: Loaded) -> Summary | None:
     return loaded.confirmation.configs[0].val if loaded.confirmation else None
+
+
+def _test_accuracy(loaded: Loaded) -> float:
+    """Of the config whose validation accuracy stands beside it."""
+    if loaded.confirmation:
+        return loaded.confirmation.test.mean
+    return statistics.fmean(row.test_accuracy for row in loaded.choice.candidate.rows) if loaded.choice else math.nan
 
 
 def _verdict(loaded: Loaded, first: Loaded) -> str:

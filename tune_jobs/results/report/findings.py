@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from statsmodels.stats.proportion import proportion_confint, test_proportions_2indep
+from statsmodels.stats.proportion import proportion_confint
 
 from models import is_network
 from tune_jobs.results import selection
-from tune_jobs.results.confirmation import Confirmation
+from tune_jobs.results.confirmation import Confirmation, Confirmed
 from tune_jobs.results.report.effects import Effect, effects, label, outcomes
 from tune_jobs.results.report.loaded import Loaded
-from tune_jobs.results.statistics import LEVEL, prediction
+from tune_jobs.results.statistics import LEVEL, half_interval, p_of_shares
 
 LEARNING = ("tpe", "gp", "nsga2")
 """Samplers that choose by what they have seen."""
@@ -73,7 +72,7 @@ def _standing(loaded: Loaded) -> Iterator[Finding]:
     if not others or any(len(candidate.rows) > 1 for candidate in loaded.candidates):
         return
     images = loaded.val_images
-    near = [other for other in others if not _shares_differ(first.accuracy, other.accuracy, images)]
+    near = [other for other in others if p_of_shares(first.accuracy, other.accuracy, images) >= 1 - LEVEL]
     if near:
         text = (
             f"{len(near)} of the {len(others)} other complete configs are not distinguishable from the best one on "
@@ -93,55 +92,59 @@ def _standing(loaded: Loaded) -> Iterator[Finding]:
 def _confirmed(loaded: Loaded) -> Iterator[Finding]:
     found = loaded.confirmation
     assert found is not None
-    first, *others = found.configs
-    over = f"{len(found.seeds)} fresh seeds" + (" and splits" if found.splits else "")
-    tied = [other.trial for other in others if other.versus_first and other.versus_first.tied]
-    worse = [other for other in others if other.versus_first and not other.versus_first.tied]
-    if tied:
+    first = found.configs[0]
+    over = f"{len(found.seeds)} fresh seeds" + (" and splits" if found.splits else " on the same images")
+    if found.left_out:
+        text = "; ".join(f"trial {trial}: {ended}" for trial, ended in found.left_out.items())
+        yield Finding("unclear", "Not all could be trained again", f"Under the fresh seeds, and not compared: {text}.")
+    if tied := [config.trial for config in found.are("tied")]:
         text = (
             f"Over {over}, trial{'s' * (len(tied) > 1)} {' and '.join(tied)} cannot be told from trial {first.trial}, "
             f"mean {first.val.mean:.2%} (paired t-test, Holm's correction)."
         )
         yield Finding("unclear", "Tied at the top", text)
-    if worse:
-        gaps = ", ".join(f"{other.trial} by {points(-other.versus_first.difference)}" for other in worse)  # type: ignore[union-attr]
-        text = f"Over {over}, trial {first.trial} is ahead of {gaps} points (p below 0.05 after Holm's correction)."
+    if worse := _gaps(found.are("worse")):
+        text = f"Over {over}, trial {first.trial} is ahead of {worse} points (p below 0.05 after Holm's correction)."
         yield Finding("clear", "Really apart", text)
+    if here := _gaps(found.are("worse on these images")):
+        text = (
+            f"Over {over}, trial {first.trial} is ahead of {here} points (p below 0.05 after Holm's correction). "
+            f"{found.images:,} images alone leave such a gap to chance: on others it may be gone."
+        )
+        yield Finding("unclear", "Apart on these images", text)
     yield from _optimism(found, over)
 
 
+def _gaps(configs: Sequence[Confirmed]) -> str:
+    return ", ".join(f"{c.trial} by {points(-c.versus_first.difference)}" for c in configs if c.versus_first)
+
+
 def _optimism(found: Confirmation, over: str) -> Iterator[Finding]:
-    """Whether the single score by which the winner was chosen was better than it is."""
+    """How much better the single score by which the winner was chosen is than its mean."""
     winner = next((config for config in found.configs if config.trial == found.winner), None)
     if winner is None:
         return
-    text = (
-        f"Trial {winner.trial} was chosen by {winner.search_val_accuracy:.2%} in the search; over {over} it has "
+    text = f"Trial {winner.trial} was chosen by {winner.search_val_accuracy:.2%} in the search; over {over} it has "
+    if not winner.reads_seed and not found.splits:
+        text += "the same, as it depends on no seed: that says nothing of what the choosing added."
+        yield Finding("note", "The winner's score", text)
+        return
+    text += (
         f"{winner.val.mean:.2%} on average: the search's score is {points(abs(found.optimism))} points "
         f"{'too high' if found.optimism > 0 else 'too low'}"
     )
-    chance = prediction(winner.val, found.images)
-    if math.isnan(chance):
-        yield Finding("note", "What choosing the highest score added", f"{text}.")
-    elif abs(found.optimism) <= chance:
-        text += f", no more than single trainings of it lie apart (±{points(chance)} around the mean, 95 %)."
-        yield Finding("note", "The winner's score holds up", text)
+    half = half_interval(winner.val, found.images)
+    on_them = " The images are those that it was chosen on: what it owes to them is in both figures."
+    on_them = "" if found.splits else on_them
+    if math.isnan(half):
+        yield Finding("note", "The winner's score", f"{text}.{on_them}")
+    elif abs(found.optimism) <= half:
+        text += f", which the mean's own interval covers (±{points(half)}, 95 %).{on_them}"
+        yield Finding("note", "The winner's score", text)
     else:
-        text += f", more than single trainings of it lie apart (±{points(chance)} around the mean, 95 %)."
+        text += f", more than the mean's own interval leaves open (±{points(half)}, 95 %).{on_them}"
         flattered = "flattered" if found.optimism > 0 else "undersold"
         yield Finding("clear", f"The search {flattered} its winner", text)
-
-
-def _shares_differ(one: float, other: float, images: int) -> bool:
-    """Whether two shares of the same number of images differ.  That both models saw the same images is not used, which
-    makes the test careful."""
-    counts = round(one * images), round(other * images)
-    if counts[0] == counts[1]:
-        return False
-    # Agresti and Caffo's half-added counts stay finite at shares of 0 and 1; ratios, which it gives too, do not.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        result = test_proportions_2indep(counts[0], images, counts[1], images, compare="diff", method="agresti-caffo")
-    return float(result.pvalue) < 1 - LEVEL
 
 
 def _field(effect: Effect) -> Finding:

@@ -10,10 +10,9 @@ from functools import cached_property
 from typing import Any
 
 from tune_jobs import space as spaces
-from tune_jobs import yaml
 from tune_jobs.axis import Axis
 from tune_jobs.errors import UsageError
-from tune_jobs.experiment import Experiment, check
+from tune_jobs.experiment import Experiment
 from tune_jobs.results import best, confirmation, ledger, selection, table
 from tune_jobs.results.confirmation import Confirmation
 from tune_jobs.results.ledger import TrialRecord
@@ -119,12 +118,15 @@ class Loaded:
 
     @cached_property
     def noise(self) -> Noise:
-        """From repeats where there are any, else from the confirmation, else from the number of validation images."""
-        repeated = [candidate.rows for candidate in self.candidates if len(candidate.rows) > 1]
+        """From repeats where there are any, else from the confirmation, else from the number of validation images.
+
+        Of configs that read a seed: an svm's scores have no spread, which is none of the others'.
+        """
+        repeated = [c.rows for c in self.candidates if len(c.rows) > 1 and "seed" in c.rows[0].config]
         if sd := _pooled([([row.val_accuracy for row in rows]) for rows in repeated]):
             return Noise(sd, "seeds", f"the spread over the repeats of {len(repeated)} configs")
         if self.confirmation is not None:
-            summaries = [confirmed.val for confirmed in self.confirmation.configs if confirmed.val.n > 1]
+            summaries = [confirmed.val for confirmed in self.confirmation.configs if confirmed.reads_seed]
             degrees = sum(summary.n - 1 for summary in summaries)
             total = sum((summary.n - 1) * summary.std**2 for summary in summaries)
             if total:
@@ -146,7 +148,7 @@ def _pooled(groups: list[list[float]]) -> float:
 def load(run: RunDir) -> Loaded:
     """Raises UsageError where a file is missing or damaged."""
     trials = ledger.read(run.ledger)
-    experiment = check(yaml.read(run.experiment))
+    experiment = run.read_experiment()
     environment = run.read_environment()
     if "val" not in environment.get("images", {}):
         raise UsageError(f"{run.environment}: does not say how many images there were (images)")

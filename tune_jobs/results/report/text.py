@@ -110,9 +110,11 @@ def _best(loaded: Loaded) -> str:
         return "No usable trial: none is COMPLETE with an accuracy."
     row, accuracy = loaded.choice.row, loaded.choice.candidate.accuracy
     low, high = wilson(loaded, accuracy)
+    among = len(loaded.candidates)
+    chosen = f"; chosen among {among}, and so likely too high" if among > 1 else ""
     return (
         f"Best: trial {row.id}, validation accuracy {accuracy:.2%} in the search ({low:.2%} to {high:.2%} by "
-        f"{loaded.val_images:,} images alone, 95 %), test accuracy {row.test_accuracy:.2%}. "
+        f"{loaded.val_images:,} images alone, 95 %{chosen}), test accuracy {row.test_accuracy:.2%}. "
         f"{'Confirmed below.' if loaded.confirmation else 'Not confirmed over fresh seeds.'}"
     )
 
@@ -150,9 +152,7 @@ def _confirmed(loaded: Loaded) -> str:
     assert loaded.confirmation is not None
     cells = []
     for config in loaded.confirmation.configs:
-        versus = config.versus_first
-        verdict = "first" if versus is None else "tied" if versus.tied else "worse"
-        val = config.val
+        val, verdict = config.val, loaded.confirmation.verdict(config)
         numbers = [_fixed(100 * config.search_val_accuracy), str(val.n), _fixed(100 * val.mean), _fixed(100 * val.std)]
         cells.append([config.trial, verdict, *numbers, f"{_fixed(100 * val.low)} to {_fixed(100 * val.high)}"])
     return _table(["trial", "verdict"], ["search %", "seeds", "mean %", "std", "95 % interval"], cells)

@@ -106,7 +106,7 @@ def test_find_of_a_benchmark_is_asked_for(tmp_path: Path) -> None:
     run = write(tmp_path, ROWS)
     for name in ("made-up", str(run.path)):
         assert rundir.find(name, tmp_path, benchmarks=True).is_benchmark
-        with pytest.raises(UsageError, match="no run directory"):
+        with pytest.raises(UsageError, match="is a benchmark, no search"):
             rundir.find(name, tmp_path)
 
 

@@ -118,7 +118,19 @@ def test_repeats_give_the_noise(make_run: MakeRun) -> None:
     for number, lr in enumerate(LRS):
         for fold, accuracy in enumerate((0.88, 0.90, 0.92)):
             more: dict[str, Any] = {"fold": fold, "number": number}
-            trials.append(({"model": "mlp", "lr": lr}, "COMPLETE", [accuracy], more))
+            trials.append(({"model": "mlp", "lr": lr, "seed": fold}, "COMPLETE", [accuracy], more))
     noise = load(make_run(trials, {"space": {"lr": {"grid": list(LRS)}}, "repeats": 3})).noise
     assert noise.by == "seeds"
     assert noise.sd == pytest.approx(0.02)
+
+
+def test_repeats_of_what_reads_no_seed_give_no_noise(make_run: MakeRun) -> None:
+    """Four networks and four svms: the svms' spread of nothing is not that of a network's score."""
+    trials: list[Trial] = []
+    for number in range(8):
+        for fold, accuracy in enumerate((0.88, 0.90, 0.92) if number < 4 else (0.9, 0.9, 0.9)):
+            config = {"model": "mlp", "lr": number, "seed": fold} if number < 4 else {"model": "svm", "C": number}
+            trials.append((config, "COMPLETE", [accuracy], {"fold": fold, "number": number}))
+    noise = load(make_run(trials, {"repeats": 3})).noise
+    assert noise.sd == pytest.approx(0.02)
+    assert "4 configs" in noise.source

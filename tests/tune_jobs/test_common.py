@@ -1,0 +1,39 @@
+"""What the commands share."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+import typer
+
+from tune_jobs.commands.common import Exit, data_folder, one_line_errors
+from tune_jobs.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "error: no room (No space left on device); the same command",
+        ),
+        (
+            OSError(errno.EDQUOT, "Disk quota exceeded", "/x"),
+            "error: /x: no room (Disk quota exceeded); the same command",
+        ),
+    ],
+)
+def test_a_full_disk_is_one_line_and_can_be_gone_on_from(
+    error: OSError, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as ended, one_line_errors():
+        raise error
+    assert ended.value.exit_code == Exit.INTERRUPTED
+    assert capsys.readouterr().err.startswith(line)
+
+
+def test_data_folder_in_the_home_of_nobody_is_one_line() -> None:
+    with pytest.raises(UsageError, match=r"^~nosuchuser/data: Could not determine home directory"):
+        data_folder(Path("~nosuchuser/data"))
