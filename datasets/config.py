@@ -59,7 +59,7 @@ class DatasetConfig(BaseModel):
     """The `dataset:` section of an experiment file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-    _numbers = field_validator("*", mode="before")(refuse_truth_values)
+    _numbers = field_validator("image_size", "split_seed", "limit", mode="before")(refuse_truth_values)
 
     name: str
     """Which source: digits, fashion_mnist, mnist, npz or folder."""
