@@ -165,7 +165,7 @@ def _near(found: Sequence[Candidate], within: float | None, rule: str) -> list[C
     if within is None:
         raise UsageError(
             f"--rule {rule}: how far below the best may it be?  Give --within POINTS, or confirm the run first, "
-            "which gives the best one an interval"
+            "which gives the best one an interval, where its score depends on the seed"
         )
     return [candidate for candidate in found if candidate.accuracy >= found[0].accuracy - within]
 

@@ -41,7 +41,7 @@ def summarise(scores: Sequence[float], least: float = 0.0) -> Summary:
         return Summary(1, mean, math.nan, math.nan, math.nan)
     from scipy import stats  # over a second, which a search that begins need not wait for
 
-    std = float(np.std(scores, ddof=1))
+    std = float(np.std(scores, ddof=1)) if len(set(scores)) > 1 else 0.0  # and not what rounding leaves
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * std / math.sqrt(n)
     return Summary(n, mean, std, max(mean - half, least), min(mean + half, 1.0))
 

@@ -26,6 +26,11 @@ def test_summarise_ends_where_scores_end() -> None:
     assert (apart.low, apart.high) == (-1.0, 1.0)
 
 
+def test_summarise_of_the_same_scores_has_no_spread_at_all() -> None:
+    found = summarise([0.986072423398329] * 3)
+    assert (found.std, found.low, found.high) == (0.0, found.mean, found.mean)
+
+
 def test_summarise_one_score_has_no_spread() -> None:
     found = summarise([0.9])
     assert found.mean == 0.9
