@@ -99,7 +99,8 @@ def confirmation_lines(found: Confirmation) -> list[str]:
     lines = [f"over {over}: trial {first.trial} has the highest mean validation accuracy, {first.val.mean:.2%}"]
     lines += [f"{trial}: {ended}; not compared" for trial, ended in found.left_out.items()]
     if tied:
-        lines.append(f"not distinguishable from it (paired t-test over seeds, Holm's correction): {tied}")
+        by = found.test_of(found.are("tied"))
+        lines.append(f"not distinguishable from it ({by}, Holm's correction): {tied}")
     if worse:
         lines.append(f"really worse: {worse}")
     if here:

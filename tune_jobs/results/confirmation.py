@@ -72,6 +72,11 @@ class Confirmation:
             return "worse"
         return "worse on these images"
 
+    def test_of(self, configs: Sequence[Confirmed]) -> str:
+        """How these were held against the first."""
+        reads_seed = self.splits or any(config.reads_seed for config in [self.configs[0], *configs])
+        return "paired t-test over seeds" if reads_seed else "test of two shares of the images"
+
     def are(self, verdict: Verdict) -> list[Confirmed]:
         return [config for config in self.configs if self.verdict(config) == verdict]
 

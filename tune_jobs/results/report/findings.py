@@ -97,10 +97,11 @@ def _confirmed(loaded: Loaded) -> Iterator[Finding]:
     if found.left_out:
         text = "; ".join(f"trial {trial}: {ended}" for trial, ended in found.left_out.items())
         yield Finding("unclear", "Not all could be trained again", f"Under the fresh seeds, and not compared: {text}.")
-    if tied := [config.trial for config in found.are("tied")]:
+    if tied := found.are("tied"):
+        names = " and ".join(config.trial for config in tied)
         text = (
-            f"Over {over}, trial{'s' * (len(tied) > 1)} {' and '.join(tied)} cannot be told from trial {first.trial}, "
-            f"mean {first.val.mean:.2%} (paired t-test, Holm's correction)."
+            f"Over {over}, trial{'s' * (len(tied) > 1)} {names} cannot be told from trial {first.trial}, "
+            f"mean {first.val.mean:.2%} ({found.test_of(tied)}, Holm's correction)."
         )
         yield Finding("unclear", "Tied at the top", text)
     if worse := _gaps(found.are("worse")):
