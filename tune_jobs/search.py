@@ -103,15 +103,13 @@ def run_space(
         write_text(run_dir.experiment, yaml.dump(experiment.document(), "The experiment as it was resolved."))
         record = ledger.Ledger(run_dir.ledger)
         try:
-            with room():
+            with _room_or(stop):  # where it is full before Ray has been given anything
                 study = Study(run_dir.study, experiment, space)
                 _restore_configs(experiment, trials, study, record)
                 recorder = Recorder(experiment, run_dir, splits[0], record, trials, study, requests.of, listener, stop)
                 early_stopping = _queue(experiment, space, splits[0], trials, earlier, study, recorder)
                 if is_left(experiment, space, trials):
                     run_trials(experiment, run_dir, splits, study, recorder, early_stopping, requests.distinct(), stop)
-        except DiskFull as full:  # before Ray had been given anything
-            stop.ask("disk", str(full))
         finally:
             _close(trials, record, stop)
             rows = rows_of(run_dir, experiment)

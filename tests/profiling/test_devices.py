@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from datasets import DatasetConfig, load_splits
 from models import TrainConfig
 from models.training import fit
-from profiling import devices, peak, rows
+from profiling import devices, memory, peak, rows
 from profiling.__main__ import app
 from profiling.flops import macs, training_flops
 from profiling.memory import Peak
@@ -221,6 +221,24 @@ def test_memory_command_prints_a_row_a_config() -> None:
     refused = CliRunner().invoke(app, ["memory", "--models", "svm"])
     assert refused.exit_code == 2
     assert refused.stderr.startswith("error: --models svm: has no training steps")
+
+
+def test_memory_interrupted_prints_the_rows_that_are_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+
+    def measure(config: TrainConfig, *_: object) -> Peak:
+        measured.append(config.model)
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        return Peak(100.0, 0.0)
+
+    monkeypatch.setattr(memory, "measure", measure)
+    ran = CliRunner().invoke(
+        app, ["memory", "--models", "mlp,baseline,stabilized", "--optimizers", "adam", "--image-size", "8"]
+    )
+    assert ran.exit_code == 4
+    assert measured == ["mlp", "baseline"]
+    assert [line.split()[1] for line in ran.stdout.splitlines()[1:]] == ["mlp"]
 
 
 @pytest.mark.gpu

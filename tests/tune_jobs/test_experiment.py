@@ -7,7 +7,8 @@ import pytest
 
 from tune_jobs import yaml
 from tune_jobs.errors import UsageError
-from tune_jobs.experiment import check, check_name, extended, load, override, shipped
+from tune_jobs.experiment import check, check_name, load, override, shipped
+from tune_jobs.extension import extended
 from tune_jobs.space import parse
 
 DOCUMENT: dict[str, Any] = {

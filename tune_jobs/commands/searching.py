@@ -91,13 +91,14 @@ def _asked(asked: Experiment, name: str | None, storage: str, extend: bool) -> t
     """The experiment, added to what its run has where it is to extend it, and the run, as it is on this machine."""
     from tune_jobs import experiment as experiments
     from tune_jobs import space
+    from tune_jobs.extension import extended
     from tune_jobs.results import rundir
 
     space.parse(asked.space, asked.train, asked.search.method)
     run_dir = rundir.at(storage_at(storage), experiments.check_name(name or asked.name))
     run_dir.fetch()
     if extend and run_dir.experiment.exists():
-        asked = experiments.extended(run_dir.read_experiment(), asked)
+        asked = extended(run_dir.read_experiment(), asked)
     return asked, run_dir
 
 

@@ -123,8 +123,8 @@ def conclude(
 
 
 def _ends(rows: Sequence[Row]) -> str:
-    ends = Counter(row.state if row.state != "COMPLETE" else "" for row in rows)
-    ended = ", ".join(f"{count} {state}" for state, count in ends.items() if state)
+    ends = Counter(row.state for row in rows if row.state != "COMPLETE")
+    ended = ", ".join(f"{count} {state}" for state, count in ends.items())
     return f"{ended or 'some without an accuracy'} of {len(rows)}"
 
 

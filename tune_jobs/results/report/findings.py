@@ -135,8 +135,9 @@ def _optimism(found: Confirmation, over: str) -> Iterator[Finding]:
         f"{'too high' if found.optimism > 0 else 'too low'}"
     )
     half = half_interval(winner.val, found.images)
-    on_them = " The images are those that it was chosen on: what it owes to them is in both figures."
-    on_them = "" if found.splits else on_them
+    on_them = ""
+    if not found.splits:
+        on_them = " The images are those that it was chosen on: what it owes to them is in both figures."
     if math.isnan(half):
         yield Finding("note", "The winner's score", f"{text}.{on_them}")
     elif abs(found.optimism) <= half:

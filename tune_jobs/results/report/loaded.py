@@ -126,7 +126,9 @@ class Loaded:
         if sd := _pooled([([row.val_accuracy for row in rows]) for rows in repeated]):
             return Noise(sd, "seeds", f"the spread over the repeats of {len(repeated)} configs")
         if self.confirmation is not None:
-            summaries = [confirmed.val for confirmed in self.confirmation.configs if confirmed.reads_seed]
+            summaries = [
+                confirmed.val for confirmed in self.confirmation.configs if confirmed.reads_seed and confirmed.val.n > 1
+            ]
             degrees = sum(summary.n - 1 for summary in summaries)
             total = sum((summary.n - 1) * summary.std**2 for summary in summaries)
             if total:

@@ -1,0 +1,44 @@
+"""An experiment that adds grid points to an earlier one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tune_jobs.errors import UsageError
+from tune_jobs.experiment import Experiment, check
+
+
+def extended(before: Experiment, after: Experiment) -> Experiment:
+    """`after` with the values that `before` had on each grid axis put first, so that it only adds to it.
+
+    A field with one value in one of them and several in the other, or another one, becomes an axis with all of them.
+    Only grids have points to add; raises UsageError for a sampled search, which is extended by more trials.
+    """
+    if after.search.method != "grid":
+        raise UsageError("--extend: a sampled search is extended by more trials: --set search.trials=N")
+    space, train = dict(before.space), {**before.train, **after.train}
+    for field in dict.fromkeys([*before.space, *after.space, *before.train, *after.train]):
+        old, new = (_values(experiment, field) for experiment in (before, after))
+        if old is None or new is None:  # only one of them has it: whether that adds or changes is checked later
+            if field in after.space:
+                space[field] = after.space[field]
+            continue
+        values = old + [value for value in new if repr(value) not in map(repr, old)]
+        if len(values) == 1:
+            continue
+        train.pop(field, None)
+        conditions = (
+            {"when": declared["when"]}
+            if isinstance(declared := after.space.get(field), dict) and ("when" in declared)
+            else {}
+        )
+        space[field] = {"grid": values} | conditions
+    return check(after.document() | {"space": space, "train": train})
+
+
+def _values(experiment: Experiment, field: str) -> list[Any] | None:
+    """The values of a field in a grid; None where it is in neither section."""
+    declared = experiment.space.get(field, experiment.train.get(field))
+    if declared is None:
+        return None
+    return list(declared["grid"]) if isinstance(declared, dict) and "grid" in declared else [declared]
