@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 from tune_jobs.experiment import Scheduler
+from tune_jobs.median import MedianRule
 from tune_jobs.results.ledger import TrialRecord
 
 if TYPE_CHECKING:
@@ -101,15 +101,7 @@ def _make(asked: Scheduler, most_epochs: int) -> TrialScheduler:
     if asked.name == "none":
         return FIFOScheduler()
     if asked.name == "median":
-        # It pauses a trial that cannot be judged yet, for others to run; with a slice without end it goes on instead.
-        return MedianStoppingRule(
-            "epoch",
-            METRIC,
-            MODE,
-            grace_period=asked.grace_epochs,
-            min_samples_required=2,
-            min_time_slice=math.inf,  # type: ignore[arg-type]
-        )
+        return MedianRule(METRIC, asked.grace_epochs)
     return AsyncHyperBandScheduler(
         "epoch",
         METRIC,

@@ -290,6 +290,38 @@ def test_fetch_run_that_is_gone_from_the_store_is_gone_here(s3: S3Server) -> Non
     assert run.path.with_name(".a.old").joinpath("trials.jsonl").read_text() == "1\n"
 
 
+def test_fetch_keeps_what_a_driver_wrote_that_died_before_its_first_push(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has nothing of it; nor has one that was removed there, which is put aside."""
+    run = run_at("unpushed/a")
+    with monkeypatch.context() as dead:
+        dead.setattr(mirror.Mirror, "_push", lambda _: None)
+        with run.locked(never, never):
+            write_ledger(run, "1")
+    assert "trials.jsonl" not in s3.names("bucket/unpushed/a")
+    run.fetch()
+    with run.locked(never, never):
+        assert run.ledger.read_text() == "1\n"
+        write_ledger(run, "2")
+    assert s3.read("bucket/unpushed/a/trials.jsonl") == b"1\n2\n"
+    s3.files.delete_dir("bucket/unpushed")
+    run.fetch()
+    assert not run.ledger.exists()
+
+
+def test_locked_gives_the_run_back_where_the_last_push_meets_a_file_that_cannot_be_read(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    run = run_at("unreadable/a")
+    with run.locked(never, told.append):
+        write_ledger(run, "1")
+        monkeypatch.setattr(mirror.Mirror, "_push", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    assert told == [f"[Errno 5] Input/output error; what is not there yet is in {run.path}"]
+    assert not run.is_running()
+
+
 def test_fetch_leaves_runs_within_a_run_and_names_that_climb_out_alone(s3: S3Server, tmp_path: Path) -> None:
     run = run_at("inner/a")
     with run.locked(never, never):

@@ -15,7 +15,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -37,6 +37,8 @@ _ONLY_HERE = (
     "checkpoints",  # workers write those themselves
 )
 """Names of files and folders that are not mirrored."""
+_UNPUSHED = ".unpushed"
+"""Marks a working copy whose record the store has never had: what it holds is not what was removed there."""
 _ONLY_THERE = ("*.tfevents.*", "*.safetensors")
 """Pushed, but not fetched: no command reads them."""
 
@@ -86,9 +88,10 @@ class Mirror:
             try:
                 if fetched and lease.held():
                     self._push()
-                lease.give_back()
-            except StoreError as error:
+            except (StoreError, OSError) as error:
                 trouble(f"{error}; what is not there yet is in {self._local}")
+            with suppress(StoreError):  # then it goes stale
+                lease.give_back()
 
     def push_soon(self) -> None:
         """Something has happened that is worth a push."""
@@ -109,10 +112,16 @@ class Mirror:
         self._known.clear()
         there = _mirrored(self.store.list())
         record = next((name for name in RECORDS if name in there), None)
+        unpushed = self._local / _UNPUSHED
         if record is None:
+            if unpushed.exists() and self._has_record():
+                return  # a driver here died before its first push
             self._put_aside()
-        elif self._is_ahead(record):
-            return
+            unpushed.touch()
+        else:
+            unpushed.unlink(missing_ok=True)
+            if self._is_ahead(record):
+                return
         for name in (STUDY, LEDGER, *(name for name in there if name not in (STUDY, LEDGER))):
             path = self._local / name
             if name not in there or _is_one_of(_ONLY_THERE, name):
@@ -138,9 +147,12 @@ class Mirror:
         here, there = _whole_lines(path.read_bytes()), self.store.read(record) or b""
         return len(here) > len(there) and here.startswith(there)
 
+    def _has_record(self) -> bool:
+        return any((self._local / record).exists() for record in RECORDS)
+
     def _put_aside(self) -> None:
         """The store has no such run: what one that was removed there left here is kept under another name, once."""
-        if not any((self._local / record).exists() for record in RECORDS):
+        if not self._has_record():
             return
         aside = self._local.with_name(f".{self._local.name}.old")
         shutil.rmtree(aside, ignore_errors=True)
@@ -168,6 +180,8 @@ class Mirror:
                 stamp, data = appended[name]
                 self.store.write(name, data)
                 self._known[name] = stamp
+                if name in RECORDS:
+                    (self._local / _UNPUSHED).unlink(missing_ok=True)
         for name in changed.keys() - appended.keys():
             stamp = _stamp(changed[name])
             self.store.write(name, changed[name].read_bytes())
