@@ -48,7 +48,8 @@ class Checkpoints:
     def save(self, epoch: int, state: Callable[[], dict[str, Any]]) -> None:
         """Write the state after an epoch, unless the last one was written too short a time ago.
 
-        Those of later epochs go: a training that comes to this one only now could not go on from them.
+        A training that comes to this epoch only now could not go on from those of later ones, on this device or in this
+        version: they stay for where it can, until it is done.
         Raises OSError where there is no room.  What an object store does not take is tried again after a later epoch.
         """
         start = time.monotonic()
@@ -60,10 +61,10 @@ class Checkpoints:
         with contextlib.suppress(StoreError), self._told():
             self._write(f"epoch-{epoch:05d}-{zlib.crc32(data):08x}.pt", data)
             found = self._found()
-            kept = [name for number, name, _ in found if number <= epoch][:KEPT]
-            for _, old, _ in found:
-                if old not in kept:
-                    self._files.delete_file(f"{self._path}/{old}")
+            later = [name for number, name, _ in found if number > epoch]
+            until_here = [name for number, name, _ in found if number <= epoch]
+            for old in [*later[KEPT:], *until_here[KEPT:]]:
+                self._files.delete_file(f"{self._path}/{old}")
         now = time.monotonic()
         self._free_at = now + (now - start) * (1 - SHARE) / SHARE
 

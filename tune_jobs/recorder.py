@@ -99,6 +99,7 @@ class Recorder(tune.Callback):
 
     def prune(self, own: ledger.TrialRecord) -> None:
         """The scheduler had stopped it, and the driver died before it could say so."""
+        self._start(own)  # a study that is made anew has it waiting
         self._finish(own, state="PRUNED", reason=self._why_pruned(own))
 
     def to_ask(self) -> int:
@@ -127,13 +128,17 @@ class Recorder(tune.Callback):
         own = self.waiting.next(ray_id)
         if own is None:
             return None
-        self._study.start(number_of(own.id))
+        self._start(own)
         return {
             TRIAL_KEY: own.id,
             REQUEST_KEY: self.waiting.request(own).model_dump(),
             KNOWN_KEY: len(own.epochs),
             SLOT_KEY: self.waiting.promised_slot(own),
         } | own.config
+
+    def _start(self, own: ledger.TrialRecord) -> None:
+        """In the study, where it may have begun before; of its repeats, the first speaks for all."""
+        self._study.start(number_of(own.id), self._group(own)[0].epochs)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         own = self.own(trial)
@@ -151,6 +156,8 @@ class Recorder(tune.Callback):
         own = self.own(trial)
         if "where" in result and not own.place:
             self._arrive(own, result["where"])
+        if "refused" in result:
+            self._listener.say(f"note: trial {own.id} does not go on from a {result['refused']}")
         if "failure" in result:
             self._fail(own, result["failure"], result["reason"], result.get("main_memory", False))
         if "epoch" not in result:

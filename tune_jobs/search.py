@@ -107,7 +107,7 @@ def run_space(
                 study = Study(run_dir.study, experiment, space)
                 _restore_configs(experiment, trials, study, record)
                 recorder = Recorder(experiment, run_dir, splits[0], record, trials, study, requests.of, listener, stop)
-                early_stopping = _queue(experiment, space, splits[0], trials, earlier, study, recorder)
+                early_stopping = _queue(experiment, space, run_dir, splits[0], trials, earlier, study, recorder)
                 if is_left(experiment, space, trials):
                     run_trials(experiment, run_dir, splits, study, recorder, early_stopping, requests.distinct(), stop)
         finally:
@@ -170,6 +170,7 @@ def _restore_configs(
 def _queue(
     experiment: Experiment,
     space: Space,
+    run_dir: RunDir,
     splits: Splits,
     trials: Mapping[str, ledger.TrialRecord],
     earlier: Sequence[warm_start.Known],
@@ -184,7 +185,7 @@ def _queue(
         recorder.add(study.add(point), point)
     early_stopping = EarlyStopping(experiment.scheduler, space.most_epochs(), recorder.own, recorder.stopped)
     if is_left(experiment, space, trials):
-        for own in early_stopping.replay(trials.values()):
+        for own in early_stopping.replay(ledger.events(run_dir.ledger), trials):
             recorder.prune(own)
     waiting = [own for own in trials.values() if not own.finished]
     if experiment.search.method == "grid":  # the longest first, so that no core is idle at the end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,16 +40,19 @@ class EarlyStopping(FIFOScheduler):
         self.ended: Callable[[TuneController, Trial], None] = lambda controller, trial: None  # noqa: ARG005
         """Told of each trial that Ray Tune ends, with Tune's controller, which gives itself to schedulers alone."""
 
-    def replay(self, trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-        """Tell it the epochs of an earlier run in the order in which they came.
+    def replay(self, events: Iterable[Mapping[str, Any]], trials: Mapping[str, TrialRecord]) -> list[TrialRecord]:
+        """Tell it the epochs of an earlier run in the order in which they came, from the ledger's events.
 
-        Returns the trials that it stops and that are not finished: their driver died before it could say so.
+        An epoch that was trained again was decided when it came first.  Returns the trials that it stops and that are
+        not finished: their driver died before it could say so.
         """
-        told = [(epoch["line"], trial, epoch) for trial in trials for epoch in trial.epochs]
         ended: dict[str, TrialRecord] = {}
-        for _, trial, epoch in sorted(told, key=lambda item: item[0]):
+        for epoch in events:
+            trial = trials[epoch["trial"]]
+            if epoch["event"] != "epoch" or trial.id in ended:
+                continue
             last = epoch["epoch"] >= trial.config.get("epochs", 1)
-            if trial.id not in ended and self._told(trial, epoch, last) == TrialScheduler.STOP:
+            if self._told(trial, epoch, last) == TrialScheduler.STOP:
                 ended[trial.id] = trial
         return [trial for trial in ended.values() if not trial.finished]
 
@@ -71,7 +74,7 @@ class EarlyStopping(FIFOScheduler):
         """A trial that failed is not told to the scheduler: it may be started again."""
         self.ended(tune_controller, trial)
 
-    def _told(self, own: TrialRecord, epoch: dict[str, Any], last: bool) -> str:
+    def _told(self, own: TrialRecord, epoch: Mapping[str, Any], last: bool) -> str:
         """The decision after an epoch that it was not told before; a trial's last one is no longer to be decided."""
         if own.id not in self._known:
             self._known[own.id] = _Known(own.id)

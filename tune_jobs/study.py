@@ -180,9 +180,7 @@ class Study:
                 self.optuna.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
         for number, group in groups.items():
             if all(trial.finished for trial in group):
-                if self.start(number):
-                    for epoch in group[0].epochs:
-                        self.report(number, epoch)
+                self.start(number, group[0].epochs)
                 self.tell(group)
 
     def point(self, number: int) -> Point:
@@ -194,14 +192,14 @@ class Study:
         params = frozen.params or frozen.system_attrs.get("fixed_params", {})
         return self.space.suggest(FixedTrial(params, number))
 
-    def start(self, number: int) -> bool:
-        """A trial that waits becomes RUNNING, with its values; another stays as it is.  Returns which it was."""
+    def start(self, number: int, epochs: Iterable[Mapping[str, Any]]) -> None:
+        """A trial that waits becomes RUNNING, with its values and the epochs that it has; another stays as it is."""
         frozen = self._frozen(number)
         if frozen.state == TrialState.WAITING:
             self.storage.set_trial_state_values(frozen._trial_id, state=TrialState.RUNNING)
             self.space.suggest(self.trial(number))
-            return True
-        return False
+            for epoch in epochs:
+                self.report(number, epoch)
 
     def trial(self, number: int) -> optuna.trial.Trial:
         """A running trial, to be asked again: its values stand."""

@@ -2,7 +2,8 @@
 
 The first message to the driver says where it runs.  Those that follow are EpochMetrics as dicts; the last one has the
 TrainResult under `result` besides.  A trial that failed in a way that it knows says so with `failure` (a class of
-`tune_jobs.failures`), `reason`, and `main_memory`, whether it was that which ran out.  A message without an epoch has a
+`tune_jobs.failures`), `reason`, and `main_memory`, whether it was that which ran out.  `refused` says why it does not
+go on from a checkpoint.  A message without an epoch has a
 `val_accuracy` that is NaN, without which Tune refuses it.  Each says `where`: node and cards.
 """
 
@@ -85,8 +86,8 @@ def _train(
                 config, splits, place.device, lambda metrics: _report(metrics, last, held), checkpoints.save, state
             )
             break
-        except CheckpointError:
-            continue  # of an older version, or in a precision not to be had here: the one before it, or anew
+        except CheckpointError as error:  # of an older version, or in a precision not to be had here
+            tune.report({"val_accuracy": math.nan, "refused": f"{error} (of epoch {len(known)})"} | _where())
     if fitted is None:
         fitted = fit(config, splits, place.device, lambda metrics: _report(metrics, last, held), checkpoints.save)
     with tempfile.TemporaryDirectory() as scratch:

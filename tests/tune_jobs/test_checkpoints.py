@@ -120,13 +120,16 @@ def test_load_unpickles_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("always")
-def test_a_training_that_begins_again_keeps_its_own_and_not_those_that_it_could_not_go_on_from(tmp_path: Path) -> None:
+def test_a_training_that_begins_again_keeps_its_own_and_those_of_where_it_can_go_on(tmp_path: Path) -> None:
+    """As on a node whose card has not the precision that it began in, from which it may come back."""
     kept = Checkpoints(str(tmp_path), "00003")
-    save(kept, 149, 150)
+    save(kept, 148, 149, 150)
     save(kept, 1)
-    assert [found["epochs"] for found in kept.load()] == [1]
+    assert [found["epochs"] for found in kept.load()] == [150, 149, 1]
     save(kept, 2, 3)
-    assert [found["epochs"] for found in kept.load()] == [3, 2]
+    assert [found["epochs"] for found in kept.load()] == [150, 149, 3, 2]
+    kept.finish(None, tmp_path)
+    assert list(kept.load()) == []
 
 
 @pytest.mark.usefixtures("always")

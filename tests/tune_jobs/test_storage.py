@@ -322,6 +322,39 @@ def test_locked_gives_the_run_back_where_the_last_push_meets_a_file_that_cannot_
     assert not run.is_running()
 
 
+def test_push_cut_off_anywhere_leaves_a_run_that_can_be_taken_up(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever number of objects the first push came to: no record without its experiment and environment."""
+    write = Store.write
+    names = ("experiment.yaml", "environment.json", "trials.jsonl", "optuna.journal", "best.yaml")
+    for most in range(len(names) + 1):
+        run = run_at(f"cut{most}/a")
+        written: list[str] = []
+
+        def limited(self: Store, name: str, data: bytes, written: list[str] = written, most: int = most) -> None:
+            if not self.root.endswith("/.lock"):
+                if len(written) == most:
+                    raise StoreError("gone")
+                written.append(name)
+            write(self, name, data)
+
+        with monkeypatch.context() as dying:
+            dying.setattr(Store, "write", limited)
+            with run.locked(never, lambda _: None):
+                for name in names:
+                    (run.path / name).write_text("1\n")
+        there = s3.names(f"bucket/cut{most}/a")
+        assert len(there) == most
+        assert "trials.jsonl" not in there or {"experiment.yaml", "environment.json"} <= there
+
+
+def test_push_of_an_empty_record_is_none(s3: S3Server) -> None:
+    run = run_at("empty/a")
+    with run.locked(never, never):
+        run.ledger.touch()
+        run.best.write_text("best")
+    assert s3.names("bucket/empty/a") == {"best.yaml"}
+
+
 def test_fetch_leaves_runs_within_a_run_and_names_that_climb_out_alone(s3: S3Server, tmp_path: Path) -> None:
     run = run_at("inner/a")
     with run.locked(never, never):
@@ -445,6 +478,18 @@ def test_lease_that_was_removed_stops_its_driver_which_writes_no_more(
         write_ledger(run, "late")
     assert told == ["run a: its lock in the store was removed"]
     assert s3.names("bucket/removed/a") == set()
+
+
+def test_lease_that_ran_out_before_the_end_is_told_there(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the next beat would have: exit code 0 would say that the store has it all."""
+    told: list[str] = []
+    run = run_at("slept-at-the-end/a")
+    now = lease._now
+    with run.locked(never, told.append):
+        write_ledger(run, "late")
+        monkeypatch.setattr(lease, "_now", lambda: now() + 3600)
+    assert told == [f"run a: this driver was held up for too long; what is not there yet is in {run.path}"]
+    assert s3.names("bucket/slept-at-the-end/a") == set()
 
 
 # Checkpoints

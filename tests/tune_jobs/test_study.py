@@ -44,19 +44,26 @@ def test_point_of_a_waiting_and_of_a_running_trial_is_the_one_added(path: Path) 
     study = opened(path)
     points = study.space.grid()
     assert [study.add(point) for point in points] == [0, 1, 2]
-    assert study.start(1)
-    assert not study.start(1)
+    study.start(1, [])
+    study.start(1, [])
     assert states(study) == ["WAITING", "RUNNING", "WAITING"]
     assert [study.point(number) for number in range(3)] == points
     with pytest.raises(UsageError, match="has no trial 3"):
         study.point(3)
 
 
+def test_start_brings_the_epochs_to_a_study_that_was_made_anew(path: Path) -> None:
+    study = opened(path)
+    number = study.add(study.space.grid()[0])
+    study.start(number, [{"epoch": 1, "val_accuracy": 0.5}, {"epoch": 2, "val_accuracy": 0.6}])
+    assert study.optuna.trials[number].intermediate_values == {1: 0.5, 2: 0.6}
+
+
 def test_report_of_an_epoch_that_was_trained_again_is_not_told_twice(path: Path) -> None:
     """Optuna would warn on a person's screen (and pytest makes an error of it)."""
     study = opened(path)
     number = study.add(study.space.grid()[0])
-    study.start(number)
+    study.start(number, [])
     for _ in range(2):
         study.report(number, {"epoch": 1, "val_accuracy": 0.5})
     assert study.optuna.trials[number].intermediate_values == {1: 0.5}
@@ -65,7 +72,7 @@ def test_report_of_an_epoch_that_was_trained_again_is_not_told_twice(path: Path)
 def test_tell_each_ending(path: Path) -> None:
     study = opened(path)
     for point in study.space.grid():
-        study.start(study.add(point))
+        study.start(study.add(point), [])
     study.tell([record(0, "COMPLETE", result={"val_accuracy": 0.9})])
     study.report(1, {"epoch": 1, "val_accuracy": 0.4})
     study.report(1, {"epoch": 2, "val_accuracy": None})
@@ -82,7 +89,7 @@ def test_tell_all_that_are_finished_share_the_choices_also_when_opened_again(pat
     """Of a grid of a thousand values each trial would have a thousand."""
     study = opened(path)
     for point in study.space.grid():
-        study.start(study.add(point))
+        study.start(study.add(point), [])
     study.tell([record(0, "COMPLETE", result={"val_accuracy": 0.9})])
     study.tell([record(1, "FAIL", failure="diverged", reason="nan")])
     for found in (study, opened(path)):
@@ -98,7 +105,7 @@ def test_tell_all_that_are_finished_share_the_choices_also_when_opened_again(pat
 def test_tell_of_repeats_is_their_mean_and_needs_them_all(path: Path) -> None:
     study = opened(path)
     for point in study.space.grid()[:2]:
-        study.start(study.add(point))
+        study.start(study.add(point), [])
     whole = [TrialRecord(f"00000-{fold}", {}, "COMPLETE", result={"val_accuracy": 0.8 + fold / 10}) for fold in (0, 1)]
     study.tell(whole)
     study.tell(
@@ -110,7 +117,7 @@ def test_tell_of_repeats_is_their_mean_and_needs_them_all(path: Path) -> None:
 
 def test_complete_without_its_objective_is_told_as_failed(path: Path) -> None:
     study = opened(path)
-    study.start(study.add(study.space.grid()[0]))
+    study.start(study.add(study.space.grid()[0]), [])
     study.tell([record(0, "COMPLETE", result={"val_accuracy": None})])
     assert states(study) == ["FAIL"]
 
@@ -232,7 +239,7 @@ def test_follow_leaves_no_trial_of_a_dead_driver_running(path: Path) -> None:
     study = opened(path)
     points = study.space.grid()
     for point in points[:2]:
-        study.start(study.add(point))
+        study.start(study.add(point), [])
     study.follow({"00000": TrialRecord("00000", points[0], "WAITING")})
     assert states(study) == ["RUNNING", "FAIL"]  # the first is to be run again, the second was never written down
 
@@ -260,7 +267,7 @@ def test_enqueued_point_outside_the_space_is_refused_by_name(point: dict[str, An
 
 def test_study_opens_with_optuna_alone(path: Path) -> None:
     study = opened(path)
-    study.start(study.add(study.space.grid()[0]))
+    study.start(study.add(study.space.grid()[0]), [])
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
     (name,) = optuna.study.get_all_study_names(storage)
     assert name == "x"

@@ -57,7 +57,8 @@ class Lease:
         self._beats = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._trouble: Callable[[str], None] = lambda _: None
         self._last = 0.0
-        self._lost = False
+        self.is_lost = False
+        """Whether `trouble` was told so."""
 
     def take(self, say: Callable[[str], None], trouble: Callable[[str], None]) -> None:
         """Raises UsageError where a living driver has the run.
@@ -87,13 +88,13 @@ class Lease:
 
     def held(self) -> bool:
         """Whether the run is still ours, as far as can be known."""
-        return not self._lost and _now() - self._last < GIVE_UP_S
+        return not self.is_lost and _now() - self._last < GIVE_UP_S
 
     def give_back(self) -> None:
         """The next driver need not wait.  Raises StoreError where the store cannot be told."""
         self._end.set()
         self._beats.join()
-        if not self._lost:
+        if not self.is_lost:
             self._claims.delete(self._mine)
         self._memory.unlink(missing_ok=True)
 
@@ -150,7 +151,7 @@ class Lease:
                 reason = str(error)
 
     def _lose(self, reason: str) -> None:
-        self._lost = True
+        self.is_lost = True
         self._trouble(reason)
 
 

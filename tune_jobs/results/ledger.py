@@ -86,8 +86,7 @@ class TrialRecord:
     state: str = "WAITING"
     attempts: int = 0
     epochs: list[dict[str, Any]] = field(default_factory=list)
-    """In order.  An attempt that goes on from a checkpoint adds to those before; one from the start replaces them.  Of
-    those that were read, `line` is the place in the ledger: machines' clocks differ."""
+    """In order.  An attempt that goes on from a checkpoint adds to those before; one from the start replaces them."""
     result: dict[str, Any] = field(default_factory=dict)
     """`models.training.TrainResult` as a dict; empty until COMPLETE."""
     wall_time_s: float | None = None
@@ -122,8 +121,8 @@ class TrialRecord:
 def read(path: Path) -> dict[str, TrialRecord]:
     """All trials by id, in the order they were made.  A line that is not whole JSON is passed over."""
     trials: dict[str, TrialRecord] = {}
-    for number, event in enumerate(events(path)):
-        apply(trials.setdefault(event["trial"], TrialRecord(event["trial"])), event | {"line": number})
+    for event in events(path):
+        apply(trials.setdefault(event["trial"], TrialRecord(event["trial"])), event)
     return trials
 
 

@@ -31,6 +31,8 @@ SOON_S = 1
 STUDY, LEDGER, ROWS = "optuna.journal", "trials.jsonl", "rows.jsonl"
 RECORDS = (LEDGER, ROWS)
 """Of a search and of a benchmark: a run has one of them."""
+FIRST = ("experiment.yaml", "environment.json")
+"""Pushed before its record: a run that has trials is not taken up without them."""
 _ONLY_HERE = (
     *(".*", "*.lock", "*.rename"),  # locks, Optuna's too: elsewhere they would look held
     *("*.pkl", "experiment_state-*.json", "search_gen_state-*.json"),  # Ray's own
@@ -85,11 +87,14 @@ class Mirror:
             fetched = pushes.ident is not None  # else what is here is not to overwrite what is there
             if fetched:
                 pushes.join()
+            rest = f"what is not there yet is in {self._local}"
             try:
                 if fetched and lease.held():
                     self._push()
+                elif fetched and not lease.is_lost:
+                    trouble(f"run {self.store.name}: this driver was held up for too long; {rest}")
             except (StoreError, OSError) as error:
-                trouble(f"{error}; what is not there yet is in {self._local}")
+                trouble(f"{error}; {rest}")
             with suppress(StoreError):  # then it goes stale
                 lease.give_back()
 
@@ -175,17 +180,16 @@ class Mirror:
         changed = {name: path for name, path in self._here().items() if self._known.get(name) != _stamp(path)}
         appended = {name: (_stamp(changed[name]), _whole_lines(changed[name].read_bytes()))
                     for name in (STUDY, *RECORDS) if name in changed}  # fmt: skip
-        for name in (*RECORDS, STUDY):
-            if name in appended:
-                stamp, data = appended[name]
-                self.store.write(name, data)
-                self._known[name] = stamp
-                if name in RECORDS:
-                    (self._local / _UNPUSHED).unlink(missing_ok=True)
-        for name in changed.keys() - appended.keys():
-            stamp = _stamp(changed[name])
-            self.store.write(name, changed[name].read_bytes())
+        for name in (*FIRST, *RECORDS, STUDY, *sorted(changed.keys() - {*FIRST, *RECORDS, STUDY})):
+            if name not in changed:
+                continue
+            stamp, data = appended.get(name) or (_stamp(changed[name]), changed[name].read_bytes())
+            if name in RECORDS and not data:
+                continue  # any other would look as if it went on from it
+            self.store.write(name, data)
             self._known[name] = stamp
+            if name in RECORDS:
+                (self._local / _UNPUSHED).unlink(missing_ok=True)
 
     def _here(self) -> dict[str, Path]:
         found: dict[str, Path] = {}

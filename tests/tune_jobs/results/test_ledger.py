@@ -119,6 +119,4 @@ def test_append_returns_what_reading_gives(path: Path) -> None:
     apply(own, ledger.append("00000", "state", state="RUNNING", attempt=1))
     apply(own, ledger.append("00000", "epoch", attempt=1, epoch=1, val_accuracy=math.nan))
     apply(own, ledger.append("00000", "state", state="FAIL", failure="diverged", reason="nan", wall_time_s=1.0))
-    found = read(path)
-    assert found["00000"].epochs[0].pop("line") == 2
-    assert found == {"00000": own}
+    assert read(path) == {"00000": own}
