@@ -83,19 +83,21 @@ class Checkpoints:
                 continue
             yield state
 
-    def finish(self, write_model: Callable[[Path], None] | None, scratch: Path) -> None:
-        """Write the model, if asked for, and drop the checkpoints.  `scratch` is a folder on this machine."""
-        if write_model is not None:
-            local = scratch / MODEL
-            write_model(local)
-            with self._told():
-                self._write(MODEL, local.read_bytes())
-            local.unlink()
+    def write_model(self, write: Callable[[Path], None], scratch: Path) -> None:
+        """Put the model beside the checkpoints.  `scratch` is a folder on this machine."""
+        local = scratch / MODEL
+        write(local)
+        with self._told():
+            self._write(MODEL, local.read_bytes())
+        local.unlink()
+
+    def drop(self) -> None:
+        """Remove the checkpoints: the trial is done."""
         with self._told():
             for _, name, _ in self._found():
                 self._files.delete_file(f"{self._path}/{name}")
 
-    def drop(self) -> None:
+    def drop_all(self) -> None:
         """Remove all there is of the trial."""
         with self._told():
             self._files.delete_dir_contents(self._path, missing_dir_ok=True)

@@ -108,6 +108,11 @@ def is_abandoned() -> bool:
 def _join() -> str:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS", "")
+    if urlsplit(address).scheme in ("ray", "http", "https"):
+        raise UsageError(
+            f"RAY_ADDRESS={address}: a search runs on a node of its cluster; give HOST:6379 or auto there, or send it "
+            "with `submit`"
+        )
     check_reachable(address, "RAY_ADDRESS")
     try:
         with _code() as where:
@@ -201,15 +206,18 @@ def wait_until_servable(requests: Sequence[Request], say: Callable[[str], None])
     from ray.autoscaler.sdk import request_resources
 
     said = ""
-    while missing := unservable(requests, ray.nodes()):
-        line = f"waiting for nodes that can serve: {'; '.join(map(str, missing))}"
-        if line != said:
-            say(line)
-            said = line
-        request_resources(bundles=[request.bundle() for request in missing])
-        time.sleep(2)
+    try:
+        while missing := unservable(requests, ray.nodes()):
+            line = f"waiting for nodes that can serve: {'; '.join(map(str, missing))}"
+            if line != said:
+                say(line)
+                said = line
+            request_resources(bundles=[request.bundle() for request in missing])
+            time.sleep(2)
+    finally:  # what is asked of it stands for ever, beyond the end of who asked
+        if said:
+            request_resources(bundles=[])
     if said:
-        request_resources(bundles=[])
         say("the nodes are there")
 
 
@@ -221,8 +229,6 @@ def is_lost(node_id: str) -> bool:
     node = next((node for node in ray.nodes() if node["NodeID"] == node_id), None)
     if node is None or not node["Alive"]:
         return True
-    if ray.util.client.ray.is_connected():
-        return False  # through Ray Client nodes cannot be reached from here
     try:
         socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=2).close()
     except OSError:

@@ -24,22 +24,30 @@ RULES = {
     "timeout": Rule(retry=False),
     "user_error": Rule(retry=False),
     "node_lost": Rule(retry=True, counted=False),  # not its fault
+    "store_lost": Rule(retry=True, counted=False),
     "worker_crashed": Rule(retry=True),
     "error": Rule(retry=True),
 }
-"""Class of a failure -> its rule.  `disk_full` and `store_lost` are none: they stop the search, and the trial is
-taken up with it."""
+"""Class of a failure -> its rule.  `disk_full` is none: it stops the search, and the trial is taken up with it."""
 
 MOST_NODES_LOST = 10
-"""A trial under which so many nodes died FAILs, whatever `retries` says: it may be what kills them."""
+"""A trial under which so many nodes died without an epoch between them FAILs, whatever `retries` says: it may be what
+kills them."""
+
+MOST_STORES_LOST = 3
+"""After so many failures of the store in a row, no trial having come to its end between them, the search stops."""
 
 
 NODE_LOST = "the node that it ran on died"
+NEVER_BEGAN = "the worker process that it was given, or its node, died before it began"
 
 
-def may_retry(failures: list[str], retries: int) -> bool:
-    """Whether a trial with these failures, the last one included, is started again."""
-    if not RULES[failures[-1]].retry or failures.count("node_lost") >= MOST_NODES_LOST:
+def may_retry(failures: list[str], nodes_lost: int, retries: int) -> bool:
+    """Whether a trial with these failures, the last one included, is started again.
+
+    `nodes_lost`: how many nodes died under it since it last came further.
+    """
+    if not RULES[failures[-1]].retry or nodes_lost >= MOST_NODES_LOST:
         return False
     return sum(RULES[failure].counted for failure in failures if failure in RULES) <= retries
 

@@ -24,6 +24,8 @@ from tune_jobs.results.rundir import RunDir
 from tune_jobs.results.table import varied
 
 POLL_S = 1.0
+FETCH_S = 5.0
+"""So often a run on an object store is fetched."""
 START_S = 30.0
 """A search that takes up a run is not seen in it until Ray is there; so long one is waited for."""
 
@@ -43,7 +45,10 @@ class Board:
         """The trials that have finished, or failed and wait to be tried again, since the last call; with each, how many
         were finished by then."""
         news = []
-        for event in self._tail.read():
+        events = self._tail.read()
+        if self._tail.is_anew:
+            self._trials.clear()
+        for event in events:
             own = self._trials.setdefault(event["trial"], TrialRecord(event["trial"]))
             ledger.apply(own, event)
             if event["event"] == "state" and (own.finished or own.failure):
@@ -122,8 +127,12 @@ def watch(run: RunDir, out: Console) -> None:
         if not running and board.finished < board.total:
             say(out, f"nothing runs it now; waiting {START_S:.0f} s for a search that takes it up")
             _wait(run)
+        fetched = time.monotonic()
         while True:
             running = run.is_running()
+            if not running or time.monotonic() - fetched > FETCH_S:
+                run.fetch()
+                fetched = time.monotonic()
             news = board.read()
             for trial, finished in news:
                 say(out, trial_line(trial, finished, board.total, board.fields))

@@ -13,12 +13,12 @@ from datasets import Splits
 from models import TrainConfig
 from profiling.flops import macs
 from tune_jobs import failures
-from tune_jobs.checkpoints import Checkpoints, folders
 from tune_jobs.cluster import is_lost
 from tune_jobs.drawn import to_draw
 from tune_jobs.experiment import Experiment
 from tune_jobs.interruption import Stop, room
 from tune_jobs.keeping import Keeping
+from tune_jobs.leftovers import Leftovers
 from tune_jobs.listener import Listener
 from tune_jobs.metrics import Metrics
 from tune_jobs.repeats import repeated, total
@@ -28,7 +28,6 @@ from tune_jobs.results.ledger import fold_of, number_of, trial_id
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.sharing import Company, Sharing
 from tune_jobs.space import Point
-from tune_jobs.storage import StoreError
 from tune_jobs.study import Study, by_number
 from tune_jobs.trial import KNOWN_KEY, REQUEST_KEY, SLOT_KEY, TRIAL_KEY
 from tune_jobs.waiting import Waiting
@@ -52,6 +51,7 @@ class Recorder(tune.Callback):
         request_of: Callable[[Mapping[str, Any]], Request],
         listener: Listener,
         stop: Stop,
+        wait_for_nodes: bool,
     ) -> None:
         self._experiment = experiment
         self._splits = splits
@@ -65,16 +65,18 @@ class Recorder(tune.Callback):
         self._sharing = Sharing()
         self._metrics = Metrics(run_dir.name, len(splits.train))
         self._nodes: dict[str, str] = {}
+        self._stores_lost = 0
         self.groups = by_number(trials.values())
         """Number in the study -> its repeats, the first one first."""
         self._states = Counter(trial.state for trial in trials.values())
         """State -> how many trials are in it."""
         self._run_dir = run_dir
-        self._keeping = Keeping(experiment.keep_models, self._drop_checkpoints)
-        self._keeping.sweep(self.groups.values(), self._with_checkpoints())
+        self._disk = Leftovers(run_dir.checkpoints, listener.say, stop)
+        self._keeping = Keeping(experiment.keep_models, self._disk)
+        self._keeping.sweep(self.groups.values())
         self.waiting = Waiting(request_of)
         """What is to be run, and what Ray has."""
-        self._watch = Watch(self.waiting, experiment.budget.trial_minutes, listener, stop)
+        self._watch = Watch(self.waiting, experiment.budget.trial_minutes, listener, stop, wait_for_nodes)
         self.stopped: set[str] = set()
         """Ray's ids of the trials that the scheduler stopped."""
 
@@ -190,7 +192,9 @@ class Recorder(tune.Callback):
                 self._fail(own, failure, f"{reason}; it had asked for {self.waiting.request(own)}", main_memory=True)
                 return
             node = self._nodes.get(own.id)
-            if failure == "worker_crashed" and node is not None and is_lost(node):
+            if failure == "worker_crashed" and own.id not in self.waiting.actors:
+                failure, reason = "node_lost", failures.NEVER_BEGAN
+            elif failure == "worker_crashed" and node is not None and is_lost(node):
                 failure, reason = "node_lost", failures.NODE_LOST
             self._fail(own, failure, reason)
 
@@ -225,10 +229,13 @@ class Recorder(tune.Callback):
 
     def _fail(self, own: ledger.TrialRecord, failure: str, reason: str, main_memory: bool = False) -> None:
         """What follows from a failure: the trial waits to be started again, or FAILs; or the whole search stops."""
-        if failure in ("disk_full", "store_lost"):
+        if failure == "store_lost":
+            self._stores_lost += 1
+        if failure == "disk_full" or self._stores_lost >= failures.MOST_STORES_LOST:
             self._stop.ask("disk" if failure == "disk_full" else "store", reason)
             return
-        if not failures.may_retry([*own.failures, failure], self._experiment.retries):
+        nodes_lost = own.nodes_lost + (failure == "node_lost")
+        if not failures.may_retry([*own.failures, failure], nodes_lost, self._experiment.retries):
             self._finish(own, state="FAIL", failure=failure, reason=reason)
             return
         more = {}
@@ -255,9 +262,11 @@ class Recorder(tune.Callback):
         wall_time_s, company = self._leave(own)
         shared = {"shared_with": company.on_node, "shared_card_with": company.on_card}
         self._write(own, "state", wall_time_s=wall_time_s, **shared, **fields)
+        if own.state == "COMPLETE":
+            self._stores_lost = 0
         group = self._group(own)
         if own.state != "COMPLETE":
-            self._drop_checkpoints(own.id)
+            self._disk.drop_all(own.id)
         if all(trial.finished for trial in group):
             self._study.tell(group)
             self._keeping.finish(group)
@@ -272,21 +281,6 @@ class Recorder(tune.Callback):
         self._nodes.pop(own.id, None)
         self._watch.timed_out.discard(own.id)
         own.forget_course()
-
-    def _with_checkpoints(self) -> set[str]:
-        try:
-            return folders(self._run_dir.checkpoints)
-        except StoreError as error:
-            self._stop.ask("store", str(error))
-            return set()
-
-    def _drop_checkpoints(self, own_id: str) -> None:
-        if self._stop.cause == "store":  # it would be waited for anew
-            return
-        try:
-            Checkpoints(self._run_dir.checkpoints, own_id).drop()
-        except StoreError as error:
-            self._stop.ask("store", str(error))
 
     def _group(self, own: ledger.TrialRecord) -> list[ledger.TrialRecord]:
         return self.groups[number_of(own.id)]

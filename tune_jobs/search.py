@@ -106,7 +106,9 @@ def run_space(
             with _room_or(stop):  # where it is full before Ray has been given anything
                 study = Study(run_dir.study, experiment, space)
                 _restore_configs(experiment, trials, study, record)
-                recorder = Recorder(experiment, run_dir, splits[0], record, trials, study, requests.of, listener, stop)
+                recorder = Recorder(
+                    experiment, run_dir, splits[0], record, trials, study, requests.of, listener, stop, wait_for_nodes
+                )
                 early_stopping = _queue(experiment, space, run_dir, splits[0], trials, earlier, study, recorder)
                 if is_left(experiment, space, trials):
                     run_trials(experiment, run_dir, splits, study, recorder, early_stopping, requests.distinct(), stop)

@@ -76,6 +76,8 @@ class Study:
         ]
         self._seed = experiment.search.seed
         shape = repr(space.axes)
+        # Optuna's lock of a writer that was killed: whoever opens a study for writing holds the run's own.
+        path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
         if not is_whole(path):
             path.unlink(missing_ok=True)  # cut by a crash or a full disk: made anew, from the ledger, by `follow`
         self.storage = JournalStorage(Journal(path))

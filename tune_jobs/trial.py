@@ -90,8 +90,9 @@ def _train(
             tune.report({"val_accuracy": math.nan, "refused": f"{error} (of epoch {len(known)})"} | _where())
     if fitted is None:
         fitted = fit(config, splits, place.device, lambda metrics: _report(metrics, last, held), checkpoints.save)
-    with tempfile.TemporaryDirectory() as scratch:
-        checkpoints.finish(_model_writer(fitted, config, splits) if keep_model else None, Path(scratch))
+    if keep_model:
+        with tempfile.TemporaryDirectory() as scratch:
+            checkpoints.write_model(_model_writer(fitted, config, splits), Path(scratch))
     result = dataclasses.asdict(fitted.result) | {"peak_memory_mib": place.peak_mib()}
     tune.report(_message(held[-1]) | {"result": result, "done": True})
 

@@ -22,12 +22,15 @@ NODES_GONE_MINUTES = 5
 class Watch:
     """Looks at each step of Tune's loop; at the cluster every few seconds."""
 
-    def __init__(self, waiting: Waiting, trial_minutes: float | None, listener: Listener, stop: Stop) -> None:
-        """`trial_minutes`: how long a trial may run; None for any time."""
+    def __init__(
+        self, waiting: Waiting, trial_minutes: float | None, listener: Listener, stop: Stop, wait_for_nodes: bool
+    ) -> None:
+        """`trial_minutes`: how long a trial may run; None for any time.  `wait_for_nodes`: for as long as it takes."""
         self._waiting = waiting
         self._trial_minutes = trial_minutes
         self._listener = listener
         self._stop = stop
+        self._wait_for_nodes = wait_for_nodes
         self._said_stuck = False
         self._looked = self._stuck_since = time.monotonic()
         self.timed_out: set[str] = set()
@@ -61,11 +64,14 @@ class Watch:
         return [own_id for own_id, ray_id in self._waiting.out.items() if ray_id in ended]
 
     def _look_for_nodes(self, now: float) -> None:
-        """Say so where the nodes that a trial waits for have gone, and stop after a while, to be taken up again."""
+        """Say so where the nodes that a trial waits for have gone, and stop after a while, to be taken up again, unless
+        others run meanwhile."""
         stuck = self._waiting.stuck()
         if not stuck:
-            self._stuck_since = now
-        elif now - self._stuck_since > 60 * NODES_GONE_MINUTES:
+            self._stuck_since, self._said_stuck = now, False
+            return
+        may_stop = not self._wait_for_nodes and not self._waiting.actors
+        if may_stop and now - self._stuck_since > 60 * NODES_GONE_MINUTES:
             asked = "; ".join(map(str, stuck))
             self._stop.ask("nodes", f"no node has been able to serve {asked} for {NODES_GONE_MINUTES} minutes")
         elif self._stuck_since < now - LOOK_EVERY_S and not self._said_stuck:

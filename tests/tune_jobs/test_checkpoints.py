@@ -77,20 +77,22 @@ def test_save_keeps_to_its_share_of_the_time(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("always")
-def test_finish_leaves_the_model_alone_and_drop_nothing(tmp_path: Path) -> None:
+def test_drop_leaves_the_model_alone_and_drop_all_nothing(tmp_path: Path) -> None:
     kept = Checkpoints(str(tmp_path / "runs"), "00003")
     save(kept, 1, 2)
 
     def write(path: Path) -> None:
         path.write_bytes(b"weights")
 
-    kept.finish(write, tmp_path)
+    kept.write_model(write, tmp_path)
+    assert [found["epochs"] for found in kept.load()] == [2, 1]  # until the driver has written down how it ended
+    kept.drop()
     assert [path.name for path in (tmp_path / "runs" / "00003").iterdir()] == ["model.safetensors"]
     assert kept.read_model() == b"weights"
-    kept.drop()
+    kept.drop_all()
     assert list((tmp_path / "runs").iterdir()) == []
     assert kept.read_model() is None
-    kept.drop()
+    kept.drop_all()
 
 
 @pytest.mark.usefixtures("always")
@@ -128,7 +130,7 @@ def test_a_training_that_begins_again_keeps_its_own_and_those_of_where_it_can_go
     assert [found["epochs"] for found in kept.load()] == [150, 149, 1]
     save(kept, 2, 3)
     assert [found["epochs"] for found in kept.load()] == [150, 149, 3, 2]
-    kept.finish(None, tmp_path)
+    kept.drop()
     assert list(kept.load()) == []
 
 

@@ -10,8 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
+from ray.autoscaler import sdk
 
 from tests.conftest import App, processes_under
+from tune_jobs import cluster
+from tune_jobs.errors import UsageError
+from tune_jobs.resources import Request
 
 _LEAVING = """
 import time
@@ -330,3 +335,28 @@ def test_search_in_a_process_that_has_a_ray_is_served_by_that_one(app: App) -> N
     ran = app.script(script)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert (app.storage / "digits-demo" / "best.yaml").exists()
+
+
+@pytest.mark.parametrize("scheme", ["ray", "http"])
+def test_an_address_that_no_search_can_use_is_refused_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"{scheme}://127.0.0.1:1")
+    with pytest.raises(UsageError, match=r"a search runs on a node of its cluster; give HOST:6379"):
+        cluster._join()
+
+
+def test_what_was_asked_of_an_autoscaler_is_taken_back_by_who_stops_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the cluster would start the node and keep it for ever."""
+    asked: list[list[dict[str, float]]] = []
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sdk, "request_resources", lambda bundles: asked.append(bundles))
+    monkeypatch.setattr(ray, "nodes", list)
+    monkeypatch.setattr(time, "sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cluster.wait_until_servable([Request(gpu=1)], lambda _: None)
+    assert len(asked) == 2
+    assert asked[-1] == []

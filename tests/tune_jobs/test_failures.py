@@ -8,6 +8,7 @@ from tune_jobs.failures import MOST_NODES_LOST, RULES, classify, may_retry
 @pytest.mark.parametrize(
     ("failures", "retries", "again"),
     [
+        (["store_lost"] * 5, 0, True),
         (["worker_crashed"], 2, True),
         (["worker_crashed"] * 2, 2, True),
         (["worker_crashed"] * 3, 2, False),
@@ -22,7 +23,7 @@ from tune_jobs.failures import MOST_NODES_LOST, RULES, classify, may_retry
     ],
 )
 def test_may_retry_by_class(failures: list[str], retries: int, again: bool) -> None:
-    assert may_retry(failures, retries) is again
+    assert may_retry(failures, failures.count("node_lost"), retries) is again
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,18 @@ def test_tail_leaves_a_half_line_for_the_next_time(tmp_path: Path) -> None:
     assert len(tail.read()) == 1
 
 
+def test_tail_of_a_file_that_became_shorter_begins_again(tmp_path: Path) -> None:
+    """A run on an object store that was taken up without the last lines of a driver that was lost."""
+    path = tmp_path / "trials.jsonl"
+    line = '{"time": 1, "trial": "0", "event": "state", "state": "RUNNING"}\n'
+    tail = Tail(path)
+    path.write_text(line * 3)
+    assert (len(tail.read()), tail.is_anew) == (3, False)
+    path.write_text(line)
+    assert (len(tail.read()), tail.is_anew) == (1, True)
+    assert (tail.read(), tail.is_anew) == ([], False)
+
+
 def test_board_has_a_row_for_each_running_trial_the_best_and_the_time_left(run: RunDir) -> None:
     record = Ledger(run.ledger)
     for number, lr in enumerate((0.1, 0.2, 0.3, 0.4)):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ import pytest
 import torch
 from ray import cloudpickle
 from ray.tune.logger import TBXLoggerCallback
+from rich.console import Console
 
 from datasets import DatasetConfig, load_splits
 from models import TrainConfig
@@ -23,9 +25,10 @@ from profiling import rows
 from profiling.rows import Row
 from tests.profiling.conftest import MADE_UP
 from tests.tune_jobs.s3_server import KEY, SECRET, S3Server, s3_server
-from tune_jobs import loggers, storage
+from tune_jobs import follow, loggers, storage, yaml
 from tune_jobs.checkpoints import Checkpoints
 from tune_jobs.errors import UsageError
+from tune_jobs.experiment import check
 from tune_jobs.resources import Request
 from tune_jobs.results import lease, ledger, mirror, rundir
 from tune_jobs.results.lease import Lease
@@ -492,6 +495,40 @@ def test_lease_that_ran_out_before_the_end_is_told_there(s3: S3Server, monkeypat
     assert s3.names("bucket/slept-at-the-end/a") == set()
 
 
+# A run watched from another machine
+
+
+def test_follow_fetches_what_a_driver_elsewhere_pushes(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(follow, "POLL_S", 0.05)
+    monkeypatch.setattr(follow, "FETCH_S", 0.1)
+    monkeypatch.setattr(mirror, "SOON_S", 0.1)
+    run = run_at("followed/a")
+    shown = io.StringIO()
+    with run.locked(never, never):
+        document = {"name": "a", "dataset": {"name": "digits"}, "train": {"model": "mlp"}}
+        run.experiment.write_text(yaml.dump(check(document).document(), "Made for a test."))
+        record = ledger.Ledger(run.ledger)
+        record.append("00000", "state", state="WAITING", config={"model": "mlp", "epochs": 1})
+        run.push_soon()
+        wait_for(lambda: "trials.jsonl" in s3.names("bucket/followed/a"))
+        on_machine("two", tmp_path, monkeypatch)
+        other = rundir.find("a", store("followed"))
+        watching = threading.Thread(target=follow.watch, args=(other, Console(file=shown, width=120)))
+        watching.start()
+        wait_for(lambda: "0 of 1 trials finished" in shown.getvalue())
+        record.append(
+            "00000", "state", state="COMPLETE", wall_time_s=1.0, result={"val_accuracy": 0.9, "train_time_s": 1.0}
+        )
+        run.push_soon()
+        wait_for(lambda: "00000 COMPLETE" in shown.getvalue())
+        record.append("00001", "state", state="FAIL", config={"model": "mlp", "epochs": 1}, failure="error", reason="x")
+    watching.join()
+    assert "00001 FAIL" in shown.getvalue()  # the last push, after which nobody runs it
+    record.close()
+
+
 # Checkpoints
 
 
@@ -506,10 +543,11 @@ def test_checkpoints_in_a_store_are_kept_loaded_and_dropped(
     assert [name[:11] for name in names] == ["epoch-00002", "epoch-00003"]
     s3.write(f"bucket/checks/00000/{names[1]}", b"damaged")
     assert [int(state["epoch"]) for state in Checkpoints(folder, "00000").load()] == [2]
-    Checkpoints(folder, "00000").finish(write_model, tmp_path)
+    Checkpoints(folder, "00000").write_model(write_model, tmp_path)
+    Checkpoints(folder, "00000").drop()
     assert s3.names("bucket/checks/00000") == {"model.safetensors"}
     assert Checkpoints(folder, "00000").read_model() == b"model"
-    Checkpoints(folder, "00000").drop()
+    Checkpoints(folder, "00000").drop_all()
     assert s3.names("bucket/checks") == set()
     assert Checkpoints(folder, "00000").read_model() is None
 
@@ -518,7 +556,7 @@ def test_checkpoints_store_that_fails_costs_a_checkpoint_but_not_a_model(tmp_pat
     lost = Checkpoints("s3://bucket/x?endpoint_override=127.0.0.1:1&scheme=http&region=a", "00000")
     lost.save(1, lambda: {})
     with pytest.raises(StoreError, match="cannot be reached"):
-        lost.finish(write_model, tmp_path)
+        lost.write_model(write_model, tmp_path)
 
 
 # Storage that every node must see

@@ -235,6 +235,16 @@ def test_follow_enqueues_in_a_new_run_alone(path: Path) -> None:
     assert [trial.params for trial in study.optuna.trials] == [{"lr": 0.02}]
 
 
+def test_lock_of_a_driver_that_was_killed_holds_nobody_up(path: Path) -> None:
+    """It is a link to the journal by its absolute path, which dangles once the run directory is moved, and Optuna would
+    wait for ever."""
+    opened(path)
+    lock = path.with_name("optuna.journal.lock")
+    lock.symlink_to(path.with_name("elsewhere"))
+    opened(path).add(opened(path).space.grid()[0])
+    assert not lock.is_symlink()
+
+
 def test_follow_leaves_no_trial_of_a_dead_driver_running(path: Path) -> None:
     study = opened(path)
     points = study.space.grid()

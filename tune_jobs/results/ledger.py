@@ -94,6 +94,10 @@ class TrialRecord:
     reason: str | None = None
     failures: list[str] = field(default_factory=list)
     """The classes of all its failures, in order."""
+    nodes_lost: int = 0
+    """How many nodes died under it since it last trained an epoch that it had not trained before."""
+    furthest: int = 0
+    """The last epoch that it ever came to."""
     since: float = 0.0
     """When its state last changed, seconds since 1970."""
     started: float | None = None
@@ -143,11 +147,17 @@ class Tail:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
+        self.is_anew = False
+        """Whether the last `read` was from the start again, since the file had become shorter: a run on an object store
+        may have been taken up without the last lines of another driver."""
 
     def read(self) -> list[dict[str, Any]]:
         """The lines that are new and whole; one that is half written is left for the next time."""
         if not self._path.exists():
             return []
+        self.is_anew = self._path.stat().st_size < self._offset
+        if self.is_anew:
+            self._offset = 0
         with self._path.open("rb") as file:
             file.seek(self._offset)
             data = file.read()
@@ -183,6 +193,8 @@ def apply(trial: TrialRecord, event: dict[str, Any]) -> None:
     if event["event"] == "epoch":
         if event["attempt"] == trial.attempts:
             trial.epochs = [epoch for epoch in trial.epochs if epoch["epoch"] < event["epoch"]] + [event]
+            if event["epoch"] > trial.furthest:
+                trial.furthest, trial.nodes_lost = event["epoch"], 0
         return
     if event["event"] == "place":
         trial.place = {key: event.get(key) for key in ("node", "slot", "cards")}
@@ -206,6 +218,7 @@ def apply(trial: TrialRecord, event: dict[str, Any]) -> None:
     trial.failure = event.get("failure")
     if trial.failure is not None:
         trial.failures = [*trial.failures, trial.failure]
+        trial.nodes_lost += trial.failure == "node_lost"
     trial.reason = event.get("reason")
 
 

@@ -120,3 +120,16 @@ def test_append_returns_what_reading_gives(path: Path) -> None:
     apply(own, ledger.append("00000", "epoch", attempt=1, epoch=1, val_accuracy=math.nan))
     apply(own, ledger.append("00000", "state", state="FAIL", failure="diverged", reason="nan", wall_time_s=1.0))
     assert read(path) == {"00000": own}
+
+
+def test_nodes_lost_count_from_where_a_trial_last_came_further(path: Path) -> None:
+    """A long trial on machines that are taken away every few hours is not what kills them."""
+    ledger = Ledger(path)
+    for attempt, epochs in enumerate([(1, 2), (2, 3), (3,), (3,)], 1):
+        ledger.append("00000", "state", state="RUNNING", attempt=attempt)
+        for epoch in epochs:
+            ledger.append("00000", "epoch", attempt=attempt, epoch=epoch, val_accuracy=0.5)
+        ledger.append("00000", "state", state="WAITING", failure="node_lost", reason="died")
+    (own,) = read(path).values()
+    assert own.nodes_lost == 3  # the one after epoch 3 came first, and the two that followed
+    assert own.failures == ["node_lost"] * 4
