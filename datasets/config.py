@@ -35,7 +35,7 @@ def _check_split(value: Any) -> Any:
     if (
         isinstance(value, list | tuple)
         and len(value) == 3
-        and all(isinstance(part, int | float) and not isinstance(part, bool) and part > 0 for part in value)
+        and all(isinstance(part, int | float) and not isinstance(part, bool) and 0 < part < 1 for part in value)
         and abs(sum(value) - 1) < 1e-9
     ):
         return tuple(float(part) for part in value)

@@ -55,7 +55,8 @@ def resize(images: Tensor, size: int) -> Tensor:
 def rotate_shift(images: Tensor, generator: torch.Generator) -> Tensor:
     """Each image turned by up to ±10° and moved by up to ±10 % of its side; black comes in from outside."""
     n = len(images)
-    draws = (torch.rand(n, 3, generator=generator) * 2 - 1).to(images.device)
+    # To wait for a GPU here would leave it idle while the rest is issued; elsewhere such a copy may come too early.
+    draws = (torch.rand(n, 3, generator=generator) * 2 - 1).to(images.device, non_blocking=images.is_cuda)
     angle = draws[:, 0] * (ROTATE_DEGREES * torch.pi / 180)
     shift = draws[:, 1:] * (2 * SHIFT)  # affine_grid's coordinates run from −1 to 1: a side is 2 long
     cos, sin = angle.cos(), angle.sin()

@@ -35,15 +35,16 @@ def batches(
         for batch in indices:
             yield part.images[batch], part.labels[batch]
         return
+    on_cuda = device.type == "cuda"
     loader = DataLoader(
         _Streamed(part),
         sampler=indices,
         batch_size=None,
-        pin_memory=config.pin_memory and device.type == "cuda",
+        pin_memory=config.pin_memory and on_cuda,
         generator=torch.Generator(),  # or it draws from the one that dropout draws from
     )
     for images, labels in loader:
-        yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        yield images.to(device, non_blocking=on_cuda), labels.to(device, non_blocking=on_cuda)
 
 
 class _Streamed(Dataset[tuple[Tensor, Tensor]]):

@@ -17,6 +17,7 @@ from torch import Tensor
 from datasets.splits import Split
 from datasets.transforms import Augmentation, Transform
 from models.config import TrainConfig
+from models.out_of_memory import is_out_of_memory
 from models.precision import Precision
 from models.step import Step
 
@@ -62,9 +63,12 @@ class RecordedStep:
         with undone(step):
             for _ in range(WARM_UP_STEPS):
                 self._body()
+            step.optimizer.zero_grad()  # the graph has gradients of its own
             try:
                 self.replay = record(self._body, step.optimizer.param_groups)
             except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise  # a larger share of the card is what helps
                 cause = " ".join(str(error).split())
                 warnings.warn(f"training goes on without a CUDA graph, which failed: {cause}", stacklevel=2)
 

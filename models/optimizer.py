@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.sgd import sgd
+from torch.optim.sgd import sgd as sgd_step
 
 from models.config import TrainConfig
 
@@ -36,9 +36,14 @@ def on_device(network: nn.Module, config: TrainConfig, device: torch.device) -> 
     # A CUDA graph sees a rate change only where it is a tensor.
     lr = torch.tensor(config.lr, device=device) if device.type == "cuda" else config.lr
     if config.optimizer == "sgd":
-        return torch.optim.SGD(
+        sgd = torch.optim.SGD(
             parameters, lr, config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov, fused=True
         )
+        if config.momentum:
+            # Where a gradient scaler passes over the first step, PyTorch keeps buffers that nothing was written to.
+            for parameter in network.parameters():
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     return kind(parameters, lr, BETAS, EPS, weight_decay=config.weight_decay, fused=True)
 
@@ -126,7 +131,7 @@ class InBackward:
         lr: float = self.param_groups[0]["lr"]
         if config.optimizer == "sgd":
             buffers: list[Tensor | None] = [values["momentum_buffer"] for values in kept if values]
-            sgd(
+            sgd_step(
                 parameters, gradients, buffers,
                 lr=lr, weight_decay=config.weight_decay, momentum=config.momentum, dampening=0.0,
                 nesterov=config.nesterov, maximize=False, fused=True,

@@ -53,7 +53,10 @@ class Peak:
 
 
 def measure(config: TrainConfig, shape: Shape, device: torch.device, threads: int, evaluation: bool = False) -> Peak:
-    """Train a few steps on noise in a fresh process, and evaluate a batch as large as a training's where asked to.
+    """Train a few steps on noise in a fresh process.
+
+    `evaluation`: as a trial does, evaluate a batch as large as a training's, and train on a last batch that is not
+    full, which beside a CUDA graph takes memory of its own.
 
     Raises ProfilingError with the child's last words if it dies.
     """
@@ -111,9 +114,9 @@ def _child() -> None:
     config, shape = TrainConfig(**asked["config"]), Shape(**asked["shape"])
     device = torch.device(asked["device"])
     torch.set_num_threads(asked["threads"])
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     began = psutil.Process().memory_info().rss
+    if device.type == "cuda":
+        make_current(device)
     _train(TrainConfig(model="mlp", batch_size=2, amp=config.amp), Shape(1, 2, 4), device)  # libraries load here
     gc.collect()
     reserved_mib = math.nan
@@ -139,15 +142,20 @@ def _child() -> None:
     print(json.dumps(told))  # noqa: T201 - to the parent
 
 
+def make_current(device: torch.device) -> None:
+    """PyTorch refuses one without a number here."""
+    torch.cuda.set_device(device.index or 0)
+
+
 def _train(config: TrainConfig, shape: Shape, device: torch.device, evaluation: bool = False) -> None:
-    train = _noise(STEPS * config.batch_size, shape)
+    train = _noise(STEPS * config.batch_size + evaluation * (config.batch_size - 1), shape)
     size = shape.image_size
     classes = tuple(str(index) for index in range(shape.classes))
     noise = Splits(train, train, train, classes, size, (0.5,) * shape.channels, (0.3,) * shape.channels, sha256="")
     few = steps.few(noise, STEPS, config.batch_size)
     if evaluation:
         batch = _noise(images_at_once(size), shape)
-        few = replace(few, val=batch, test=batch)
+        few = replace(noise, val=batch, test=batch)
     steps.run(config, few, device, 1, lambda _: None)
 
 

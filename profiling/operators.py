@@ -16,7 +16,8 @@ from profiling import steps
 # Kineto otherwise writes notes on every start and stop, and on a missing GPU, to stderr.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
-STEPS = 5
+STEPS = {"cpu": 5, "cuda": 50}
+"""In an epoch, at whose end two images are evaluated: beside a GPU's short steps that is to be next to nothing."""
 TOP = 4
 KERNEL_NAME = 60
 """Characters of a CUDA kernel's name; all of its template arguments would fill pages."""
@@ -41,7 +42,7 @@ def top(config: TrainConfig, splits: Splits, device: torch.device) -> str:
             profiler.stop()
 
     try:
-        steps.run(config, steps.few(splits, STEPS, config.batch_size), device, 2, report)
+        steps.run(config, steps.few(splits, STEPS.get(device.type, 5), config.batch_size), device, 2, report)
     except (RuntimeError, KeyboardInterrupt):
         if len(epochs) == 1:
             profiler.stop()  # left on, it would record the next row's timed work, and slow it

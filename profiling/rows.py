@@ -150,11 +150,17 @@ def read(path: Path) -> list[Row]:
     table = read_table(path)
     if missing := [name for name in COLUMNS if name not in table.columns]:
         raise ProfilingError(f"{path}: is no table of `devices`; it has no column {', '.join(missing)}")
-    return [from_record(record) for record in table[list(COLUMNS)].to_dict("records")]
+    try:
+        return [from_record(record) for record in table[list(COLUMNS)].to_dict("records")]
+    except ProfilingError as error:
+        raise ProfilingError(f"{path}: is no table of `devices`; {error}") from error
 
 
 def from_record(record: dict[Any, Any]) -> Row:
-    """A row from a dict in which what is missing may be None or NaN."""
+    """A row from a dict in which what is missing may be None or NaN.
+
+    Raises ProfilingError for a value of another type.
+    """
     values: dict[str, Any] = {}
     for field in fields(Row):
         value, kind = record[field.name], str(field.type)
@@ -162,7 +168,10 @@ def from_record(record: dict[Any, Any]) -> Row:
         if absent:
             values[field.name] = math.nan if kind == "float" else None
         else:
-            values[field.name] = _PYTHON[kind.split(" ")[0]](value)
+            try:
+                values[field.name] = _PYTHON[kind.split(" ")[0]](value)
+            except ValueError as error:
+                raise ProfilingError(f"{field.name}: {str(value)[:40]!r} is no {kind.split(' ')[0]}") from error
     return Row(**values)
 
 

@@ -89,6 +89,10 @@ class Axis:
         return low
 
 
+LARGEST = 10**300
+"""What an end of a range is below."""
+
+
 def parse_axis(field: str, declared: Any, method: str) -> Axis:
     """A field of the space as the file declares it.  Raises UsageError that says what is allowed."""
     where = f"space.{field}"
@@ -126,6 +130,8 @@ def _ends(field: str, kind: str, given: list[Any]) -> tuple[Any, Any]:
     if len(given) != 2 or not all(isinstance(end, int | float) and not isinstance(end, bool) for end in given):
         raise UsageError(f"{where}: {given!r}: {kind} takes two numbers, [low, high]")
     low, high = given
+    if not all(abs(end) < LARGEST for end in given):
+        raise UsageError(f"{where}: the ends of {kind} are below 1e300")
     if kind in ("int", "logint") and not all(isinstance(end, int) for end in given):
         raise UsageError(f"{where}: {given!r}: the ends of {kind} are whole numbers")
     if not low < high:
@@ -138,6 +144,8 @@ def _ends(field: str, kind: str, given: list[Any]) -> tuple[Any, Any]:
             raise UsageError(f"{where}: {given!r}: {field} takes whole numbers; write {{{whole}: [low, high]}}")
         check_value(field, low + (high - low) / math.pi, "space")  # a flag takes 0 and 1 and nothing between
         low, high = float(low), float(high)
+    elif low < 0 < high:
+        check_value(field, 0, "space")  # -1 may stand for no limit, and 0 for nothing
     return check_value(field, low, "space"), check_value(field, high, "space")
 
 

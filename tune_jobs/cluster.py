@@ -108,7 +108,7 @@ def is_abandoned() -> bool:
 def _join() -> str:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS", "")
-    if urlsplit(address).scheme in ("ray", "http", "https"):
+    if address.startswith(("ray://", "http://", "https://")):
         raise UsageError(
             f"RAY_ADDRESS={address}: a search runs on a node of its cluster; give HOST:6379 or auto there, or send it "
             "with `submit`"
@@ -124,6 +124,10 @@ def _join() -> str:
         raise UsageError(f"{place}: no Ray cluster can be joined there; one with tokens wants {WANTS_TOKEN}") from error
     except OSError as error:
         raise UsageError(_cannot_keep_files(error)) from error
+    except ValueError as error:
+        if isinstance(error, UsageError) or address in ("", "auto", "local"):
+            raise
+        raise UsageError(f"RAY_ADDRESS={address}: is no address of a cluster; give HOST:PORT, auto or local") from error
 
 
 def _cannot_keep_files(error: OSError) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from datasets import load
 from datasets.splits import split
+from tune_jobs import experiment as experiments
 from tune_jobs.errors import NoUsableTrialError
 from tune_jobs.experiment import Scheduler, Search
 from tune_jobs.listener import Listener
@@ -37,7 +38,7 @@ def confirm(
     all its trials COMPLETE.  Raises NoUsableTrialError where there is nothing to confirm.
     """
     experiment = run_dir.read_experiment()
-    rows = table.rows(ledger.read(run_dir.ledger).values())
+    rows = table.rows(ledger.read_whole(run_dir.ledger).values())
     ranked = distinct(candidates(rows))[:top]
     if not ranked:
         raise NoUsableTrialError(f"run {run_dir.name}: no complete config to confirm")
@@ -49,7 +50,7 @@ def confirm(
     points = tuple(_point(candidate, fresh[0]) for candidate in ranked)
     asked = experiment.model_copy(
         update={
-            "name": f"{experiment.name}-confirm",
+            "name": experiments.named(experiment.name, "-confirm"),
             "space": {},
             "train": {},
             "search": Search(max_concurrent=None if together else 1),

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from models.out_of_memory import is_of_main_memory
 from tune_jobs.resources import MIB, Request
 
 CONTEXT_MIB = 512.0
@@ -42,6 +43,8 @@ class CudaCard:
         torch.cuda.set_per_process_memory_fraction(fraction)
 
     def start_counting(self) -> None:
+        # torch 2.11 keeps one of 32 MiB for each stream that a product ran on, and a trial takes a new stream.
+        torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self.device)
 
@@ -108,31 +111,6 @@ def _for_tensors(share: float, total_mib: float) -> float:
     Of a share too small for that it is half, for where there is room on the card anyhow.
     """
     return 1.0 if share == 1 else max(share - CONTEXT_MIB / total_mib, share / 2)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: on a card, by Python, or by PyTorch on a CPU.
-
-    What no class says is told by words: of the CUDA runtime and its libraries, which allocate past PyTorch's allocator
-    where others have filled the card, of PyTorch on a Mac and on a CPU.
-    """
-    if isinstance(error, torch.OutOfMemoryError) or is_of_main_memory(error):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OF_A_CARD)
-
-
-_OF_A_CARD = (
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
-    "MPS backend out of memory",
-)
-
-
-def is_of_main_memory(error: BaseException) -> bool:
-    """Whether it was main memory that could not be allocated: more of a card would not help."""
-    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def _reset_peak() -> None:

@@ -22,7 +22,7 @@ def config_key(config: Mapping[str, Any]) -> str:
     default."""
     try:
         return key(spaces.relevant(config))
-    except UsageError:  # it has a field or a value that there is no more
+    except (UsageError, KeyError):  # it has a field or a value that there is no more; or was lost, and has none
         return key(config)
 
 
@@ -39,7 +39,7 @@ class Drawn:
 
     def add(self, number: int, point: Point) -> None:
         """Trial `number` has it."""
-        if not spaces.is_unseeded(point):
+        if point and not spaces.is_unseeded(point):  # one that was lost is put back later
             self._numbers.setdefault(config_key(point), number)
 
     def same_as(self, point: Point) -> int | None:

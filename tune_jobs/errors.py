@@ -40,6 +40,7 @@ def _describe(item: Any, model: type[BaseModel], where: str) -> str:
 _WORDS = {
     "string_pattern_mismatch": "up to 100 letters, digits, '.', '_' and '-', the first a letter or digit",
     "model_type": "is a section: a mapping of keys to values",
+    "invalid_key": "a key is a word",
     "dict_type": "is a section: a mapping of keys to values",
 }
 """Pydantic's types of error whose own words are a programmer's; names alone have a pattern."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ from models import TrainConfig
 from models.precision import choose_precision
 from profiling import ProfilingError
 from profiling import rows as device_rows
-from tune_jobs import yaml
 from tune_jobs.cost import work_macs
-from tune_jobs.experiment import check
+from tune_jobs.errors import UsageError
 from tune_jobs.results import ledger, table
+from tune_jobs.results.rundir import RunDir
 
 GUESSED_MACS_PER_S = {"cpu": 1.5e10, "cuda": 5e11}
 """Where nothing like it was measured.  A core of a Zen 4 does about the first on ResNet-18 in batches of 16, in bf16;
@@ -86,17 +85,18 @@ def known(storage: Path, cpu: str, splits: Splits) -> list[Known]:
 
 
 def _of_run(run: Path, cpu: str, splits: Splits) -> list[Known]:
+    run_dir = RunDir(run)
     try:
-        environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-        experiment = check(yaml.read(run / "experiment.yaml"))
-    except (OSError, ValueError):  # UsageError is a ValueError
+        environment, experiment = run_dir.read_environment(), run_dir.read_experiment()
+        trials = ledger.read_whole(run_dir.ledger)
+    except (OSError, UsageError):
         return []
     if environment.get("cpu") != cpu:
         return []
     images = environment.get("images", {}).get("train", 0)
     size = experiment.dataset.image_size or splits.image_size
     found = []
-    for row in table.rows(ledger.read(run / "trials.jsonl").values()):
+    for row in table.rows(trials.values()):
         if row.state != "COMPLETE" or not row.wall_time_s > 0:
             continue
         try:

@@ -36,7 +36,7 @@ class Search(_Section):
 
     method: Literal["grid", "random", "optuna"] = "grid"
     """grid: every point of the space once.  random: `trials` points drawn from it.  optuna: chosen by `sampler`."""
-    trials: int | None = Field(default=None, ge=1)
+    trials: int | None = Field(default=None, ge=1, le=10**6)
     """How many trials random and optuna run, each of another config, or all that there are.  A grid runs its points."""
     sampler: Literal["tpe", "random", "gp", "qmc", "nsga2"] = "tpe"
     """Optuna's sampler: tree-structured Parzen estimator, random, Gaussian process, quasi-Monte Carlo or NSGA-II."""
@@ -84,7 +84,7 @@ class Scheduler(_Section):
     hyperband: the same over several brackets.  median: stops what is below the median of the others' means."""
     grace_epochs: int = Field(default=1, ge=1)
     """Epochs that every trial gets."""
-    reduction_factor: float = Field(default=3, gt=1)
+    reduction_factor: float = Field(default=3, ge=1.1, le=1000)
     """asha and hyperband: one in so many goes on at each rung."""
 
 
@@ -179,11 +179,20 @@ class Experiment(_Section):
         return self.model_dump(mode="json")
 
 
+LONGEST = 100
+"""Characters of a name."""
+
+
 def check_name(name: str) -> str:
     """A run's name, as it is.  Raises UsageError for one that is no plain folder name."""
     if not NAME.fullmatch(name):
         raise UsageError(f"--name {name!r}: up to 100 letters, digits, '.', '_' and '-', the first a letter or digit")
     return name
+
+
+def named(name: str, ending: str) -> str:
+    """The name with an ending, cut where it would be too long."""
+    return name[: LONGEST - len(ending)] + ending
 
 
 def shipped() -> dict[str, Path]:

@@ -14,6 +14,11 @@ def extended(before: Experiment, after: Experiment) -> Experiment:
     A field with one value in one of them and several in the other, or another one, becomes an axis with all of them.
     Only grids have points to add; raises UsageError for a sampled search, which is extended by more trials.
     """
+    if before.search.method != after.search.method:
+        raise UsageError(
+            f"--extend: the run is of search.method {before.search.method}, and this is {after.search.method}; give it "
+            "another --name"
+        )
     if after.search.method != "grid":
         raise UsageError("--extend: a sampled search is extended by more trials: --set search.trials=N")
     space, train = dict(before.space), {**before.train, **after.train}

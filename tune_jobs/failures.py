@@ -30,26 +30,30 @@ RULES = {
 }
 """Class of a failure -> its rule.  `disk_full` is none: it stops the search, and the trial is taken up with it."""
 
-MOST_NODES_LOST = 10
-"""A trial under which so many nodes died without an epoch between them FAILs, whatever `retries` says: it may be what
-kills them."""
+UNCOUNTED = tuple(name for name, rule in RULES.items() if not rule.counted)
 
-MOST_STORES_LOST = 3
-"""After so many failures of the store in a row, no trial having come to its end between them, the search stops."""
+MOST_LOST = 10
+"""A trial that lost its node or its store so often without a new epoch between FAILs, whatever `retries` says: it may
+be what kills them."""
+
+STORE_PAUSE_S = 5
+"""So long a trial whose store fails waits before it says so and is started again."""
+STORE_AWAY_S = 30
+"""Where trials have failed by their store for so long, and no epoch or end came between, the search stops."""
 
 
 NODE_LOST = "the node that it ran on died"
 NEVER_BEGAN = "the worker process that it was given, or its node, died before it began"
 
 
-def may_retry(failures: list[str], nodes_lost: int, retries: int) -> bool:
-    """Whether a trial with these failures, the last one included, is started again.
+def may_retry(before: list[str], lost: int, failure: str, retries: int) -> bool:
+    """Whether a trial that failed so is started again.
 
-    `nodes_lost`: how many nodes died under it since it last came further.
+    `before`: all its failures before this one; `lost`: how many of those were uncounted since it last came further.
     """
-    if not RULES[failures[-1]].retry or nodes_lost >= MOST_NODES_LOST:
+    if not RULES[failure].retry or lost + (failure in UNCOUNTED) >= MOST_LOST:
         return False
-    return sum(RULES[failure].counted for failure in failures if failure in RULES) <= retries
+    return sum(RULES[name].counted for name in [*before, failure] if name in RULES) <= retries
 
 
 def classify(text: str) -> tuple[str, str]:

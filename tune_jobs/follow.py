@@ -15,13 +15,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from tune_jobs import repeats
-from tune_jobs import space as spaces
 from tune_jobs.console import percent, say, trial_line
 from tune_jobs.experiment import Experiment
 from tune_jobs.results import ledger
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.results.table import varied
+from tune_jobs.storage import StoreError
 
 POLL_S = 1.0
 FETCH_S = 5.0
@@ -35,11 +35,10 @@ class Board:
 
     def __init__(self, run: RunDir, experiment: Experiment) -> None:
         self._tail = ledger.Tail(run.ledger)
-        self._asked = 0
-        if experiment.search.method != "grid":
-            space = spaces.parse(experiment.space, experiment.train, experiment.search.method)
-            self._asked = repeats.total(experiment, space)
+        self._asked = repeats.asked(experiment)
         self._trials: dict[str, TrialRecord] = {}
+        self._told: set[tuple[str, int, str]] = set()
+        """Trials with attempt and state, of which nothing is told twice."""
 
     def read(self) -> list[tuple[TrialRecord, int]]:
         """The trials that have finished, or failed and wait to be tried again, since the last call; with each, how many
@@ -51,7 +50,9 @@ class Board:
         for event in events:
             own = self._trials.setdefault(event["trial"], TrialRecord(event["trial"]))
             ledger.apply(own, event)
-            if event["event"] == "state" and (own.finished or own.failure):
+            ending = own.id, own.attempts, own.state
+            if event["event"] == "state" and (own.finished or own.failure) and ending not in self._told:
+                self._told.add(ending)
                 news.append((TrialRecord(**vars(own)), self.finished))
         return news
 
@@ -127,12 +128,21 @@ def watch(run: RunDir, out: Console) -> None:
         if not running and board.finished < board.total:
             say(out, f"nothing runs it now; waiting {START_S:.0f} s for a search that takes it up")
             _wait(run)
-        fetched = time.monotonic()
+        fetched, is_away = time.monotonic(), False
         while True:
-            running = run.is_running()
-            if not running or time.monotonic() - fetched > FETCH_S:
-                run.fetch()
-                fetched = time.monotonic()
+            try:
+                running = run.is_running()
+                if not running:
+                    run.fetch()
+                elif time.monotonic() - fetched > FETCH_S:
+                    run.fetch_ledger()
+                    fetched = time.monotonic()
+                is_away = False
+            except StoreError as error:
+                running = True  # as far as can be known
+                if not is_away:
+                    say(out, f"{error}; trying again")
+                is_away = True
             news = board.read()
             for trial, finished in news:
                 say(out, trial_line(trial, finished, board.total, board.fields))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ from tune_jobs.results.rundir import RunDir
 from tune_jobs.sameness import check_same
 from tune_jobs.space import Point, Space
 from tune_jobs.study import by_number
+
+DRAWS = 10_000
+"""So many configs of a sampled space stand for more."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,8 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
     check_shapes(space, splits)
     check_experiment(experiment, space)
     check_loggers(experiment)
-    trials = ledger.read(run_dir.ledger)
+    run_dir.check_place()
+    trials = ledger.read_whole(run_dir.ledger)
     check_same(experiment, space, run_dir, splits.sha256, trials)
     if experiment.search.warm_start is not None and not trials:
         warm_start.read(experiment, space, run_dir.storage, splits.sha256)
@@ -160,7 +165,7 @@ def _take(node: dict[str, float], request: Request, sign: int) -> None:
 
 
 def _left(experiment: Experiment, space: Space, trials: Mapping[str, ledger.TrialRecord]) -> list[Point]:
-    """The configs still to be run; of a sampled space that has more, a random draw of as many."""
+    """The configs still to be run; of a sampled space that has more, a random draw of as many, or of DRAWS for all."""
     begun = [trial.config for trial in trials.values() if not trial.finished and trial.config]
     groups = by_number(trials.values())
     if experiment.search.trials is None:
@@ -172,7 +177,9 @@ def _left(experiment: Experiment, space: Space, trials: Mapping[str, ledger.Tria
         drawn = [point for point in space.every() if has.same_as(point) is None]
     else:
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=experiment.search.seed))
-        drawn = [space.suggest(study.ask()) for _ in range(to_draw(experiment, space, groups))]
+        wanted = to_draw(experiment, space, groups)
+        draws = [space.suggest(study.ask()) for _ in range(min(wanted, DRAWS))]
+        drawn = list(itertools.islice(itertools.cycle(draws), wanted))
     return begun + [own for point in drawn for own in repeated(point, experiment.repeats)]
 
 
@@ -212,7 +219,8 @@ def lines(found: Plan) -> list[str]:
     said += [f"node {index} of {where}: {node}" for index, node in enumerate(found.nodes)]
     for asked in found.asked:
         at_once = ", ".join(f"{count} at once on node {index}" for index, count in enumerate(asked.slots) if count)
-        said.append(f"{asked.trials} trials ask for {asked.request}: {at_once}")
+        ask = "trial asks" if asked.trials == 1 else "trials ask"
+        said.append(f"{asked.trials} {ask} for {asked.request}: {at_once}")
     if found.unmeasured:
         said.append(f"{found.unmeasured} shapes are to be measured first (auto); until then of a card all is reckoned")
     gpu = f", {found.gpu_hours:.2f} GPU-hours" if found.gpu_hours else ""

@@ -22,13 +22,22 @@ def measure(config: TrainConfig, shape: Shape, asked: Request, kind: str) -> Pro
     if asked.gpu == "auto" and not any(node.get("GPU", 0) >= 1 for node in alive(ray.nodes())):
         raise UsageError("resources.gpu: auto measures on a GPU, and no node of the cluster has one")
     try:
-        return ray.get(ray.remote(_probe).options(**_options(asked, kind)).remote(config, shape, asked))
+        probe: Probe = ray.get(task(asked, kind).remote(config, shape, asked))
+        return probe
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
         if not isinstance(cause, ProfilingError | UsageError):
             raise
         words = str(cause).strip().splitlines()[-1]
         raise UsageError(f"resources: auto, probing {config.model}, batch size {config.batch_size}: {words}") from error
+
+
+def task(asked: Request, kind: str) -> Any:
+    """The probe for Ray, whose worker ends with it where it has a GPU, and the CUDA context with the worker.
+
+    Ray sees to that where options are given here, and not where they are given to `.options`.
+    """
+    return ray.remote(**_options(asked, kind))(_probe)
 
 
 def _options(asked: Request, kind: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from datasets import DatasetConfig, load
 from datasets.config import SplitSizes
 from models import TrainConfig, is_network
 from tune_jobs import space as spaces
-from tune_jobs.experiment import Experiment, Quick, check
+from tune_jobs.experiment import Experiment, Quick, check, named
 
 IMAGES = 4000
 """At most, all parts together."""
@@ -35,7 +35,7 @@ def scaled_down(experiment: Experiment, data_dir: Path | None) -> Experiment:
         home["epochs"] = _fewer(asked)
         scaled |= {"epochs": _most(home["epochs"]), "of_epochs": _most(asked)}
     described = f"{experiment.description} ({Quick.model_validate(scaled)})".strip()
-    name = f"{experiment.name}-quick"
+    name = named(experiment.name, "-quick")
     return check(document | {"name": name, "description": described, "dataset": dataset, "quick": scaled})
 
 

@@ -65,7 +65,6 @@ class Recorder(tune.Callback):
         self._sharing = Sharing()
         self._metrics = Metrics(run_dir.name, len(splits.train))
         self._nodes: dict[str, str] = {}
-        self._stores_lost = 0
         self.groups = by_number(trials.values())
         """Number in the study -> its repeats, the first one first."""
         self._states = Counter(trial.state for trial in trials.values())
@@ -134,12 +133,12 @@ class Recorder(tune.Callback):
         return {
             TRIAL_KEY: own.id,
             REQUEST_KEY: self.waiting.request(own).model_dump(),
-            KNOWN_KEY: len(own.epochs),
+            KNOWN_KEY: [epoch.get("train_loss") for epoch in own.epochs],
             SLOT_KEY: self.waiting.promised_slot(own),
         } | own.config
 
     def _start(self, own: ledger.TrialRecord) -> None:
-        """In the study, where it may have begun before; of its repeats, the first speaks for all."""
+        """In the study; of its repeats, the first speaks for all."""
         self._study.start(number_of(own.id), self._group(own)[0].epochs)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -159,12 +158,14 @@ class Recorder(tune.Callback):
         if "where" in result and not own.place:
             self._arrive(own, result["where"])
         if "refused" in result:
+            self._write(own, "refused", reason=result["refused"])
             self._listener.say(f"note: trial {own.id} does not go on from a {result['refused']}")
         if "failure" in result:
             self._fail(own, result["failure"], result["reason"], result.get("main_memory", False))
         if "epoch" not in result:
             return
         self._write(own, "epoch", attempt=own.attempts, **{name: result[name] for name in _EPOCH_FIELDS})
+        self._watch.store_is_there()
         self._metrics.epoch(own.id, self.waiting.ran_s(own), result)
         if self._group(own)[0] is own:  # of its repeats, the first speaks for all
             self._study.report(number_of(own.id), {name: result[name] for name in _EPOCH_FIELDS})
@@ -229,13 +230,10 @@ class Recorder(tune.Callback):
 
     def _fail(self, own: ledger.TrialRecord, failure: str, reason: str, main_memory: bool = False) -> None:
         """What follows from a failure: the trial waits to be started again, or FAILs; or the whole search stops."""
-        if failure == "store_lost":
-            self._stores_lost += 1
-        if failure == "disk_full" or self._stores_lost >= failures.MOST_STORES_LOST:
+        if failure == "disk_full" or (failure == "store_lost" and self._watch.is_store_away()):
             self._stop.ask("disk" if failure == "disk_full" else "store", reason)
             return
-        nodes_lost = own.nodes_lost + (failure == "node_lost")
-        if not failures.may_retry([*own.failures, failure], nodes_lost, self._experiment.retries):
+        if not failures.may_retry(own.failures, own.lost, failure, self._experiment.retries):
             self._finish(own, state="FAIL", failure=failure, reason=reason)
             return
         more = {}
@@ -262,11 +260,12 @@ class Recorder(tune.Callback):
         wall_time_s, company = self._leave(own)
         shared = {"shared_with": company.on_node, "shared_card_with": company.on_card}
         self._write(own, "state", wall_time_s=wall_time_s, **shared, **fields)
-        if own.state == "COMPLETE":
-            self._stores_lost = 0
+        self._watch.store_is_there()
         group = self._group(own)
         if own.state != "COMPLETE":
             self._disk.drop_all(own.id)
+        elif len(group) > 1:
+            self._disk.drop(own.id)
         if all(trial.finished for trial in group):
             self._study.tell(group)
             self._keeping.finish(group)

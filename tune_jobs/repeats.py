@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+from tune_jobs import space as spaces
 from tune_jobs.axis import RANGES, key
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
@@ -21,6 +22,16 @@ def configs(experiment: Experiment, space: Space) -> int:
 def total(experiment: Experiment, space: Space) -> int:
     """How many trials the experiment asks for, repeats included."""
     return configs(experiment, space) * experiment.repeats
+
+
+def asked(experiment: Experiment) -> int:
+    """As `total`, of a sampled search, whose trials come one by one; 0 of a grid, whose are all there at once."""
+    if experiment.search.trials is None:
+        return 0
+    try:
+        return total(experiment, spaces.parse(experiment.space, experiment.train, experiment.search.method))
+    except UsageError:  # of an earlier version, which took what is refused now
+        return experiment.search.trials * experiment.repeats
 
 
 def repeated(point: Point, repeats: int) -> list[Point]:

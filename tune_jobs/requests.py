@@ -19,6 +19,8 @@ from tune_jobs.resources import MIB, Request, Resources
 from tune_jobs.results.rundir import write_text
 from tune_jobs.space import Point, Space
 
+PROBE = 2
+"""Raised whenever the probe takes another amount of memory: what was measured before does not count then."""
 MARGIN = 1.1
 """Of what the probe saw: allocators round up, and a longer training leaves more holes in what they took."""
 STEP = 100
@@ -171,8 +173,17 @@ def at_least(resources: Resources, space: Space) -> list[Request]:
 
 
 def _heaviest(point: Mapping[str, Any]) -> TrainConfig:
-    """The config probed: with adam, whose state is the largest of the optimizers'."""
-    return TrainConfig(**point).model_copy(update={"optimizer": "adam", "epochs": 1})
+    """The config probed, with what takes most memory of all that is not in `_key`: adam's state, weight decay's
+    gradients of dead taps, an augmentation, and a CUDA graph, which keeps memory of its own."""
+    most = {
+        "optimizer": "adam",
+        "weight_decay": 1e-4,
+        "augment": "rotate_shift",
+        "input": "resident",
+        "deterministic": False,
+        "epochs": 1,
+    }
+    return TrainConfig(**point).model_copy(update=most)
 
 
 def _key(point: Mapping[str, Any], shape: Shape, asked: Request, kind: str) -> str:
@@ -188,7 +199,7 @@ def _key(point: Mapping[str, Any], shape: Shape, asked: Request, kind: str) -> s
     own = [config.batch_size, config.amp, config.amp_dtype, *models.shape_key(config)]
     on_cpu = [asked.threads, choose_precision(config, torch.device("cpu"))] if not asked.gpu else []
     where = f"gpu {kind}" if asked.gpu else "cpu"
-    return json.dumps([where, *on_cpu, *own, *asdict(shape).values(), torch.__version__])
+    return json.dumps([PROBE, where, *on_cpu, *own, *asdict(shape).values(), torch.__version__])
 
 
 def _taken(asked: Request, probe: Probe) -> str:

@@ -30,8 +30,8 @@ def _check_gpu(value: object) -> float | str:
 def _check_memory(value: object) -> float | str:
     if value == "auto":
         return "auto"
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1e9:
-        raise ValueError("auto, or a number of MiB above 0")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value <= 1e9:
+        raise ValueError("auto, or a number of MiB of at least 1")
     return float(value)
 
 
@@ -45,7 +45,7 @@ _GPU_SCHEMA = WithJsonSchema(
         ]
     }
 )
-_MEMORY_SCHEMA = WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": 1e9}, _AUTO]})
+_MEMORY_SCHEMA = WithJsonSchema({"anyOf": [{"type": "number", "minimum": 1, "maximum": 1e9}, _AUTO]})
 _AS_IT_IS = PlainSerializer(lambda value: value)
 Cpu = Annotated[float, Field(ge=FINEST, le=1e6, multiple_of=FINEST)]
 Gpu = Annotated[float | Literal["auto"], PlainValidator(_check_gpu), _AS_IT_IS, _GPU_SCHEMA]

@@ -98,7 +98,7 @@ def run_space(
     with run_dir.locked(listener.say, lambda line: stop.ask("store", line)):
         trials = ledger.read(run_dir.ledger)
         check_same(experiment, space, run_dir, splits[0].sha256, trials)
-        if not run_dir.environment.exists():
+        if not (run_dir.environment.exists() and run_dir.experiment.exists()):
             write_text(run_dir.environment, json.dumps(facts, indent=2) + "\n")
         write_text(run_dir.experiment, yaml.dump(experiment.document(), "The experiment as it was resolved."))
         record = ledger.Ledger(run_dir.ledger)

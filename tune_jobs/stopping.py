@@ -54,7 +54,7 @@ class EarlyStopping(FIFOScheduler):
             last = epoch["epoch"] >= trial.config.get("epochs", 1)
             if self._told(trial, epoch, last) == TrialScheduler.STOP:
                 ended[trial.id] = trial
-        return [trial for trial in ended.values() if not trial.finished]
+        return [trial for trial in ended.values() if trial.epochs and not trial.finished]
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
         if "epoch" not in result:

@@ -109,6 +109,12 @@ class Store:
             if info.type == fs.FileType.File
         }
 
+    def find(self, name: str) -> Found | None:
+        """An object; None where there is none."""
+        with self._told():
+            (info,) = self.files.get_file_info([f"{self.root}/{name}"])
+        return Found(info.size, (info.mtime_ns or 0) / 1e9) if info.type == fs.FileType.File else None
+
     def folders_with(self, *names: str) -> Sequence[str]:
         """The folders right here that have an object of one of these names."""
         with self._told():
@@ -137,6 +143,10 @@ class Store:
 
 def parse(given: str) -> Path | Store:
     """The storage that a person names.  Raises UsageError for what is none, StoreError where it cannot be reached."""
+    if not given:
+        raise UsageError(f"storage '': give {ALLOWED}")
+    if re.match(f"({'|'.join(OPTIONS)}):", given) and "://" not in given:
+        raise UsageError(f"storage {given}: give {ALLOWED}")
     return _store(given) if "://" in given else expanded(Path(given)).absolute()
 
 

@@ -25,7 +25,7 @@ from tune_jobs import shipping, space, yaml
 from tune_jobs.checks import check_experiment
 from tune_jobs.cluster import WANTS_TOKEN, check_reachable, is_gone
 from tune_jobs.errors import UsageError
-from tune_jobs.storage import split
+from tune_jobs.storage import ALLOWED, OPTIONS, split
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -69,7 +69,7 @@ def plan(
     asked = experiments.load(experiment, overrides)
     checked = space.parse(asked.space, asked.train, asked.search.method)
     check_experiment(asked, checked)
-    run = experiments.check_name(name or asked.name)
+    run = experiments.check_name(asked.name if name is None else name)
 
     command = ["python", "-m", "tune_jobs", "search"]
     files = {}
@@ -109,6 +109,8 @@ def _on_the_cluster(option: str, given: str | None) -> str | None:
             raise UsageError(
                 f"{option}: a job's environment is shown to who may see the job; keep credentials out of it"
             )
+        if parts.scheme not in OPTIONS:
+            raise UsageError(f"{option} {parts.scheme}://: there is no such kind; give {ALLOWED}")
     elif not given.startswith(("/", "~")):
         raise UsageError(f"{option} {given}: give an absolute path (or a URI) that is the same on the cluster's nodes")
     return given

@@ -18,6 +18,9 @@ from tune_jobs.errors import UsageError
 from tune_jobs.results.best import Config
 from tune_jobs.results.rundir import replacing
 
+MOST_THREADS = 1024
+"""More are no use, and many more are none that a machine gives to one process."""
+
 
 def train_one(
     config: Config, data_dir: Path | None, output: Path, say: Callable[[str], None], is_beside: bool = False
@@ -42,6 +45,8 @@ def train_one(
             raise UsageError("these are not the images that the config was chosen on; give --output for its weights")
         say("note: these are not the images that the config was chosen on")
     if config.resources is not None:
+        if config.resources.threads > MOST_THREADS:
+            raise UsageError(f"resources.cpu: {config.resources.cpu:g}: at most {MOST_THREADS} threads in one process")
         torch.set_num_threads(config.resources.threads)
     device = choose_device(1 if config.resources is None else config.resources.gpu)
     recorded_precision = config.result.get("precision")

@@ -15,6 +15,7 @@ import gc
 import math
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ from ray import tune
 
 from datasets import Splits
 from models import ModelError, TrainConfig, allocator, is_network, weights
+from models.out_of_memory import is_of_main_memory, is_out_of_memory
 from models.training import CheckpointError, DivergedError, EpochMetrics, Fitted, fit
 from tune_jobs.checkpoints import Checkpoints
-from tune_jobs.device import Place, is_of_main_memory, is_out_of_memory
+from tune_jobs.device import Place
+from tune_jobs.failures import STORE_PAUSE_S
 from tune_jobs.resources import Request
 from tune_jobs.results.ledger import fold_of
 from tune_jobs.storage import StoreError
@@ -39,7 +42,7 @@ TRIAL_KEY = "trial"
 REQUEST_KEY = "request"
 """the Request that it was granted, as a dict,"""
 KNOWN_KEY = "known_epochs"
-"""how many epochs the ledger has of it,"""
+"""of each epoch that the ledger has of it the training loss,"""
 SLOT_KEY = "slot"
 """and the slot that a worker made for it is named by."""
 OWN_KEYS = (TRIAL_KEY, REQUEST_KEY, KNOWN_KEY, SLOT_KEY)
@@ -60,6 +63,8 @@ def run_trial(config: dict[str, Any], splits: Sequence[Splits], folder: str, kee
         failure, reason = _classify(error, place)
         if failure is None:
             raise
+        if failure == "store_lost":
+            time.sleep(STORE_PAUSE_S)  # it may be a hiccup
         told = {"failure": failure, "reason": reason, "main_memory": is_of_main_memory(error)}
         tune.report({"val_accuracy": math.nan, "done": True} | told | _where())
     finally:
@@ -78,16 +83,19 @@ def _train(
     held: list[EpochMetrics] = []
     fitted = None
     for state in checkpoints.load():
-        known = [EpochMetrics(**metrics) for metrics in state["epochs"]]
-        for metrics in known[asked[KNOWN_KEY] :]:  # written, but never heard by the driver that died
+        unheard = _unheard([EpochMetrics(**metrics) for metrics in state["epochs"]], asked[KNOWN_KEY])
+
+        def report(metrics: EpochMetrics, unheard: list[EpochMetrics] = unheard) -> None:
+            while unheard:
+                _report(unheard.pop(0), last, held)
             _report(metrics, last, held)
+
         try:
-            fitted = fit(
-                config, splits, place.device, lambda metrics: _report(metrics, last, held), checkpoints.save, state
-            )
+            fitted = fit(config, splits, place.device, report, checkpoints.save, state)
             break
         except CheckpointError as error:  # of an older version, or in a precision not to be had here
-            tune.report({"val_accuracy": math.nan, "refused": f"{error} (of epoch {len(known)})"} | _where())
+            refused = f"{error} (of epoch {len(state['epochs'])})"
+            tune.report({"val_accuracy": math.nan, "refused": refused} | _where())
     if fitted is None:
         fitted = fit(config, splits, place.device, lambda metrics: _report(metrics, last, held), checkpoints.save)
     if keep_model:
@@ -95,6 +103,16 @@ def _train(
             checkpoints.write_model(_model_writer(fitted, config, splits), Path(scratch))
     result = dataclasses.asdict(fitted.result) | {"peak_memory_mib": place.peak_mib()}
     tune.report(_message(held[-1]) | {"result": result, "done": True})
+
+
+def _unheard(epochs: list[EpochMetrics], known: Sequence[float]) -> list[EpochMetrics]:
+    """Those of a checkpoint that the ledger has not, whose training losses are `known`: the driver died before it heard
+    of them.
+
+    All, where it has others: the trial began again meanwhile, where the checkpoint was of no use.
+    """
+    is_of_it = all(metrics.train_loss == loss for metrics, loss in zip(epochs, known, strict=False))
+    return epochs[len(known) :] if is_of_it else list(epochs)
 
 
 def _report(metrics: EpochMetrics, last: int, held: list[EpochMetrics]) -> None:

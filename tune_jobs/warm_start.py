@@ -42,7 +42,7 @@ def read(experiment: Experiment, space: Space, storage: Path | Store, data_sha25
         raise UsageError(f"search.warm_start: {error}") from error
     if earlier.read_environment()["data_sha256"] != data_sha256:
         raise UsageError(f"{where}: it saw other images or another split, and its accuracies do not compare with these")
-    complete = selection.candidates(table.rows(ledger.read(earlier.ledger).values()))
+    complete = selection.candidates(table.rows(ledger.read_whole(earlier.ledger).values()))
     complete.sort(key=lambda candidate: candidate.rows[0].id)
     names = list(experiment.search.objectives)
     found = [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import ray
 
+from tune_jobs.failures import STORE_AWAY_S
 from tune_jobs.interruption import Stop
 from tune_jobs.listener import Listener
 from tune_jobs.waiting import LOOK_EVERY_S, Waiting
@@ -32,7 +33,8 @@ class Watch:
         self._stop = stop
         self._wait_for_nodes = wait_for_nodes
         self._said_stuck = False
-        self._looked = self._stuck_since = time.monotonic()
+        self._looked = self._stuck_since = self._busy_at = time.monotonic()
+        self._store_away_since: float | None = None
         self.timed_out: set[str] = set()
         """Those whose worker was ended since they ran too long, by their ids in the ledger."""
 
@@ -48,6 +50,17 @@ class Watch:
         self._looked = now
         self._look_for_nodes(now)
         return self._lost(trials)
+
+    def is_store_away(self) -> bool:
+        """Asked when a trial has failed by its store: whether that has gone on for STORE_AWAY_S."""
+        now = time.monotonic()
+        if self._store_away_since is None:
+            self._store_away_since = now
+        return now - self._store_away_since >= STORE_AWAY_S
+
+    def store_is_there(self) -> None:
+        """A trial has come further."""
+        self._store_away_since = None
 
     def _end_late(self, now: float) -> None:
         """By killing their process: one hung in native code hears nothing else."""
@@ -70,8 +83,10 @@ class Watch:
         if not stuck:
             self._stuck_since, self._said_stuck = now, False
             return
-        may_stop = not self._wait_for_nodes and not self._waiting.actors
-        if may_stop and now - self._stuck_since > 60 * NODES_GONE_MINUTES:
+        if self._waiting.actors:
+            self._busy_at = now
+        alone_s = now - max(self._stuck_since, self._busy_at)
+        if alone_s > 60 * NODES_GONE_MINUTES and not self._wait_for_nodes:
             asked = "; ".join(map(str, stuck))
             self._stop.ask("nodes", f"no node has been able to serve {asked} for {NODES_GONE_MINUTES} minutes")
         elif self._stuck_since < now - LOOK_EVERY_S and not self._said_stuck:

@@ -136,3 +136,20 @@ def test_cuda_graph_learns_with_dropout_and_a_schedule(model: str) -> None:
     digits = load_splits(DatasetConfig(name="digits", image_size=8))
     config = TrainConfig(model=model, epochs=4, batch_size=32, lr_schedule="onecycle")
     assert fit(config, digits, CUDA, lambda _: None).result.test_accuracy > 0.85
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory")],
+    ids=["its", "of"],
+)
+def test_a_capture_that_runs_out_of_memory_fails_the_trial_which_then_asks_for_more(
+    error: RuntimeError, small: Splits, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(body: Callable[[], None], _: list[dict[str, Any]]) -> Callable[[], None]:
+        raise error
+
+    monkeypatch.setattr(graph, "record", failing)
+    monkeypatch.setattr(training, "can_be_recorded", lambda *_: True)
+    with pytest.raises(RuntimeError, match=str(error)):
+        train(small, model="mlp", epochs=1, batch_size=16)

@@ -119,3 +119,21 @@ def test_in_backward_closed_moves_nothing() -> None:
     F.cross_entropy(net(batch(0)[0]), batch(0)[1]).backward()
     assert all(torch.equal(p.detach(), old) for p, old in zip(net.parameters(), before, strict=True))
     assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+def test_on_device_begins_momentum_at_zero_where_a_scaler_passes_over_the_first_step() -> None:
+    """Else PyTorch's fused SGD keeps memory that nothing was written to, here full of NaN, as if it were momentum."""
+    net = network()
+    moving = on_device(net, config_of({"optimizer": "sgd", "momentum": 0.9}), CPU)
+    images, labels = batch(0)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(3).isnan().all()
+        for overflows in (1.0, 0.0):
+            moving.zero_grad()
+            F.cross_entropy(net(images), labels).backward()
+            moving.grad_scale, moving.found_inf = torch.ones(()), torch.tensor(overflows)  # type: ignore[attr-defined]
+            moving.step()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(parameter.isfinite().all() for parameter in net.parameters())

@@ -936,7 +936,10 @@ def test_cuda_deterministic_repeats_to_the_last_digit(model: str, amp: bool, sma
 
 @pytest.mark.gpu
 @needs_cuda
-def test_cuda_sees_the_same_batches_as_the_cpu(small: Splits, as_trained: list[tuple[Tensor, Tensor]]) -> None:
+def test_cuda_sees_the_same_batches_as_the_cpu(
+    small: Splits, as_trained: list[tuple[Tensor, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "can_be_recorded", lambda *_: False)  # a replay calls no Python
     config = TrainConfig(model="mlp", epochs=2, batch_size=16, amp=False, augment="rotate_shift")
     for device in (CPU, CUDA):
         fit(config, small, device, lambda _: None)

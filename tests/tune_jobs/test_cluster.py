@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import socket
@@ -343,6 +344,22 @@ def test_an_address_that_no_search_can_use_is_refused_before_anything_is_written
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", f"{scheme}://127.0.0.1:1")
     with pytest.raises(UsageError, match=r"a search runs on a node of its cluster; give HOST:6379"):
+        cluster._join()
+
+
+@pytest.mark.parametrize("address", ["ray:1", "foo", "http://[::1:6379"])
+def test_an_address_that_is_none_or_has_nobody_is_one_line(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """`ray` is a host's name like any other."""
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(ValueError("Invalid address format")))
+    with pytest.raises(UsageError, match=rf"^RAY_ADDRESS={re.escape(address)}: "):
+        cluster._join()
+
+
+def test_auto_where_no_cluster_runs_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(cluster, "_known_here", lambda: None)
+    with pytest.raises(UsageError, match=r"^RAY_ADDRESS=auto: no Ray cluster runs on this machine$"):
         cluster._join()
 
 

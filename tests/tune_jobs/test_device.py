@@ -15,9 +15,10 @@ import pytest
 import ray
 import torch
 
+from models.out_of_memory import is_of_main_memory, is_out_of_memory
 from tests.conftest import ROOT
 from tune_jobs import cluster, device
-from tune_jobs.device import CONTEXT_MIB, CudaCard, Place, is_of_main_memory, is_out_of_memory
+from tune_jobs.device import CONTEXT_MIB, CudaCard, Place
 from tune_jobs.resources import MIB, Request
 
 
@@ -92,6 +93,7 @@ def test_out_of_memory_says_what_was_asked_and_used(card: FakeCard) -> None:
 def test_is_out_of_memory_tells_it_from_other_errors() -> None:
     with pytest.raises(RuntimeError) as error:
         torch.empty(2**50)
+    lacking: Exception
     for lacking in (error.value, MemoryError()):
         assert is_out_of_memory(lacking)
         assert is_of_main_memory(lacking)
@@ -100,6 +102,8 @@ def test_is_out_of_memory_tells_it_from_other_errors() -> None:
         RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("MPS backend out of memory (MPS allocated: 4 GB)"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        torch.cuda.DeferredCudaCallError("CUDA call failed lazily: CUDA error: out of memory"),
     ):
         assert is_out_of_memory(lacking)
         assert not is_of_main_memory(lacking)

@@ -7,7 +7,7 @@ import pytest
 
 from tune_jobs import yaml
 from tune_jobs.errors import UsageError
-from tune_jobs.experiment import check, check_name, load, override, shipped
+from tune_jobs.experiment import check, check_name, load, named, override, shipped
 from tune_jobs.extension import extended
 from tune_jobs.space import parse
 
@@ -140,6 +140,11 @@ def test_override_wrong_is_refused_by_name(overrides: list[str], line: str) -> N
         ),
         ({"resources": {"by_model": {"svn": {"cpu": 1}}}}, "resources.by_model: 'svn' is not a model; there are "),
         ({"retries": -1}, "retries: -1: input should be greater than or equal to 0"),
+        ({1: 1}, "1: 1: a key is a word"),
+        ({"resources": {"memory_mib": 1e-7}}, "resources.memory_mib: 1e-07: auto, or a number of MiB of at least 1"),
+        ({"dataset": {"name": "digits", "split": [0.7, 0.1, 10**400]}}, "dataset.split: "),
+        ({"search": {"method": "random", "trials": 10**9}}, "search.trials: 1000000000: input should be less than"),
+        ({"scheduler": {"name": "asha", "reduction_factor": 1.000001}}, "scheduler.reduction_factor: 1.000001: "),
     ],
 )
 def test_check_wrong_document_is_refused_by_name(change: dict[str, Any], line: str) -> None:
@@ -217,3 +222,18 @@ def test_nsga2_needs_a_population_of_two() -> None:
     search = {"method": "optuna", "trials": 4, "sampler": "nsga2", "startup_trials": 1}
     with pytest.raises(UsageError, match="startup_trials is nsga2's population: give 2 or more"):
         check({"name": "x", "dataset": {"name": "digits"}, "search": search})
+
+
+@pytest.mark.parametrize("length", [10, 92, 100])
+def test_named_keeps_a_name_that_is_one(length: int) -> None:
+    """Of a confirmation and of --quick: written into an experiment that is read again."""
+    name = named("n" * length, "-confirm")
+    assert check_name(name).endswith("n-confirm")
+    assert check(DOCUMENT | {"name": name}).name == name
+
+
+def test_extended_of_a_sampled_run_says_what_it_is() -> None:
+    document = {"name": "x", "dataset": {"name": "digits"}, "train": {"epochs": 3}, "space": {"lr": 0.1}}
+    sampled = check(document | {"search": {"method": "random", "trials": 3}})
+    with pytest.raises(UsageError, match=r"the run is of search\.method random, and this is grid"):
+        extended(sampled, check(document))

@@ -2,20 +2,21 @@ from __future__ import annotations
 
 import pytest
 
-from tune_jobs.failures import MOST_NODES_LOST, RULES, classify, may_retry
+from tune_jobs.failures import MOST_LOST, RULES, UNCOUNTED, classify, may_retry
 
 
 @pytest.mark.parametrize(
     ("failures", "retries", "again"),
     [
         (["store_lost"] * 5, 0, True),
+        (["store_lost"] * MOST_LOST, 0, False),
         (["worker_crashed"], 2, True),
         (["worker_crashed"] * 2, 2, True),
         (["worker_crashed"] * 3, 2, False),
         (["worker_crashed"], 0, False),
         (["out_of_memory", "error", "worker_crashed"], 2, False),
         (["node_lost"] * 5, 0, True),
-        (["node_lost"] * MOST_NODES_LOST, 2, False),
+        (["node_lost"] * MOST_LOST, 2, False),
         (["node_lost", "worker_crashed", "node_lost", "error"], 2, True),
         (["diverged"], 9, False),
         (["timeout"], 9, False),
@@ -23,7 +24,8 @@ from tune_jobs.failures import MOST_NODES_LOST, RULES, classify, may_retry
     ],
 )
 def test_may_retry_by_class(failures: list[str], retries: int, again: bool) -> None:
-    assert may_retry(failures, failures.count("node_lost"), retries) is again
+    *before, failure = failures
+    assert may_retry(before, sum(map(before.count, UNCOUNTED)), failure, retries) is again
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from datasets import Splits
 from models import TrainConfig
 from models.evaluation import images_at_once
-from profiling import memory
+from profiling import memory, steps
 from profiling.memory import Shape
 from tune_jobs.device import CONTEXT_MIB, CudaCard, Place
 from tune_jobs.errors import UsageError
-from tune_jobs.probe import _options, _probe
-from tune_jobs.requests import Probe, Requests
+from tune_jobs.probe import _options, _probe, task
+from tune_jobs.requests import Probe, Requests, _heaviest
 from tune_jobs.resources import MIB, Request, Resources
 from tune_jobs.space import Space, parse
 
@@ -200,3 +201,36 @@ def test_auto_memory_is_measured_anew_where_the_precision_is_another(
         requests = Requests(Resources(memory_mib="auto"), space({"model": "mlp"}), SHAPE, tmp_path / "cache.json")
         requests.measure(card, lambda _: None)
         assert len(card.probed) == probes
+
+
+def test_probe_s_process_takes_a_card_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch refuses `cuda` alone there, which is how Ray's one card is called."""
+    taken: list[int] = []
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", taken.append, raising=False)
+    for name in ("cuda", "cuda:1"):
+        memory.make_current(torch.device(name))
+    assert taken == [0, 1]
+
+
+def test_probe_s_worker_ends_with_it_where_it_has_a_card() -> None:
+    """Else its CUDA context stays on the card, beside the trials."""
+    assert task(Request(gpu="auto"), "")._max_calls == 1
+    assert task(Request(gpu=0.5), "")._max_calls == 1
+    assert task(Request(), "")._max_calls == 0
+
+
+def test_probe_trains_with_all_that_takes_memory() -> None:
+    """A step of a batch that is not full, an augmentation, weight decay: beside a CUDA graph each has its own."""
+    seen: list[tuple[int, TrainConfig]] = []
+
+    def run(config: TrainConfig, splits: Splits, *_: object) -> None:
+        seen.append((len(splits.train), config))
+
+    asked = {"model": "mlp", "batch_size": 8, "input": "stream", "deterministic": True, "optimizer": "sgd"}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(steps, "run", run)
+        memory._train(_heaviest(asked), Shape(1, 10, 8), torch.device("cpu"), evaluation=True)
+    ((images, config),) = seen
+    assert images == memory.STEPS * 8 + 7
+    assert (config.input, config.deterministic, config.augment) == ("resident", False, "rotate_shift")
+    assert config.weight_decay > 0

@@ -74,8 +74,8 @@ def test_check_servable_memory_and_custom_resources() -> None:
         UsageError, match=r"memory 2048 MiB, which .* memory 1024 MiB, disk 1\); cpu 1, memory 1024 MiB"
     ):
         check_servable([Request(memory_mib=2048)], nodes)
-    with pytest.raises(UsageError, match=r"memory 0.5 MiB, which .*; cpu 4 would fit"):  # GiB were meant
-        check_servable([Request(cpu=64, memory_mib=0.5)], nodes)
+    with pytest.raises(UsageError, match=r"memory 1.5 MiB, which .*; cpu 4, memory 1 MiB would fit"):  # GiB were meant
+        check_servable([Request(cpu=64, memory_mib=1.5)], nodes)
     with pytest.raises(UsageError, match=r"asks for cpu 1, tape 1, which no node can serve .*; cpu 1 would fit"):
         check_servable([Request(custom={"tape": 1})], nodes)
 

@@ -227,6 +227,8 @@ def test_expand_many_axes_of_several_models_are_not_multiplied_out() -> None:
     ("change", "line"),
     [
         ({"lr": {"choice": []}}, "space.lr: needs at least one value"),
+        ({"batch_size": {"int": [1, 10**400]}}, "space.batch_size: the ends of int are below 1e300"),
+        ({"lr": {"loguniform": [1, 10**400]}}, "space.lr: the ends of loguniform are below 1e300"),
         ({"lr": {"uniform": [0.2, 0.1]}}, "space.lr: [0.2, 0.1]: the low end must be below the high one"),
         ({"lr": {"uniform": [0.1]}}, "space.lr: [0.1]: uniform takes two numbers, [low, high]"),
         ({"lr": {"uniform": ["a", 1]}}, "space.lr: ['a', 1]: uniform takes two numbers, [low, high]"),
@@ -318,3 +320,9 @@ def test_most_epochs_is_that_of_any_trial() -> None:
     assert most({"model": {"grid": ["resnet18", "mlp"]}, "epochs": {"grid": [1, 2], "when": {"model": "mlp"}}}) == 5
     sampled = {"model": {"choice": ["mlp", "svm"]}, "epochs": {"int": [2, 12]}}
     assert parse(sampled, {}, "random").most_epochs() == 12
+
+
+def test_range_with_a_value_within_that_is_none_is_refused_before_it_is_drawn() -> None:
+    """Of max_iter -1 is no limit, and 0 is nothing."""
+    with pytest.raises(UsageError, match=r"^space\.max_iter: 0: max_iter is -1 \(no limit\) or at least 1"):
+        parse({"model": "svm", "max_iter": {"int": [-1, 3]}}, {}, "random")

@@ -34,7 +34,9 @@ from tune_jobs.results import lease, ledger, mirror, rundir
 from tune_jobs.results.lease import Lease
 from tune_jobs.results.report import page, text
 from tune_jobs.results.rundir import RunDir
+from tune_jobs.sameness import check_same
 from tune_jobs.shared_storage import look, refuse_unseen, to_ask
+from tune_jobs.space import parse as parse_space
 from tune_jobs.storage import Store, StoreError, parse
 
 if TYPE_CHECKING:
@@ -98,6 +100,8 @@ def never(line: str) -> None:
         ("ftp://bucket/x", "storage ftp://: there is no such kind; give a directory, s3://bucket/folder or gs://"),
         ("file:///x", "storage file://: there is no such kind"),
         ("s3://", "give a directory, s3://bucket/folder"),
+        ("s3:/bucket/x", "storage s3:/bucket/x: give a directory, s3://bucket/folder"),
+        ("", "storage '': give a directory, s3://bucket/folder"),
         ("s3://bucket/../x", "give a directory, s3://bucket/folder"),
         ("s3://bucket/a//b", "give a directory, s3://bucket/folder"),
         ("s3://bucket/x#y", "give a directory, s3://bucket/folder"),
@@ -325,11 +329,23 @@ def test_locked_gives_the_run_back_where_the_last_push_meets_a_file_that_cannot_
     assert not run.is_running()
 
 
-def test_push_cut_off_anywhere_leaves_a_run_that_can_be_taken_up(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever number of objects the first push came to: no record without its experiment and environment."""
+def test_push_cut_off_anywhere_leaves_a_run_that_can_be_taken_up(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever number of objects the first push came to, another machine goes on from there."""
+    asked = check({"name": "a", "dataset": {"name": "digits"}, "train": {"model": "mlp"}})
+    space = parse_space(asked.space, asked.train, "grid")
+    line = json.dumps({"time": 1, "trial": "00000", "event": "state", "state": "WAITING", "config": space.grid()[0]})
+    texts = {
+        "experiment.yaml": yaml.dump(asked.document(), "Made for a test."),
+        "environment.json": json.dumps({"data_sha256": "a"}),
+        "trials.jsonl": line + "\n",
+        "optuna.journal": "{}\n",
+        "best.yaml": "best",
+    }
     write = Store.write
-    names = ("experiment.yaml", "environment.json", "trials.jsonl", "optuna.journal", "best.yaml")
-    for most in range(len(names) + 1):
+    for most in range(len(texts) + 1):
+        on_machine("one", tmp_path, monkeypatch)
         run = run_at(f"cut{most}/a")
         written: list[str] = []
 
@@ -343,11 +359,13 @@ def test_push_cut_off_anywhere_leaves_a_run_that_can_be_taken_up(s3: S3Server, m
         with monkeypatch.context() as dying:
             dying.setattr(Store, "write", limited)
             with run.locked(never, lambda _: None):
-                for name in names:
-                    (run.path / name).write_text("1\n")
-        there = s3.names(f"bucket/cut{most}/a")
-        assert len(there) == most
-        assert "trials.jsonl" not in there or {"experiment.yaml", "environment.json"} <= there
+                for name, text in texts.items():
+                    (run.path / name).write_text(text)
+        assert len(s3.names(f"bucket/cut{most}/a")) == most
+        on_machine("two", tmp_path, monkeypatch)
+        other = run_at(f"cut{most}/a")
+        with other.locked(never, never):
+            check_same(asked, space, other, "a", ledger.read(other.ledger))
 
 
 def test_push_of_an_empty_record_is_none(s3: S3Server) -> None:

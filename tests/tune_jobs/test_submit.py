@@ -73,6 +73,8 @@ def test_plan_environment_has_how_to_stop_and_only_the_places_that_are_given(mon
         ({"data_dir": "./data"}, "--data-dir ./data: give an absolute path"),
         ({"storage": "s3://key:secret@bucket/runs"}, "keep credentials out of it"),
         ({"name": "../x"}, "--name '../x'"),
+        ({"name": ""}, "--name ''"),
+        ({"storage": "ftp://x/y"}, "--storage ftp://: there is no such kind; give a directory, s3://"),
         ({"experiment": "gone.yaml"}, "experiment gone.yaml: no such file"),
     ],
 )

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from tune_jobs.errors import UsageError
 from tune_jobs.results.best import Config
 from tune_jobs.train import train_one
 
+ROOT = Path(__file__).parents[2]
 DOCUMENT = {
     "dataset": {"name": "digits", "image_size": 8, "limit": 100},
     "train": {"model": "mlp", "epochs": 1},
@@ -69,3 +73,25 @@ def test_train_one_runs_in_the_precision_of_the_search_or_tells_that_it_does_not
     assert said[-2] == f"that is not the 12.3456% in the search{told}"
     with safe_open(model, framework="pt") as file:  # as it is in the config's file, which a report asks for
         assert file.metadata()["config"] == TrainConfig(**chosen.train).model_dump_json()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_train_that_is_interrupted_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
+    config = tmp_path / "own.yaml"
+    config.write_text("dataset: {name: digits, image_size: 8}\ntrain: {model: mlp, epochs: 100000}\n")
+    words = [sys.executable, "-u", "-m", "tune_jobs", "train", str(config)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        while "epoch 2:" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(number)
+        assert process.stderr.read() == "error: interrupted; no model is written\n"
+    assert process.returncode == 4
+    assert list(tmp_path.iterdir()) == [config]
+
+
+def test_train_with_more_threads_than_a_process_gets_is_refused(tmp_path: Path) -> None:
+    chosen = Config.model_validate(DOCUMENT | {"resources": {"cpu": 100_000}})
+    with pytest.raises(UsageError, match=r"^resources\.cpu: 100000: at most 1024 threads in one process$"):
+        train_one(chosen, None, tmp_path / "x.safetensors", lambda _: None)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tune_jobs import watching
+from tune_jobs.failures import STORE_AWAY_S
 from tune_jobs.interruption import Stop
 from tune_jobs.resources import Request
 from tune_jobs.watching import NODES_GONE_MINUTES, Watch
@@ -70,6 +71,8 @@ def test_a_search_whose_other_trials_run_is_not_stopped(monkeypatch: pytest.Monk
     search.pass_minutes(60)
     assert search.stop.cause is None
     search.nodes.actors.clear()
+    search.pass_minutes(NODES_GONE_MINUTES)  # between two of them there is a moment without any
+    assert search.stop.cause is None
     search.pass_minutes(1)
     assert search.stop.cause == "nodes"
 
@@ -79,3 +82,15 @@ def test_who_asked_to_wait_for_nodes_waits(monkeypatch: pytest.MonkeyPatch) -> N
     search.pass_minutes(60)
     assert search.stop.cause is None
     assert len(search.said) == 1
+
+
+def test_a_store_that_fails_is_away_only_where_nothing_came_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Search(monkeypatch)
+    assert not search.watch.is_store_away()
+    search.now += STORE_AWAY_S - 1
+    assert not search.watch.is_store_away()
+    search.watch.store_is_there()
+    search.now += 3600
+    assert not search.watch.is_store_away()
+    search.now += STORE_AWAY_S
+    assert search.watch.is_store_away()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +46,9 @@ def status(
 
         run_dir = rundir.find(run, storage_at(storage))
         out = console()
+        from tune_jobs.errors import UsageError
+        from tune_jobs.repeats import asked
+
         if follow:
             from tune_jobs.follow import watch
 
@@ -52,10 +56,13 @@ def status(
         rows = table.rows(ledger.read(run_dir.ledger).values())
         states = Counter(row.state for row in rows)
         out.print(trials_table(rows))
-        counts = ", ".join(f"{count} {state}" for state, count in states.items())
+        counts = ", ".join(f"{count} {state}" for state, count in states.items()) or "none has begun"
         finished = sum(row.finished for row in rows)
-        say(out, f"run {run_dir.name}: {finished} of {len(rows)} trials finished ({counts}); {run_dir}")
-        if finished < len(rows) and not run_dir.is_running():
+        total = len(rows)
+        with suppress(UsageError):  # its trials are shown whatever has become of its experiment
+            total = max(total, asked(run_dir.read_experiment()))
+        say(out, f"run {run_dir.name}: {finished} of {total} trials finished ({counts}); {run_dir}")
+        if finished < total and not run_dir.is_running():
             say(out, "no process runs it now; the search command that began it takes it up again")
 
 
@@ -94,7 +101,8 @@ def export(
 
         run_dir = rundir.find(run, storage_at(storage))
         experiment = run_dir.read_experiment()
-        rows = selection.with_front(table.rows(ledger.read(run_dir.ledger).values()), experiment.search.objectives)
+        trials = ledger.read_whole(run_dir.ledger)
+        rows = selection.with_front(table.rows(trials.values()), experiment.search.objectives)
         best.check_rule(rule)
         if rule == "best" and within is not None:
             raise UsageError("--within: is of rules cheapest and smallest; best takes the highest accuracy alone")
@@ -118,7 +126,7 @@ def export(
 def confirm(
     run: Run,
     top: Annotated[int, typer.Option(min=1, help="How many of the best configs are trained again.")] = 3,
-    seeds: Annotated[int, typer.Option(min=2, help="Fresh training seeds for each.")] = 5,
+    seeds: Annotated[int, typer.Option(min=2, max=1000, help="Fresh training seeds for each.")] = 5,
     splits: Annotated[bool, typer.Option("--splits", help="With each seed also split the images afresh.")] = False,
     together: Annotated[
         bool,

@@ -95,7 +95,7 @@ def _asked(asked: Experiment, name: str | None, storage: str, extend: bool) -> t
     from tune_jobs.results import rundir
 
     space.parse(asked.space, asked.train, asked.search.method)
-    run_dir = rundir.at(storage_at(storage), experiments.check_name(name or asked.name))
+    run_dir = rundir.at(storage_at(storage), experiments.check_name(asked.name if name is None else name))
     run_dir.fetch()
     if extend and run_dir.experiment.exists():
         asked = extended(run_dir.read_experiment(), asked)

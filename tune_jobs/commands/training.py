@@ -45,6 +45,7 @@ def train(
         from models.training import DivergedError
         from tune_jobs.console import console, say
         from tune_jobs.errors import UsageError
+        from tune_jobs.interruption import sigterm_as_sigint
         from tune_jobs.results import best
         from tune_jobs.train import train_one
 
@@ -60,9 +61,12 @@ def train(
             )
         out = console()
         try:
-            train_one(chosen, data_folder(data_dir), path, lambda line: say(out, line), output is None)
+            with sigterm_as_sigint():
+                train_one(chosen, data_folder(data_dir), path, lambda line: say(out, line), output is None)
         except DivergedError as error:
             fail(f"diverged: {error}; no model is written", Exit.NO_USABLE_TRIAL)
+        except KeyboardInterrupt:
+            fail("interrupted; no model is written", Exit.INTERRUPTED)
 
 
 def benchmark(

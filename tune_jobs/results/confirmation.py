@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tune_jobs.errors import UsageError
 from tune_jobs.results import statistics
 from tune_jobs.results.ledger import number_of
 from tune_jobs.results.selection import Candidate, candidates
@@ -134,10 +135,17 @@ def dump(confirmation: Confirmation) -> str:
 
 
 def load(path: Path) -> Confirmation | None:
-    """What `dump` wrote; None where there is no confirmation."""
+    """What `dump` wrote; None where there is no confirmation.  Raises UsageError where it is damaged."""
     if not path.exists():
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return _confirmation(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        cause = " ".join(str(error).split())
+        raise UsageError(f"{path}: is damaged ({cause}); remove it, and confirm again") from error
+
+
+def _confirmation(found: Any) -> Confirmation:
     configs = [
         Confirmed(
             **confirmed
@@ -167,12 +175,11 @@ def half_width(path: Path) -> float | None:
 
     None where there is no confirmation, or it has no spread.
     """
-    if not path.exists():
+    found = load(path)
+    if found is None or not found.configs or math.isnan(found.configs[0].val.low):
         return None
-    first = json.loads(path.read_text(encoding="utf-8"))["configs"][0]["val"]
-    if first["low"] is None:
-        return None
-    return float(max(first["mean"] - first["low"], first["high"] - first["mean"])) or None
+    first = found.configs[0].val
+    return max(first.mean - first.low, first.high - first.mean) or None
 
 
 def refuted(path: Path) -> list[str]:

@@ -10,6 +10,7 @@ Lines, besides `time` (seconds since 1970) and `trial`:
   `next_request` where it is to ask for more memory
 - `{"event": "state", "state": "COMPLETE", "wall_time_s": ..., "shared_with": ..., "shared_card_with": ...,
   "result": {...}}`
+- `{"event": "refused", "reason": "..."}`  a checkpoint that it cannot go on from
 - `{"event": "config", "config": {...}}`  put back where its first line was lost
 - `{"event": "state", "state": "FAIL", "wall_time_s": ..., "failure": "diverged", "reason": "..."}`
 
@@ -21,11 +22,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tune_jobs.errors import UsageError
 
 
 def trial_id(number: int, fold: int | None = None) -> str:
@@ -94,10 +98,10 @@ class TrialRecord:
     reason: str | None = None
     failures: list[str] = field(default_factory=list)
     """The classes of all its failures, in order."""
-    nodes_lost: int = 0
-    """How many nodes died under it since it last trained an epoch that it had not trained before."""
+    lost: int = 0
+    """How often its node or its store was lost since it last trained an epoch that it had not trained before."""
     furthest: int = 0
-    """The last epoch that it ever came to."""
+    """The last epoch that it came to, since it last could not go on from a checkpoint."""
     since: float = 0.0
     """When its state last changed, seconds since 1970."""
     started: float | None = None
@@ -127,6 +131,17 @@ def read(path: Path) -> dict[str, TrialRecord]:
     trials: dict[str, TrialRecord] = {}
     for event in events(path):
         apply(trials.setdefault(event["trial"], TrialRecord(event["trial"])), event)
+    return trials
+
+
+def read_whole(path: Path) -> dict[str, TrialRecord]:
+    """As `read`, for who goes by the configs.  Raises UsageError where damage took one."""
+    trials = read(path)
+    lost = [trial.id for trial in trials.values() if not trial.config]
+    if lost:
+        raise UsageError(
+            f"{path}: the config of trial {', '.join(lost)} is damaged; the search command that began it puts it back"
+        )
     return trials
 
 
@@ -171,21 +186,43 @@ def parse(line: str) -> dict[str, Any] | None:
     """One line; None for one that is cut or of another version."""
     try:
         event = json.loads(line)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         return None  # cut by a crash: that line alone is lost
-    if not isinstance(event, dict) or not isinstance(event.get("trial"), str):
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         return None
-    needed = _NEEDED.get(event.get("event", ""))
-    return event if needed is not None and needed <= event.keys() else None
+    if not isinstance(event.get("trial"), str) or not _TRIAL.fullmatch(event["trial"]):
+        return None
+    needed = _NEEDED.get(event["event"])
+    if needed is None or not needed <= event.keys():
+        return None
+    is_whole = all(isinstance(value, _TYPES.get(name, object)) for name, value in event.items())
+    return event if is_whole else None
 
+
+_TRIAL = re.compile(r"\d+(-\d+)?")
 
 _NEEDED = {
     "state": {"time", "state"},
     "epoch": {"time", "attempt", "epoch", "val_accuracy"},
     "config": {"config"},
+    "refused": {"reason"},
     "place": {"attempt", "node"},
 }
 """Event -> what a line of it has at least.  Other events, of a newer version, are passed over."""
+
+_TYPES: dict[str, Any] = {
+    "time": int | float,
+    "state": str,
+    "attempt": int,
+    "epoch": int,
+    "val_accuracy": int | float | None,
+    "config": dict,
+    "result": dict,
+    "request": dict | None,
+    "next_request": dict | None,
+    "node": str,
+}
+"""What is of another type was damaged."""
 
 
 def apply(trial: TrialRecord, event: dict[str, Any]) -> None:
@@ -194,10 +231,13 @@ def apply(trial: TrialRecord, event: dict[str, Any]) -> None:
         if event["attempt"] == trial.attempts:
             trial.epochs = [epoch for epoch in trial.epochs if epoch["epoch"] < event["epoch"]] + [event]
             if event["epoch"] > trial.furthest:
-                trial.furthest, trial.nodes_lost = event["epoch"], 0
+                trial.furthest, trial.lost = event["epoch"], 0
         return
     if event["event"] == "place":
         trial.place = {key: event.get(key) for key in ("node", "slot", "cards")}
+        return
+    if event["event"] == "refused":
+        trial.furthest = 0
         return
     if event["event"] == "config":
         trial.config = event["config"]
@@ -218,7 +258,7 @@ def apply(trial: TrialRecord, event: dict[str, Any]) -> None:
     trial.failure = event.get("failure")
     if trial.failure is not None:
         trial.failures = [*trial.failures, trial.failure]
-        trial.nodes_lost += trial.failure == "node_lost"
+        trial.lost += trial.failure in ("node_lost", "store_lost")
     trial.reason = event.get("reason")
 
 

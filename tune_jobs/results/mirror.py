@@ -31,7 +31,7 @@ SOON_S = 1
 STUDY, LEDGER, ROWS = "optuna.journal", "trials.jsonl", "rows.jsonl"
 RECORDS = (LEDGER, ROWS)
 """Of a search and of a benchmark: a run has one of them."""
-FIRST = ("experiment.yaml", "environment.json")
+FIRST = ("environment.json", "experiment.yaml")
 """Pushed before its record: a run that has trials is not taken up without them."""
 _ONLY_HERE = (
     *(".*", "*.lock", "*.rename"),  # locks, Optuna's too: elsewhere they would look held
@@ -53,6 +53,8 @@ class Mirror:
         self._local = local
         self._known: dict[str, tuple[int, int]] = {}
         """Name -> size and time of the file here that the store has too."""
+        self._fetched: dict[str, Found] = {}
+        """Of the records, what `fetch_record` found last."""
         self._wake = threading.Event()
 
     def fetch(self) -> None:
@@ -60,6 +62,23 @@ class Mirror:
         with self._alone():
             if not is_locked(self._local):
                 self._fetch()
+
+    def fetch_record(self) -> None:
+        """Bring the record alone up to date, where there is more of it, unless a process here writes it.
+
+        Raises StoreError.
+        """
+        with self._alone():
+            if is_locked(self._local):
+                return
+            for name in RECORDS:
+                there = self.store.find(name)
+                if there is None or there == self._fetched.get(name) or self._is_ahead(name):
+                    continue
+                data = self.store.read(name)
+                if data is not None:
+                    write_bytes(self._local / name, data)
+                    self._fetched[name] = there
 
     def is_running(self) -> bool:
         """Whether some driver, here or elsewhere, seems to run it."""

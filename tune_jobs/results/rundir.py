@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -126,10 +128,15 @@ class RunDir:
         """What environment.json says.  Raises UsageError where it is missing or damaged."""
         try:
             facts = json.loads(self.environment.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{self.environment}: cannot be read ({error})") from error
+        except OSError as error:
+            raise UsageError(f"{self.environment}: cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise UsageError(f"{self.environment}: is damaged ({error})") from error
         if not isinstance(facts, dict) or "data_sha256" not in facts:
             raise UsageError(f"{self.environment}: does not say what data the run had (data_sha256)")
+        images = facts.get("images", {})
+        if not isinstance(images, dict) or not all(isinstance(count, int) for count in images.values()):
+            raise UsageError(f"{self.environment}: does not say how many images there were (images)")
         return facts
 
     def read_experiment(self) -> Experiment:
@@ -147,6 +154,11 @@ class RunDir:
         """Bring the working copy of a run on an object store up to date.  Raises StoreError."""
         if self.mirror is not None:
             self.mirror.fetch()
+
+    def fetch_ledger(self) -> None:
+        """Bring that alone up to date.  Raises StoreError."""
+        if self.mirror is not None:
+            self.mirror.fetch_record()
 
     def publish(self, *paths: Path) -> None:
         """Files of it that were written without its lock, to the object store.  Raises StoreError."""
@@ -179,12 +191,25 @@ class RunDir:
 
     def check_free(self) -> None:
         """Raise UsageError where a process on this machine runs it, before anything is done towards `locked`."""
+        self.check_place()
         if is_locked(self.path):
             raise UsageError(self._taken)
 
+    def check_place(self) -> None:
+        """Raise UsageError where there can be no such directory."""
+        there = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
+        if not there.is_dir():
+            raise UsageError(f"run directory {self.path}: {there} is no directory")
+        if not os.access(there, os.W_OK):
+            raise UsageError(f"run directory {self.path}: {there} cannot be written")
+
     @property
     def _taken(self) -> str:
-        return f"run {self.name}: another process is running it ({self})"
+        path = self.path / ".lock"
+        owner = path.read_text(encoding="utf-8") or "another process"
+        elsewhere = " on " in owner and not owner.endswith(f" on {socket.gethostname()}")
+        cure = f"; where that machine is gone for good, remove {path}" if elsewhere else ""  # NFS may keep its lock
+        return f"run {self.name}: {owner} is running it ({self}){cure}"
 
     @contextmanager
     def locked(self, say: Callable[[str], None] = _ignore, trouble: Callable[[str], None] = _ignore) -> Iterator[None]:
@@ -196,12 +221,15 @@ class RunDir:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("w")
+            lock = (self.path / ".lock").open("a")
         except OSError as error:
             raise UsageError(f"run directory {self.path}: cannot be written ({error.strerror})") from error
         with lock:
             if not _take(lock):
                 raise UsageError(self._taken)
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
             with nullcontext() if self.mirror is None else self.mirror.held(say, trouble):
                 yield
 

@@ -161,13 +161,13 @@ def frame(table: Sequence[Row]) -> pd.DataFrame:
     config = dict.fromkeys(name for row in table for name in row.flat() if name in columns)
     results = [name for name in Row.__dataclass_fields__ if name not in ("id", "state", "config")]
     order = ["id", "state", *(name for name in config if name not in ("id", "state", *results)), *results]
-    return pd.DataFrame({name: _column(columns[name]) for name in order if name in columns})
+    return pd.DataFrame({name: _column(name, columns[name]) for name in order if name in columns})
 
 
-def _column(values: list[Any]) -> pd.Series[Any]:
+def _column(name: str, values: list[Any]) -> pd.Series[Any]:
     import pandas as pd
 
-    kinds = {type(value) for value in values if value is not None}
+    kinds = {type(value) for value in values if value is not None} or _declared(name)
     if kinds <= {bool}:
         return pd.Series(values, dtype="boolean")
     if kinds <= {int}:
@@ -175,6 +175,15 @@ def _column(values: list[Any]) -> pd.Series[Any]:
     if kinds <= {int, float}:
         return pd.Series(values, dtype="float64")
     return pd.Series([None if value is None else str(value) for value in values], dtype="string")
+
+
+def _declared(name: str) -> set[type]:
+    """The type of a column without a value, so that tables of several runs can be read as one."""
+    field = Row.__dataclass_fields__.get(name)
+    return {str} if field is None else {_TYPES[str(field.type).split(" ")[0]]}
+
+
+_TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 
 
 def write(run: RunDir, table: Sequence[Row]) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tune_jobs.confirm import _fresh_seeds
-from tune_jobs.results.confirmation import half_width
+from tune_jobs.results.confirmation import Confirmation, Confirmed, dump, half_width
+from tune_jobs.results.statistics import Summary
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,9 @@ def test_half_width_is_that_of_the_side_that_is_not_cut(
 ) -> None:
     path = tmp_path / "confirm.json"
     assert half_width(path) is None
-    path.write_text(json.dumps({"configs": [{"val": {"mean": mean, "low": low, "high": high}}]}))
+    val = Summary(5, mean, 0.01, *(math.nan if end is None else end for end in (low, high)))
+    first = Confirmed("00000", {}, mean, val, 1.0, None, None)
+    path.write_text(dump(Confirmation([1, 2], False, 100, [first], val, "00000", 0.0)))
     assert half_width(path) == (None if half is None else pytest.approx(half))
 
 

@@ -131,5 +131,18 @@ def test_nodes_lost_count_from_where_a_trial_last_came_further(path: Path) -> No
             ledger.append("00000", "epoch", attempt=attempt, epoch=epoch, val_accuracy=0.5)
         ledger.append("00000", "state", state="WAITING", failure="node_lost", reason="died")
     (own,) = read(path).values()
-    assert own.nodes_lost == 3  # the one after epoch 3 came first, and the two that followed
+    assert own.lost == 3  # the one after epoch 3 came first, and the two that followed
     assert own.failures == ["node_lost"] * 4
+
+
+def test_nodes_lost_count_anew_where_a_trial_had_to_begin_again(path: Path) -> None:
+    """On another kind of card, say: its first epochs there are new ones too."""
+    ledger = Ledger(path)
+    for attempt, epochs in enumerate([(1, 2, 3), (1,), (2,)], 1):
+        ledger.append("00000", "state", state="RUNNING", attempt=attempt)
+        if attempt == 2:
+            ledger.append("00000", "refused", reason="checkpoint: of another device")
+        for epoch in epochs:
+            ledger.append("00000", "epoch", attempt=attempt, epoch=epoch, val_accuracy=0.5)
+        ledger.append("00000", "state", state="WAITING", failure="node_lost", reason="died")
+    assert read(path)["00000"].lost == 1

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import fcntl
+import re
+import socket
 import subprocess
 import sys
 import threading
@@ -24,7 +26,8 @@ def test_locked_second_process_is_refused_and_a_dead_ones_lock_is_not_in_the_way
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(UsageError, match="run run: another process is running it"), run.locked():
+        owner = f"run run: process {holder.pid} on {socket.gethostname()} is running it"
+        with pytest.raises(UsageError, match=rf"^{re.escape(owner)} \({run.path}\)$"), run.locked():
             pytest.fail("two held it")
         other = RunDir(tmp_path / "other")
         assert (run.running_beside(), other.running_beside()) == ([], ["run"])
@@ -113,3 +116,11 @@ def test_read_experiment_names_its_file(tmp_path: Path) -> None:
         run.experiment.write_text(text)
         with pytest.raises(UsageError, match=line):
             run.read_experiment()
+
+
+def test_check_place_refuses_a_file_and_takes_a_folder_that_is_yet_to_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UsageError, match=rf"^run directory {path}: {tmp_path / 'file'} is no directory$"):
+            RunDir(path).check_free()
+    RunDir(tmp_path / "new" / "run").check_free()

@@ -149,8 +149,10 @@ def _pooled(groups: list[list[float]]) -> float:
 
 def load(run: RunDir) -> Loaded:
     """Raises UsageError where a file is missing or damaged."""
-    trials = ledger.read(run.ledger)
+    trials = ledger.read_whole(run.ledger)
     experiment = run.read_experiment()
+    if not experiment.space and not experiment.train:
+        raise UsageError(f"run {run.name}: is a confirmation, which the report of its search shows")
     environment = run.read_environment()
     if "val" not in environment.get("images", {}):
         raise UsageError(f"{run.environment}: does not say how many images there were (images)")

@@ -10,6 +10,9 @@ import base64
 import hashlib
 import io
 import json
+import tokenize
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,11 +75,21 @@ def known(run: RunDir) -> Predictions | None:
     path, weights = _kept(run), run.best_model
     if not path.is_file() or not weights.exists() or not _is_of(run, weights):
         return None
-    with np.load(path, allow_pickle=False) as kept:
-        if not set(_KEPT) <= set(kept.files) or str(kept["weights"]) != _digest(weights):
-            return None  # of an earlier version, or of other weights
-        fields = {name: kept[name] for name in _ARRAYS}
-        return Predictions(classes=[str(name) for name in kept["classes"]], of=int(kept["of"]), **fields)
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            if not set(_KEPT) <= set(kept.files) or str(kept["weights"]) != _digest(weights):
+                return None  # of an earlier version, or of other weights
+            fields = {name: kept[name] for name in _ARRAYS}
+            return Predictions(classes=[str(name) for name in kept["classes"]], of=int(kept["of"]), **fields)
+    except _DAMAGED:
+        return None  # it is looked again
+
+
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+    *(EOFError, KeyError, NotImplementedError, OSError, OverflowError, ValueError),
+)
+"""What NumPy raises, depending on which byte of the file it was."""
 
 
 def look(run: RunDir, data_dir: Path | None) -> Predictions | None:
@@ -148,10 +161,15 @@ def _is_of(run: RunDir, path: Path) -> bool:
 
 
 def _header(path: Path) -> dict[str, str]:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="numpy") as opened:
-        metadata: dict[str, str] = opened.metadata()
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            metadata: dict[str, str] | None = opened.metadata()
+    except SafetensorError as error:
+        raise UsageError(f"{path.name}: is damaged ({error})") from error
+    if metadata is None or "config" not in metadata:
+        raise UsageError(f"{path.name}: does not say of which config it is")
     return metadata
 
 
@@ -169,7 +187,10 @@ def _run(run: RunDir, splits: Splits, most: int | None) -> Predictions:
     images, labels = splits.test.images[numbers], splits.test.labels[numbers]
     transform = Transform.of(splits, torch.device("cpu"))
     weights, classes = run.best_model, len(splits.classes)
-    scores = torch.cat([_scores(weights, classes, transform(part)) for part in images.split(500)])
+    try:
+        scores = torch.cat([_scores(weights, classes, transform(part)) for part in images.split(500)])
+    except (KeyError, RuntimeError) as error:  # what load_state_dict and a look into the file raise
+        raise UsageError(f"{weights.name}: its tensors are not those of its config") from error
     predicted = scores.argmax(1)
     rows = torch.arange(len(labels))
     sure = scores[rows, predicted] - scores[rows, labels]

@@ -1,0 +1,207 @@
+"""A run of which a file was damaged: one line that names it, and no traceback."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from datasets import DatasetConfig, load_splits
+from tests.tune_jobs.results.report.conftest import MakeRun
+from tests.tune_jobs.results.report.test_predictions import DIGITS, trained
+from tune_jobs import drawn, estimate
+from tune_jobs.commands import runs
+from tune_jobs.results import ledger, rundir, table
+from tune_jobs.results.report import predictions
+from tune_jobs.results.rundir import RunDir
+
+MLP: dict[str, Any] = {"model": "mlp", "lr": 0.1, "epochs": 3}
+Command = Callable[[RunDir], None]
+
+
+def export(run: RunDir) -> None:
+    runs.export(str(run.path), storage=str(run.path.parent))
+
+
+def export_cheapest(run: RunDir) -> None:
+    runs.export(str(run.path), rule="cheapest", storage=str(run.path.parent))
+
+
+def report(run: RunDir) -> None:
+    runs.report([str(run.path)], storage=str(run.path.parent))
+
+
+def markdown(run: RunDir) -> None:
+    runs.report([str(run.path)], form="md", storage=str(run.path.parent))
+
+
+def confirm(run: RunDir) -> None:
+    runs.confirm(str(run.path), storage=str(run.path.parent))
+
+
+def made(make_run: MakeRun) -> RunDir:
+    return make_run([(MLP | {"lr": lr}, "COMPLETE", [accuracy], {}) for lr, accuracy in ((0.1, 0.8), (0.2, 0.9))])
+
+
+def said(command: Command, run: RunDir, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line of a command that ends with exit code 2."""
+    with pytest.raises(typer.Exit) as ended:
+        command(run)
+    assert ended.value.exit_code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("command", [export, report, markdown, confirm])
+def test_a_trial_whose_config_was_damaged_is_named(
+    command: Command, make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = made(make_run)
+    lines = run.ledger.read_text().splitlines()
+    run.ledger.write_text("\n".join([lines[0][:60], *lines[1:]]) + "\n")
+    assert "the config of trial 00000 is damaged; the search command" in said(command, run, capsys)
+    config = ledger.read(run.ledger)["00000"].config
+    assert config == {}
+    drawn.config_key(config)  # by which a search that puts it back looks for it
+    assert len(drawn.Drawn({0: [ledger.read(run.ledger)["00000"]]})) == 0
+
+
+@pytest.mark.parametrize("command", [report, markdown, export_cheapest])
+@pytest.mark.parametrize("text", ["", "{}", '{"configs": [', "[]", '{"configs": 3, "test": null, "optimism": 1}'])
+def test_a_damaged_confirmation_is_named(
+    command: Command, text: str, make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = made(make_run)
+    run.confirmation.write_text(text)
+    assert said(command, run, capsys).startswith(f"error: {run.confirmation}: is damaged (")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is damaged"),
+        ("null", "does not say what data the run had"),
+        ('{"data_sha256": "x", "images": 5}', "does not say how many images there were"),
+        ('{"data_sha256": "x", "images": {"val": "many"}}', "does not say how many images there were"),
+        ('{"data_sha256": "x"}', "does not say how many images there were"),
+    ],
+)
+def test_a_damaged_environment_is_named_and_passed_over_where_times_are_asked_for(
+    text: str, words: str, make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = made(make_run)
+    run.environment.write_text(text)
+    assert words in said(report, run, capsys)
+    splits = load_splits(DatasetConfig(**DIGITS))
+    assert estimate.known(run.path.parent, "some", splits) == []
+
+
+def test_a_missing_environment_is_named_once(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    run = made(make_run)
+    run.environment.unlink()
+    assert said(report, run, capsys) == f"error: {run.environment}: cannot be read (No such file or directory)"
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "bare", "other tensors"])
+def test_damaged_weights_cost_the_report_its_confusions_alone(damage: str, make_run: MakeRun) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    run, _, _ = trained(make_run, {"model": "svm", "kernel": "linear", "C": 0.0001})
+    with safe_open(run.best_model, framework="numpy") as opened:
+        metadata = opened.metadata()
+    import torch
+
+    data = run.best_model.read_bytes()
+    match damage:
+        case "cut":
+            run.best_model.write_bytes(data[: len(data) // 2])
+        case "empty":
+            run.best_model.write_bytes(b"")
+        case "bare":
+            save_file({"x": torch.zeros(1)}, run.best_model)
+        case _:
+            save_file({"x": torch.zeros(1)}, run.best_model, metadata)
+    report(run)
+    assert "best.safetensors is here, but: best.safetensors: " in run.report.read_text()
+
+
+def test_damaged_predictions_are_made_anew(make_run: MakeRun) -> None:
+    run, _, _ = trained(make_run, {"model": "svm", "kernel": "linear", "C": 0.0001})
+    assert predictions.look(run, None) is not None
+    (kept,) = run.path.glob("*.npz")
+    whole = kept.read_bytes()
+    drawn_at = random.Random(0)
+    for damaged in [b"", whole[:200], *(_flipped(whole, drawn_at.randrange(len(whole))) for _ in range(1000))]:
+        kept.write_bytes(damaged)
+        predictions.known(run)  # None, or what it says where that byte did not matter
+    kept.write_bytes(whole[:200])
+    assert predictions.known(run) is None
+    assert predictions.look(run, None) is not None
+
+
+def _flipped(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"time": 1, "trial": "00000", "event": [1], "state": "FAIL"}',
+        '{"time": "x", "trial": "00000", "event": "state", "state": "FAIL"}',
+        '{"time": 1, "trial": "abc", "event": "state", "state": "FAIL"}',
+        '{"time": 1, "trial": "00000", "event": "state", "state": "COMPLETE", "result": null}',
+        "[" * 100_000,
+    ],
+    ids=["event", "time", "trial", "result", "deep"],
+)
+def test_a_line_of_the_ledger_with_another_type_is_passed_over(line: str, make_run: MakeRun) -> None:
+    run = made(make_run)
+    before = ledger.read(run.ledger)
+    with run.ledger.open("a") as file:
+        file.write(line + "\n")
+    assert ledger.read(run.ledger) == before
+    report(run)
+
+
+def test_report_of_a_confirmation_names_it_as_one(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run([(MLP, "COMPLETE", [0.8], {})], {"train": {}, "space": {}})
+    assert said(report, run, capsys) == "error: run made: is a confirmation, which the report of its search shows"
+
+
+def test_status_of_a_sampled_search_counts_what_it_has_not_drawn_yet(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"space": {"lr": {"uniform": [0.1, 0.2]}}, "search": {"method": "random", "trials": 30}}
+    run = make_run([(MLP, "COMPLETE", [0.8], {})], asked)
+    runs.status(str(run.path), storage=str(tmp := run.path.parent))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "run made: 1 of 30 trials finished (1 COMPLETE)" in shown
+    assert "no process runs it now" in shown
+    assert rundir.find("made", tmp).path == run.path
+
+
+def test_tables_of_runs_with_and_without_failures_have_the_same_types(make_run: MakeRun) -> None:
+    fine = make_run([(MLP, "COMPLETE", [0.8], {})], name="fine")
+    failed = make_run([(MLP, "FAIL", [], {"failure": "error", "reason": "x"})], name="failed")
+    empty, whole = (table.frame(table.rows(ledger.read(run.ledger).values())) for run in (fine, failed))
+    for name in ("failure", "reason", "card", "node", "params", "precision", "val_accuracy", "pareto", "slot"):
+        assert empty[name].dtype == whole[name].dtype, name
+    assert str(empty["failure"].dtype) == "string"
+    assert json.loads(empty.to_json(orient="records"))[0]["failure"] is None
+
+
+def test_status_of_a_run_whose_experiment_is_gone_shows_its_trials(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = made(make_run)
+    run.experiment.unlink()
+    runs.status(str(run.path), storage=str(run.path.parent))
+    assert "run made: 2 of 2 trials finished (2 COMPLETE)" in " ".join(capsys.readouterr().out.split())
