@@ -6,8 +6,10 @@ import errno
 import importlib.util
 import json
 import math
+import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -114,11 +116,25 @@ def test_an_event_file_on_a_full_disk_leaves_the_search(tmp_path: Path, monkeypa
 
     file = loggers._EventFile(str(tmp_path))
     file.add_scalar("a", 1.0, 1)
-    monkeypatch.setattr(file._events, "flush", full)
-    with pytest.raises(DiskFull):
-        file.flush()
+    with monkeypatch.context() as disk:
+        disk.setattr(file._events._py_recordio_writer, "_writer", SimpleNamespace(flush=full))
+        with pytest.raises(DiskFull):
+            file.flush()
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(DiskFull):
         loggers._EventFile(str(tmp_path / "more"))
+    monkeypatch.undo()
+    file.close()
+
+
+def test_an_event_file_is_there_for_tensorboard_after_each_epoch_without_a_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: pytest.fail("waited for the disk"))
+    file = loggers._EventFile(str(tmp_path))
+    (path,) = tmp_path.iterdir()
+    file.add_scalar("a", 1.0, 1)
+    file.flush()
+    assert b"\x01a" in path.read_bytes()
     monkeypatch.undo()
     file.close()
