@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -55,8 +57,8 @@ class Peak:
 def measure(config: TrainConfig, shape: Shape, device: torch.device, threads: int, evaluation: bool = False) -> Peak:
     """Train a few steps on noise in a fresh process.
 
-    `evaluation`: as a trial does, evaluate a batch as large as a training's, and train on a last batch that is not
-    full, which beside a CUDA graph takes memory of its own.
+    `evaluation`: as a trial does, evaluate a batch as large as a training's, keep the best weights, make a checkpoint,
+    and train on a last batch that is not full, which beside a CUDA graph takes memory of its own.
 
     Raises ProfilingError with the child's last words if it dies.
     """
@@ -152,11 +154,18 @@ def _train(config: TrainConfig, shape: Shape, device: torch.device, evaluation: 
     size = shape.image_size
     classes = tuple(str(index) for index in range(shape.classes))
     noise = Splits(train, train, train, classes, size, (0.5,) * shape.channels, (0.3,) * shape.channels, sha256="")
-    few = steps.few(noise, STEPS, config.batch_size)
-    if evaluation:
-        batch = _noise(images_at_once(size), shape)
-        few = replace(noise, val=batch, test=batch)
-    steps.run(config, few, device, 1, lambda _: None)
+    if not evaluation:
+        steps.run(config, steps.few(noise, STEPS, config.batch_size), device, 1, lambda _: None)
+        return
+    batch = _noise(images_at_once(size), shape)
+    steps.run(config, replace(noise, val=batch, test=batch), device, 2, lambda _: None, _checkpoint)
+
+
+def _checkpoint(_: int, state: Callable[[], dict[str, Any]]) -> None:
+    """What a trial has of one in memory while it is written."""
+    buffer = io.BytesIO()
+    torch.save(state(), buffer)
+    buffer.getvalue()
 
 
 def _noise(n: int, shape: Shape) -> Split:

@@ -9,7 +9,7 @@ import torch
 
 from datasets import Split, Splits
 from models import TrainConfig
-from models.training import EpochMetrics, Fitted, fit
+from models.training import Checkpoint, EpochMetrics, Fitted, fit
 from profiling.timing import Timing
 
 
@@ -25,10 +25,15 @@ def few(splits: Splits, steps: int, batch_size: int) -> Splits:
 
 
 def run(
-    config: TrainConfig, splits: Splits, device: torch.device, epochs: int, report: Callable[[EpochMetrics], None]
+    config: TrainConfig,
+    splits: Splits,
+    device: torch.device,
+    epochs: int,
+    report: Callable[[EpochMetrics], None],
+    checkpoint: Checkpoint | None = None,
 ) -> Fitted:
     """Train for `epochs` over data that `few` made."""
-    return fit(config.model_copy(update={"epochs": epochs}), splits, device, report)
+    return fit(config.model_copy(update={"epochs": epochs}), splits, device, report, checkpoint)
 
 
 def timed(config: TrainConfig, splits: Splits, device: torch.device, steps: int, repeats: int) -> tuple[Timing, Fitted]:

@@ -30,11 +30,9 @@ RULES = {
 }
 """Class of a failure -> its rule.  `disk_full` is none: it stops the search, and the trial is taken up with it."""
 
-UNCOUNTED = tuple(name for name, rule in RULES.items() if not rule.counted)
-
 MOST_LOST = 10
-"""A trial that lost its node or its store so often without a new epoch between FAILs, whatever `retries` says: it may
-be what kills them."""
+"""A trial that lost its node so often without a new epoch between FAILs, whatever `retries` says: it may be what kills
+them.  Where one has lost its store so often, the search stops."""
 
 STORE_PAUSE_S = 5
 """So long a trial whose store fails waits before it says so and is started again."""
@@ -49,9 +47,9 @@ NEVER_BEGAN = "the worker process that it was given, or its node, died before it
 def may_retry(before: list[str], lost: int, failure: str, retries: int) -> bool:
     """Whether a trial that failed so is started again.
 
-    `before`: all its failures before this one; `lost`: how many of those were uncounted since it last came further.
+    `before`: all its failures before this one; `lost`: how many nodes it had lost by then since it last came further.
     """
-    if not RULES[failure].retry or lost + (failure in UNCOUNTED) >= MOST_LOST:
+    if not RULES[failure].retry or lost + (failure == "node_lost") >= MOST_LOST:
         return False
     return sum(RULES[name].counted for name in [*before, failure] if name in RULES) <= retries
 

@@ -37,6 +37,7 @@ class Board:
         self._tail = ledger.Tail(run.ledger)
         self._asked = repeats.asked(experiment)
         self._trials: dict[str, TrialRecord] = {}
+        self.finished = 0
         self._told: set[tuple[str, int, str]] = set()
         """Trials with attempt and state, of which nothing is told twice."""
 
@@ -47,18 +48,17 @@ class Board:
         events = self._tail.read()
         if self._tail.is_anew:
             self._trials.clear()
+            self.finished = 0
         for event in events:
             own = self._trials.setdefault(event["trial"], TrialRecord(event["trial"]))
+            was_finished = own.finished
             ledger.apply(own, event)
+            self.finished += own.finished - was_finished
             ending = own.id, own.attempts, own.state
             if event["event"] == "state" and (own.finished or own.failure) and ending not in self._told:
                 self._told.add(ending)
                 news.append((TrialRecord(**vars(own)), self.finished))
         return news
-
-    @property
-    def finished(self) -> int:
-        return sum(trial.finished for trial in self._trials.values())
 
     @property
     def total(self) -> int:
@@ -154,7 +154,10 @@ def watch(run: RunDir, out: Console) -> None:
 def _wait(run: RunDir) -> None:
     """Return when somebody runs it, or after START_S seconds."""
     deadline = time.monotonic() + START_S
-    while not run.is_running() and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        with contextlib.suppress(StoreError):  # it is asked again
+            if run.is_running():
+                return
         time.sleep(POLL_S)
 
 

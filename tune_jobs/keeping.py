@@ -41,12 +41,12 @@ class Keeping:
     def finish(self, group: Sequence[TrialRecord]) -> None:
         """All repeats of a config are finished."""
         best = self._best([*self._kept, *group])
+        numbers = {own.split("-")[0] for own in best}
         for trial in self._kept:
-            if trial.id not in best:
+            if trial.id.split("-")[0] not in numbers:
                 self._disk.drop_all(trial.id)
         for trial in group:
             self._let_go(trial, best)
-        numbers = {own.split("-")[0] for own in best}
         self._kept = [trial for trial in [*self._kept, *group] if trial.id.split("-")[0] in numbers]
 
     def _let_go(self, trial: TrialRecord, best: set[str]) -> None:

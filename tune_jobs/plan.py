@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -100,9 +99,13 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
 
     left = _left(experiment, space, trials)
     measured = known(run_dir.path.parent, machine.cpu_name(), splits)
-    work = [_work(point, experiment, requests, unmeasured, splits, measured) for point in left]
-    counts = Counter(str(request) for request, _ in work)
-    distinct = {str(request): request for request, _ in work}
+    # Of each config once: a sampled search may have a million trials.
+    each = [(*_work(point, experiment, requests, unmeasured, splits, measured), count) for point, count in left]
+    counts: Counter[str] = Counter()
+    for request, _, count in each:
+        counts[str(request)] += count
+    distinct = {str(request): request for request, _, _ in each}
+    work = [(request, time) for request, time, count in each for _ in range(count)]
     return Plan(
         trials=total(experiment, space),
         finished=sum(trial.finished for trial in trials.values()),
@@ -164,23 +167,25 @@ def _take(node: dict[str, float], request: Request, sign: int) -> None:
         node[name] = round(node[name] + sign * amount, 6)
 
 
-def _left(experiment: Experiment, space: Space, trials: Mapping[str, ledger.TrialRecord]) -> list[Point]:
-    """The configs still to be run; of a sampled space that has more, a random draw of as many, or of DRAWS for all."""
-    begun = [trial.config for trial in trials.values() if not trial.finished and trial.config]
+def _left(experiment: Experiment, space: Space, trials: Mapping[str, ledger.TrialRecord]) -> list[tuple[Point, int]]:
+    """The configs still to be run, and how often each, whatever its seed; of a sampled space that has more, a random
+    draw of as many, or of DRAWS for all."""
+    begun = [(trial.config, 1) for trial in trials.values() if not trial.finished and trial.config]
     groups = by_number(trials.values())
     if experiment.search.trials is None:
         have = {key(trial.config) for trial in trials.values()}
         every = [own for point in space.grid() for own in repeated(point, experiment.repeats)]
-        return begun + [point for point in every if key(point) not in have]
+        return begun + [(point, 1) for point in every if key(point) not in have]
     if experiment.search.trials >= space.size():
         has = Drawn(groups)
-        drawn = [point for point in space.every() if has.same_as(point) is None]
+        drawn = [(point, experiment.repeats) for point in space.every() if has.same_as(point) is None]
     else:
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=experiment.search.seed))
         wanted = to_draw(experiment, space, groups)
         draws = [space.suggest(study.ask()) for _ in range(min(wanted, DRAWS))]
-        drawn = list(itertools.islice(itertools.cycle(draws), wanted))
-    return begun + [own for point in drawn for own in repeated(point, experiment.repeats)]
+        of_each, rest = divmod(wanted, len(draws)) if draws else (0, 0)
+        drawn = [(point, experiment.repeats * (of_each + (index < rest))) for index, point in enumerate(draws)]
+    return begun + drawn
 
 
 def _work(

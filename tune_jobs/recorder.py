@@ -133,7 +133,7 @@ class Recorder(tune.Callback):
         return {
             TRIAL_KEY: own.id,
             REQUEST_KEY: self.waiting.request(own).model_dump(),
-            KNOWN_KEY: [epoch.get("train_loss") for epoch in own.epochs],
+            KNOWN_KEY: (len(own.epochs), own.epochs[0].get("train_loss") if own.epochs else None),
             SLOT_KEY: self.waiting.promised_slot(own),
         } | own.config
 
@@ -165,7 +165,7 @@ class Recorder(tune.Callback):
         if "epoch" not in result:
             return
         self._write(own, "epoch", attempt=own.attempts, **{name: result[name] for name in _EPOCH_FIELDS})
-        self._watch.store_is_there()
+        self._watch.store_is_there(own.id)
         self._metrics.epoch(own.id, self.waiting.ran_s(own), result)
         if self._group(own)[0] is own:  # of its repeats, the first speaks for all
             self._study.report(number_of(own.id), {name: result[name] for name in _EPOCH_FIELDS})
@@ -230,7 +230,7 @@ class Recorder(tune.Callback):
 
     def _fail(self, own: ledger.TrialRecord, failure: str, reason: str, main_memory: bool = False) -> None:
         """What follows from a failure: the trial waits to be started again, or FAILs; or the whole search stops."""
-        if failure == "disk_full" or (failure == "store_lost" and self._watch.is_store_away()):
+        if failure == "disk_full" or (failure == "store_lost" and self._watch.is_store_away(own.id)):
             self._stop.ask("disk" if failure == "disk_full" else "store", reason)
             return
         if not failures.may_retry(own.failures, own.lost, failure, self._experiment.retries):
@@ -260,7 +260,6 @@ class Recorder(tune.Callback):
         wall_time_s, company = self._leave(own)
         shared = {"shared_with": company.on_node, "shared_card_with": company.on_card}
         self._write(own, "state", wall_time_s=wall_time_s, **shared, **fields)
-        self._watch.store_is_there()
         group = self._group(own)
         if own.state != "COMPLETE":
             self._disk.drop_all(own.id)

@@ -19,7 +19,7 @@ from tune_jobs.resources import MIB, Request, Resources
 from tune_jobs.results.rundir import write_text
 from tune_jobs.space import Point, Space
 
-PROBE = 2
+PROBE = 3
 """Raised whenever the probe takes another amount of memory: what was measured before does not count then."""
 MARGIN = 1.1
 """Of what the probe saw: allocators round up, and a longer training leaves more holes in what they took."""

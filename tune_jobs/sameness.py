@@ -43,6 +43,11 @@ def check_same(
             raise UsageError(f"run {run_dir.name} has trials but no {run_dir.experiment}; give this one another --name")
         return
     before = run_dir.read_experiment()
+    if before.space != experiment.space and (lost := [trial.id for trial in trials.values() if not trial.config]):
+        raise UsageError(
+            f"run {run_dir.name}: the config of trial {', '.join(lost)} is damaged in {run_dir.ledger}; take the run "
+            "up as it was, which puts it back, before it is changed"
+        )
     added = _only_adds(before, experiment, space, trials)
     different = [] if added else differences(before.document(), experiment.document())
     if not added and not different and experiment.search.method == "grid":

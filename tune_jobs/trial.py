@@ -42,7 +42,7 @@ TRIAL_KEY = "trial"
 REQUEST_KEY = "request"
 """the Request that it was granted, as a dict,"""
 KNOWN_KEY = "known_epochs"
-"""of each epoch that the ledger has of it the training loss,"""
+"""how many epochs the ledger has of it, and the training loss of the first,"""
 SLOT_KEY = "slot"
 """and the slot that a worker made for it is named by."""
 OWN_KEYS = (TRIAL_KEY, REQUEST_KEY, KNOWN_KEY, SLOT_KEY)
@@ -83,7 +83,7 @@ def _train(
     held: list[EpochMetrics] = []
     fitted = None
     for state in checkpoints.load():
-        unheard = _unheard([EpochMetrics(**metrics) for metrics in state["epochs"]], asked[KNOWN_KEY])
+        unheard = _unheard([EpochMetrics(**metrics) for metrics in state["epochs"]], *asked[KNOWN_KEY])
 
         def report(metrics: EpochMetrics, unheard: list[EpochMetrics] = unheard) -> None:
             while unheard:
@@ -105,14 +105,13 @@ def _train(
     tune.report(_message(held[-1]) | {"result": result, "done": True})
 
 
-def _unheard(epochs: list[EpochMetrics], known: Sequence[float]) -> list[EpochMetrics]:
-    """Those of a checkpoint that the ledger has not, whose training losses are `known`: the driver died before it heard
-    of them.
+def _unheard(epochs: list[EpochMetrics], known: int, loss: float | None) -> list[EpochMetrics]:
+    """Those of a checkpoint behind the `known` that the ledger has: the driver died before it heard of them.
 
-    All, where it has others: the trial began again meanwhile, where the checkpoint was of no use.
+    All, where the first one's training `loss` is another: the trial began again meanwhile, where the checkpoint was of
+    no use.
     """
-    is_of_it = all(metrics.train_loss == loss for metrics, loss in zip(epochs, known, strict=False))
-    return epochs[len(known) :] if is_of_it else list(epochs)
+    return epochs[known:] if known == 0 or epochs[0].train_loss == loss else list(epochs)
 
 
 def _report(metrics: EpochMetrics, last: int, held: list[EpochMetrics]) -> None:

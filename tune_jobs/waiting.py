@@ -43,6 +43,8 @@ class Waiting:
         self._slot_of: dict[ActorHandle[Any], int] = {}
         self._nodes: Sequence[Mapping[str, Any]] = ()
         self._looked = float("-inf")
+        self._seen: dict[str, Mapping[str, Any]] = {}
+        """Each node by its id, as it last was alive."""
 
     def __len__(self) -> int:
         """How many are to be run, or run again, and are not with Ray."""
@@ -69,8 +71,10 @@ class Waiting:
         return self._requests[own.id]
 
     def grow(self, own: TrialRecord, main_memory: bool) -> Request | None:
-        """Let it ask for more memory from now on; None where no node has more."""
-        more = grown(self.request(own), ray.nodes(), main_memory)
+        """Let it ask for more memory from now on; None where no node has more, nor had since the search began: one that
+        went away may come back."""
+        self._look()
+        more = grown(self.request(own), list(self._seen.values()), main_memory)
         if more is not None:
             self._requests[own.id] = more
         return more
@@ -105,8 +109,12 @@ class Waiting:
     def nodes(self) -> Sequence[Mapping[str, Any]]:
         """The cluster's nodes, looked at every few seconds."""
         if time.monotonic() - self._looked > LOOK_EVERY_S:
-            self._nodes, self._looked = ray.nodes(), time.monotonic()
+            self._look()
         return self._nodes
+
+    def _look(self) -> None:
+        self._nodes, self._looked = ray.nodes(), time.monotonic()
+        self._seen |= {node.get("NodeID", ""): node for node in self._nodes if node["Alive"]}
 
     def stuck(self) -> list[Request]:
         """Requests of trials that wait at Ray's, which no node can serve any more."""

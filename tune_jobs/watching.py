@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import ray
 
-from tune_jobs.failures import STORE_AWAY_S
+from tune_jobs.failures import MOST_LOST, STORE_AWAY_S
 from tune_jobs.interruption import Stop
 from tune_jobs.listener import Listener
 from tune_jobs.waiting import LOOK_EVERY_S, Waiting
@@ -34,7 +36,8 @@ class Watch:
         self._wait_for_nodes = wait_for_nodes
         self._said_stuck = False
         self._looked = self._stuck_since = self._busy_at = time.monotonic()
-        self._store_away_since: float | None = None
+        self._store_away_since, self._store_failed_at = 0.0, -math.inf
+        self._stores_lost: Counter[str] = Counter()
         self.timed_out: set[str] = set()
         """Those whose worker was ended since they ran too long, by their ids in the ledger."""
 
@@ -51,16 +54,20 @@ class Watch:
         self._look_for_nodes(now)
         return self._lost(trials)
 
-    def is_store_away(self) -> bool:
-        """Asked when a trial has failed by its store: whether that has gone on for STORE_AWAY_S."""
+    def is_store_away(self, own_id: str) -> bool:
+        """Asked when a trial has failed by its store: whether such failures have gone on for STORE_AWAY_S, or this one
+        has had MOST_LOST of them."""
         now = time.monotonic()
-        if self._store_away_since is None:
+        if now - self._store_failed_at > 2 * STORE_AWAY_S:
             self._store_away_since = now
-        return now - self._store_away_since >= STORE_AWAY_S
+        self._store_failed_at = now
+        self._stores_lost[own_id] += 1
+        return now - self._store_away_since >= STORE_AWAY_S or self._stores_lost[own_id] >= MOST_LOST
 
-    def store_is_there(self) -> None:
-        """A trial has come further."""
-        self._store_away_since = None
+    def store_is_there(self, own_id: str) -> None:
+        """The trial has come further."""
+        self._store_failed_at = -math.inf
+        self._stores_lost.pop(own_id, None)
 
     def _end_late(self, now: float) -> None:
         """By killing their process: one hung in native code hears nothing else."""

@@ -44,8 +44,10 @@ def test_of_repeats_the_first_of_the_best_mean_stays() -> None:
     keeping = Keeping(1, disk)
     keeping.finish([trial("00000-0", 0.8), trial("00000-1", 0.99)])
     assert disk.all == ["00000-1"]
+    keeping.finish([trial("00002-0", 0.1), trial("00002-1", 0.1)])
+    assert disk.all == ["00000-1", "00002-0", "00002-1"]  # what was dropped once is not dropped again
     keeping.finish([trial("00001-0", 0.9), trial("00001-1", 0.9)])
-    assert sorted(set(disk.all)) == ["00000-0", "00000-1", "00001-1"]
+    assert sorted(set(disk.all)) == ["00000-0", "00000-1", "00001-1", "00002-0", "00002-1"]
 
 
 def test_sweep_removes_what_a_dead_driver_left() -> None:

@@ -11,14 +11,14 @@ EPOCHS = [EpochMetrics(number, 1 / number, 1.0, 0.5, 0.1) for number in range(1,
 
 
 @pytest.mark.parametrize(
-    ("known", "told"),
+    ("known", "loss", "told"),
     [
-        ([], [1, 2, 3, 4, 5]),
-        ([1, 1 / 2, 1 / 3], [4, 5]),
-        ([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5], []),
-        ([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6], []),  # trained behind the last checkpoint, and to be trained again
-        ([1, 1 / 2, 0.4], [1, 2, 3, 4, 5]),  # of another training, which began again
+        (0, None, [1, 2, 3, 4, 5]),
+        (3, 1.0, [4, 5]),
+        (5, 1.0, []),
+        (6, 1.0, []),  # trained behind the last checkpoint, and to be trained again
+        (3, 0.4, [1, 2, 3, 4, 5]),  # of another training, which began again
     ],
 )
-def test_unheard_are_the_epochs_behind_the_ledger_s_own(known: list[float], told: list[int]) -> None:
-    assert [metrics.epoch for metrics in _unheard(EPOCHS, known)] == told
+def test_unheard_are_the_epochs_behind_the_ledger_s_own(known: int, loss: float | None, told: list[int]) -> None:
+    assert [metrics.epoch for metrics in _unheard(EPOCHS, known, loss)] == told

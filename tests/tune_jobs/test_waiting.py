@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from tune_jobs import waiting
-from tune_jobs.resources import Request
+from tune_jobs.resources import MIB, Request
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.waiting import Waiting
 
@@ -118,3 +118,15 @@ def test_stuck_names_what_no_node_can_serve_any_more(queue: Waiting, monkeypatch
 def worker(name: str) -> Any:
     """Anything that can be told apart stands for a worker."""
     return name
+
+
+def test_grow_counts_on_a_node_that_went_away_and_may_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"NodeID": "a", "Alive": True, "Resources": {"CPU": 4.0, "memory": 4000 * MIB}}
+    large = {"NodeID": "b", "Alive": True, "Resources": {"CPU": 4.0, "memory": 64_000 * MIB}}
+    alive = [small, large]
+    monkeypatch.setattr(ray, "nodes", lambda: alive)
+    queue = Waiting(lambda _: Request(memory_mib=4000))
+    own = TrialRecord("00000", {"model": "resnet18"})
+    queue.nodes()
+    alive = [small, large | {"Alive": False}]
+    assert queue.grow(own, main_memory=True) == Request(memory_mib=8000)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tune_jobs import watching
-from tune_jobs.failures import STORE_AWAY_S
+from tune_jobs.failures import MOST_LOST, STORE_AWAY_S
 from tune_jobs.interruption import Stop
 from tune_jobs.resources import Request
 from tune_jobs.watching import NODES_GONE_MINUTES, Watch
@@ -84,13 +84,26 @@ def test_who_asked_to_wait_for_nodes_waits(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(search.said) == 1
 
 
-def test_a_store_that_fails_is_away_only_where_nothing_came_between(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_is_away_where_trials_fail_by_it_for_a_while_and_none_comes_further(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     search = Search(monkeypatch)
-    assert not search.watch.is_store_away()
+    away = search.watch.is_store_away
+    assert not away("00000")
     search.now += STORE_AWAY_S - 1
-    assert not search.watch.is_store_away()
-    search.watch.store_is_there()
-    search.now += 3600
-    assert not search.watch.is_store_away()
+    assert not away("00001")
+    search.watch.store_is_there("00002")
+    search.now += 1
+    assert not away("00000")
+    search.now += 2 * STORE_AWAY_S + 1  # another hiccup
+    assert not away("00000")
     search.now += STORE_AWAY_S
-    assert search.watch.is_store_away()
+    assert away("00001")
+
+
+def test_a_store_is_away_for_a_trial_that_never_gets_through_while_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Search(monkeypatch)
+    for _ in range(MOST_LOST - 1):
+        assert not search.watch.is_store_away("00000")
+        search.watch.store_is_there("00001")
+    assert search.watch.is_store_away("00000")

@@ -99,7 +99,7 @@ class TrialRecord:
     failures: list[str] = field(default_factory=list)
     """The classes of all its failures, in order."""
     lost: int = 0
-    """How often its node or its store was lost since it last trained an epoch that it had not trained before."""
+    """How often its node was lost since it last trained an epoch that it had not trained before."""
     furthest: int = 0
     """The last epoch that it came to, since it last could not go on from a checkpoint."""
     since: float = 0.0
@@ -258,7 +258,7 @@ def apply(trial: TrialRecord, event: dict[str, Any]) -> None:
     trial.failure = event.get("failure")
     if trial.failure is not None:
         trial.failures = [*trial.failures, trial.failure]
-        trial.lost += trial.failure in ("node_lost", "store_lost")
+        trial.lost += trial.failure == "node_lost"
     trial.reason = event.get("reason")
 
 

@@ -73,12 +73,12 @@ class Mirror:
                 return
             for name in RECORDS:
                 there = self.store.find(name)
-                if there is None or there == self._fetched.get(name) or self._is_ahead(name):
+                if there is None or there == self._fetched.get(name):
                     continue
                 data = self.store.read(name)
-                if data is not None:
+                if data is not None and not self._is_ahead(name, data):
                     write_bytes(self._local / name, data)
-                    self._fetched[name] = there
+                self._fetched[name] = there
 
     def is_running(self) -> bool:
         """Whether some driver, here or elsewhere, seems to run it."""
@@ -144,7 +144,7 @@ class Mirror:
             unpushed.touch()
         else:
             unpushed.unlink(missing_ok=True)
-            if self._is_ahead(record):
+            if self._is_ahead(record, self.store.read(record) or b""):
                 return
         for name in (STUDY, LEDGER, *(name for name in there if name not in (STUDY, LEDGER))):
             path = self._local / name
@@ -164,11 +164,11 @@ class Mirror:
             elif name not in there:
                 path.unlink()
 
-    def _is_ahead(self, record: str) -> bool:
+    def _is_ahead(self, record: str, there: bytes) -> bool:
         path = self._local / record
         if not path.exists():
             return False
-        here, there = _whole_lines(path.read_bytes()), self.store.read(record) or b""
+        here = _whole_lines(path.read_bytes())
         return len(here) > len(there) and here.startswith(there)
 
     def _has_record(self) -> bool:

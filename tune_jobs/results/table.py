@@ -68,8 +68,8 @@ class Row:
     """Other trials on the same card, on average while it ran; NaN where it had none."""
     attempts: int
     failure: str | None
-    """The class of its last failure: out_of_memory, diverged, timeout, node_lost, store_lost, worker_crashed, user_error,
-    error."""
+    """The class of its last failure: out_of_memory, diverged, timeout, node_lost, store_lost, worker_crashed,
+    user_error, error."""
     reason: str | None
 
     @property

@@ -16,9 +16,13 @@ from tests.tune_jobs.results.report.conftest import MakeRun
 from tests.tune_jobs.results.report.test_predictions import DIGITS, trained
 from tune_jobs import drawn, estimate
 from tune_jobs.commands import runs
+from tune_jobs.errors import UsageError
+from tune_jobs.experiment import check
 from tune_jobs.results import ledger, rundir, table
 from tune_jobs.results.report import predictions
 from tune_jobs.results.rundir import RunDir
+from tune_jobs.sameness import check_same
+from tune_jobs.space import parse
 
 MLP: dict[str, Any] = {"model": "mlp", "lr": 0.1, "epochs": 3}
 Command = Callable[[RunDir], None]
@@ -205,3 +209,20 @@ def test_status_of_a_run_whose_experiment_is_gone_shows_its_trials(
     run.experiment.unlink()
     runs.status(str(run.path), storage=str(run.path.parent))
     assert "run made: 2 of 2 trials finished (2 COMPLETE)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_whose_trial_lost_its_config_is_put_back_before_it_is_changed(make_run: MakeRun) -> None:
+    """A study whose space grows is made anew from the ledger: it would lose what is put back from it."""
+    run = make_run([(MLP, "COMPLETE", [0.8], {})], {"space": {"lr": {"grid": [0.1]}}})
+    lines = run.ledger.read_text().splitlines()
+    run.ledger.write_text("\n".join([lines[0][:60], *lines[1:]]) + "\n")
+    before = run.read_experiment()
+    after = check(before.document() | {"space": {"lr": {"grid": [0.1, 0.2]}}})
+    trials = ledger.read(run.ledger)
+    for asked in (before, after):
+        space = parse(asked.space, asked.train, "grid")
+        if asked is before:
+            check_same(asked, space, run, "a" * 64, trials)
+        else:
+            with pytest.raises(UsageError, match="take the run up as it was, which puts it back, before it is changed"):
+                check_same(asked, space, run, "a" * 64, trials)
