@@ -13,6 +13,7 @@ from models.training import DivergedError, EpochMetrics
 from profiling import ProfilingError, memory, operators, steps
 
 CPU = torch.device("cpu")
+Report = Callable[[EpochMetrics], None]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_timed_is_of_one_step_and_leaves_the_first_epoch_out(splits: Splits, mon
         def __init__(self, seconds: float) -> None:
             self.epoch_time_s = seconds
 
-    def fit(config: TrainConfig, data: Splits, device: torch.device, report: object) -> None:
+    def fit(config: TrainConfig, data: Splits, device: torch.device, report: object, checkpoint: None) -> None:
         assert (config.epochs, len(data.train)) == (4, 5 * 16)
         for seconds in (99.0, 1.0, 2.0, 3.0):
             report(Epoch(seconds))  # type: ignore[operator]
@@ -65,7 +66,7 @@ def test_operators_name_what_a_step_does(splits: Splits) -> None:
 def test_operators_of_a_training_that_fails_leave_the_profiler_off(
     splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fit(config: TrainConfig, data: Splits, device: torch.device, report: Callable[[EpochMetrics], None]) -> None:
+    def fit(config: TrainConfig, data: Splits, device: torch.device, report: Report, checkpoint: None) -> None:
         report(EpochMetrics(1, 1.0, 1.0, 0.5, 0.1))
         raise DivergedError(2, "training", math.nan)
 

@@ -153,12 +153,13 @@ def test_probe_asks_ray_for_what_a_trial_would_and_a_card_of_the_kind() -> None:
 
 
 def test_probe_of_main_memory_counts_a_whole_process_and_a_large_batch_of_evaluation() -> None:
-    """The two networks differ in 100 MiB of weights; with their gradients and adam's state in four times as much."""
+    """The two networks differ in 100 MiB of weights; with adam's state and the best epoch's in four times as much; and
+    a checkpoint of all that is there twice while it is made."""
     narrow, wide = (TrainConfig(model="mlp", batch_size=2, optimizer="adam", hidden_units=n) for n in (8, 33_000))
     small, large = (_probe(config, SHAPE, Request(memory_mib="auto")) for config in (narrow, wide))
     assert (small.card_mib, small.total_mib, small.on) == (0, 0, "CPU")
     assert small.main_mib > 150  # PyTorch and Ray alone
-    assert 350 < large.main_mib - small.main_mib < 1000
+    assert 1000 < large.main_mib - small.main_mib < 1500
 
 
 def test_measure_evaluates_where_asked_to() -> None:
