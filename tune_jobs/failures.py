@@ -41,7 +41,7 @@ STORE_AWAY_S = 30
 
 
 NODE_LOST = "the node that it ran on died"
-NEVER_BEGAN = "the worker process that it was given, or its node, died before it began"
+"""Or was to run on: a trial says where it runs when it begins."""
 
 
 def may_retry(before: list[str], lost: int, failure: str, retries: int) -> bool:

@@ -193,9 +193,7 @@ class Recorder(tune.Callback):
                 self._fail(own, failure, f"{reason}; it had asked for {self.waiting.request(own)}", main_memory=True)
                 return
             node = self._nodes.get(own.id)
-            if failure == "worker_crashed" and own.id not in self.waiting.actors:
-                failure, reason = "node_lost", failures.NEVER_BEGAN
-            elif failure == "worker_crashed" and node is not None and is_lost(node):
+            if failure == "worker_crashed" and any(map(is_lost, self.waiting.alive() if node is None else [node])):
                 failure, reason = "node_lost", failures.NODE_LOST
             self._fail(own, failure, reason)
 

@@ -112,6 +112,10 @@ class Waiting:
             self._look()
         return self._nodes
 
+    def alive(self) -> list[str]:
+        """The ids of the nodes that were there when they were last looked at."""
+        return [node["NodeID"] for node in self._nodes if node["Alive"]]
+
     def _look(self) -> None:
         self._nodes, self._looked = ray.nodes(), time.monotonic()
         self._seen |= {node.get("NodeID", ""): node for node in self._nodes if node["Alive"]}
