@@ -32,7 +32,7 @@ def run(
     report: Callable[[EpochMetrics], None],
     checkpoint: Checkpoint | None = None,
 ) -> Fitted:
-    """Train for `epochs` over data that `few` made."""
+    """Train for `epochs` over a few steps' data; `report` and `checkpoint` as `fit` has them."""
     return fit(config.model_copy(update={"epochs": epochs}), splits, device, report, checkpoint)
 
 

@@ -37,7 +37,7 @@ them.  Where one has lost its store so often, the search stops."""
 STORE_PAUSE_S = 5
 """So long a trial whose store fails waits before it says so and is started again."""
 STORE_AWAY_S = 30
-"""Where trials have failed by their store for so long, and no epoch or end came between, the search stops."""
+"""Where trials have failed by their store for so long, and no epoch came between, the search stops."""
 
 
 NODE_LOST = "the node that it ran on died"

@@ -259,13 +259,13 @@ class Recorder(tune.Callback):
         shared = {"shared_with": company.on_node, "shared_card_with": company.on_card}
         self._write(own, "state", wall_time_s=wall_time_s, **shared, **fields)
         group = self._group(own)
-        if own.state != "COMPLETE":
-            self._disk.drop_all(own.id)
-        elif len(group) > 1:
-            self._disk.drop(own.id)
         if all(trial.finished for trial in group):
             self._study.tell(group)
             self._keeping.finish(group)
+        elif own.state == "COMPLETE":
+            self._disk.drop(own.id)
+        else:
+            self._disk.drop_all(own.id)
         self._run_dir.push_soon()
         self._tell(own)
         self._forget(own)

@@ -181,7 +181,6 @@ def _heaviest(point: Mapping[str, Any]) -> TrainConfig:
         "augment": "rotate_shift",
         "input": "resident",
         "deterministic": False,
-        "epochs": 1,
     }
     return TrainConfig(**point).model_copy(update=most)
 

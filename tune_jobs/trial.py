@@ -3,8 +3,8 @@
 The first message to the driver says where it runs.  Those that follow are EpochMetrics as dicts; the last one has the
 TrainResult under `result` besides.  A trial that failed in a way that it knows says so with `failure` (a class of
 `tune_jobs.failures`), `reason`, and `main_memory`, whether it was that which ran out.  `refused` says why it does not
-go on from a checkpoint.  A message without an epoch has a
-`val_accuracy` that is NaN, without which Tune refuses it.  Each says `where`: node and cards.
+go on from a checkpoint.  A message without an epoch has a `val_accuracy` that is NaN, without which Tune refuses it.
+Each says `where`: node and cards.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Watches over what Ray has: trials that take too long, that were lost without a word, or that no node can serve."""
+"""Watches over what Ray has: trials that take too long, that were lost without a word, that no node can serve, or whose
+store fails."""
 
 from __future__ import annotations
 

@@ -317,18 +317,6 @@ def test_fetch_keeps_what_a_driver_wrote_that_died_before_its_first_push(
     assert not run.ledger.exists()
 
 
-def test_locked_gives_the_run_back_where_the_last_push_meets_a_file_that_cannot_be_read(
-    s3: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[str] = []
-    run = run_at("unreadable/a")
-    with run.locked(never, told.append):
-        write_ledger(run, "1")
-        monkeypatch.setattr(mirror.Mirror, "_push", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error")))
-    assert told == [f"[Errno 5] Input/output error; what is not there yet is in {run.path}"]
-    assert not run.is_running()
-
-
 def test_push_cut_off_anywhere_leaves_a_run_that_can_be_taken_up(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -394,17 +382,18 @@ def test_fetch_leaves_runs_within_a_run_and_names_that_climb_out_alone(s3: S3Ser
     assert list(mirror._mirrored({name: storage.Found(1, 0.0) for name in rogue})) == ["ok.yaml"]
 
 
-def test_locked_store_that_goes_away_is_told_and_nothing_here_is_lost(
-    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [StoreError("s3://x: cannot be reached"), OSError(5, "Input/output error")])
+def test_locked_last_push_that_fails_is_told_the_run_given_back_and_nothing_here_lost(
+    error: Exception, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    run = run_at("lost/a")
+    run = run_at(f"lost-{type(error).__name__}/a")
     with run.locked(never, told.append):
         write_ledger(run, "1")
-        assert run.mirror is not None
-        monkeypatch.setattr(Store, "write", lambda *_: (_ for _ in ()).throw(StoreError("s3://x: cannot be reached")))
-    assert told == [f"s3://x: cannot be reached; what is not there yet is in {run.path}"]
+        monkeypatch.setattr(Store, "write", lambda *_: (_ for _ in ()).throw(error))
+    assert told == [f"{error}; what is not there yet is in {run.path}"]
     assert run.ledger.read_text() == "1\n"
+    assert not run.is_running()
 
 
 # Two drivers
