@@ -17,6 +17,14 @@ from profiling.flops import macs
 _counted: dict[tuple[object, ...], float] = {}
 
 
+def with_macs(result: dict[str, Any], config: Mapping[str, Any], splits: Splits) -> dict[str, Any]:
+    """A trial's result with its MACs: those of a network follow from its shape, and are counted in the driver once for
+    all trials that share it."""
+    if result["macs"] is not None:
+        return result
+    return result | {"macs": macs(TrainConfig(**config), splits.channels, len(splits.classes), splits.image_size)}
+
+
 def work_macs(
     point: Mapping[str, Any], splits: Splits, images: int | None = None, image_size: int | None = None
 ) -> float:

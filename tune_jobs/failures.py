@@ -16,6 +16,8 @@ class Rule:
     """Whether that counts against the experiment's `retries`."""
     more_memory: bool = False
     """Whether it asks for more memory then; where no node has more, it FAILs."""
+    elsewhere: bool = False
+    """Whether it may be its node's doing: the trial is started again on another one, where one can serve it."""
 
 
 RULES = {
@@ -25,8 +27,8 @@ RULES = {
     "user_error": Rule(retry=False),
     "node_lost": Rule(retry=True, counted=False),  # not its fault
     "store_lost": Rule(retry=True, counted=False),
-    "worker_crashed": Rule(retry=True),
-    "error": Rule(retry=True),
+    "worker_crashed": Rule(retry=True, elsewhere=True),
+    "error": Rule(retry=True, elsewhere=True),
 }
 """Class of a failure -> its rule.  `disk_full` is none: it stops the search, and the trial is taken up with it."""
 
@@ -71,6 +73,12 @@ def classify(text: str) -> tuple[str, str]:
     if any(line.startswith("The actor ") for line in lines):  # RayActorError: no word from the trial itself
         return "worker_crashed", "its worker process died"
     return "error", lines[-1] if lines else "Ray gave no reason"
+
+
+def worker_in(text: str) -> str | None:
+    """Ray's id of the worker that died, from the same text; None where it was not that which failed."""
+    found = re.findall(r"^\s*actor_id: ([0-9a-f]+)$", text.split("Failure # ")[-1], re.MULTILINE)
+    return found[-1] if found else None
 
 
 def _low_on_memory(text: str) -> str:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from datasets import Splits
-from models import TrainConfig
-from profiling.flops import macs
 from tune_jobs import failures
 from tune_jobs.cluster import is_lost
+from tune_jobs.cost import with_macs
 from tune_jobs.drawn import to_draw
+from tune_jobs.elsewhere import Elsewhere
 from tune_jobs.experiment import Experiment
 from tune_jobs.interruption import Stop, room
 from tune_jobs.keeping import Keeping
@@ -29,7 +29,7 @@ from tune_jobs.results.rundir import RunDir
 from tune_jobs.sharing import Company, Sharing
 from tune_jobs.space import Point
 from tune_jobs.study import Study, by_number
-from tune_jobs.trial import KNOWN_KEY, REQUEST_KEY, SLOT_KEY, TRIAL_KEY
+from tune_jobs.trial import AWAY_KEY, KNOWN_KEY, REQUEST_KEY, SLOT_KEY, TRIAL_KEY
 from tune_jobs.waiting import Waiting
 from tune_jobs.watching import Watch
 
@@ -64,7 +64,7 @@ class Recorder(tune.Callback):
         self._total = total(experiment, study.space)
         self._sharing = Sharing()
         self._metrics = Metrics(run_dir.name, len(splits.train))
-        self._nodes: dict[str, str] = {}
+        self._elsewhere = Elsewhere(listener.say)
         self.groups = by_number(trials.values())
         """Number in the study -> its repeats, the first one first."""
         self._states = Counter(trial.state for trial in trials.values())
@@ -73,7 +73,7 @@ class Recorder(tune.Callback):
         self._disk = Leftovers(run_dir.checkpoints, listener.say, stop)
         self._keeping = Keeping(experiment.keep_models, self._disk)
         self._keeping.sweep(self.groups.values())
-        self.waiting = Waiting(request_of)
+        self.waiting = Waiting(request_of, self._elsewhere)
         """What is to be run, and what Ray has."""
         self._watch = Watch(self.waiting, experiment.budget.trial_minutes, listener, stop, wait_for_nodes)
         self.stopped: set[str] = set()
@@ -133,6 +133,7 @@ class Recorder(tune.Callback):
         return {
             TRIAL_KEY: own.id,
             REQUEST_KEY: self.waiting.request(own).model_dump(),
+            AWAY_KEY: self.waiting.kept_from(own),
             KNOWN_KEY: (len(own.epochs), own.epochs[0].get("train_loss") if own.epochs else None),
             SLOT_KEY: self.waiting.promised_slot(own),
         } | own.config
@@ -146,7 +147,7 @@ class Recorder(tune.Callback):
         actor = trial.temporary_state.ray_actor
         assert actor is not None
         self.waiting.start(own, actor)
-        self._nodes.pop(own.id, None)
+        self._elsewhere.leave(own.id)
         request = self.waiting.request(own).model_dump()
         self._write(own, "state", state="RUNNING", attempt=own.attempts + 1, request=request)
         self._listener.follow(own)
@@ -165,12 +166,13 @@ class Recorder(tune.Callback):
         if "epoch" not in result:
             return
         self._write(own, "epoch", attempt=own.attempts, **{name: result[name] for name in _EPOCH_FIELDS})
+        self._elsewhere.epoch(own.id)
         self._watch.store_is_there(own.id)
         self._metrics.epoch(own.id, self.waiting.ran_s(own), result)
         if self._group(own)[0] is own:  # of its repeats, the first speaks for all
             self._study.report(number_of(own.id), {name: result[name] for name in _EPOCH_FIELDS})
         if "result" in result:
-            self._finish(own, state="COMPLETE", result=self._with_macs(own, result["result"]))
+            self._finish(own, state="COMPLETE", result=with_macs(result["result"], own.config, self._splits))
         else:
             self._listener.follow(own)
 
@@ -192,7 +194,7 @@ class Recorder(tune.Callback):
             if failure == "out_of_memory":  # Ray's monitor watches over main memory
                 self._fail(own, failure, f"{reason}; it had asked for {self.waiting.request(own)}", main_memory=True)
                 return
-            node = self._nodes.get(own.id)
+            node = self._elsewhere.node(own.id, failures.worker_in(text))
             if failure == "worker_crashed" and any(map(is_lost, self.waiting.alive() if node is None else [node])):
                 failure, reason = "node_lost", failures.NODE_LOST
             self._fail(own, failure, reason)
@@ -213,29 +215,24 @@ class Recorder(tune.Callback):
 
     def _arrive(self, own: ledger.TrialRecord, where: dict[str, Any]) -> None:
         """The first word of an attempt says where it runs."""
-        self._nodes[own.id] = where["node_id"]
+        self._elsewhere.arrive(own.id, where["node_id"], where["node"])
         named = {key: where[key] for key in ("node", "cards")}
         self._write(own, "place", attempt=own.attempts, slot=self.waiting.slot(own), **named)
         self._sharing.enter(own.id, where["node"], where["cards"])
-
-    def _with_macs(self, own: ledger.TrialRecord, result: dict[str, Any]) -> dict[str, Any]:
-        """A network's cost follows from its shape, and is counted here once for all trials that share it."""
-        if result["macs"] is not None:
-            return result
-        splits = self._splits
-        config = TrainConfig(**own.config)
-        return result | {"macs": macs(config, splits.channels, len(splits.classes), splits.image_size)}
 
     def _fail(self, own: ledger.TrialRecord, failure: str, reason: str, main_memory: bool = False) -> None:
         """What follows from a failure: the trial waits to be started again, or FAILs; or the whole search stops."""
         if failure == "disk_full" or (failure == "store_lost" and self._watch.is_store_away(own.id)):
             self._stop.ask("disk" if failure == "disk_full" else "store", reason)
             return
+        rule = failures.RULES[failure]
+        if rule.elsewhere:
+            self._elsewhere.fail(own.id, reason)
         if not failures.may_retry(own.failures, own.lost, failure, self._experiment.retries):
             self._finish(own, state="FAIL", failure=failure, reason=reason)
             return
         more = {}
-        if failures.RULES[failure].more_memory:
+        if rule.more_memory:
             request = self.waiting.grow(own, main_memory)
             if request is None:
                 self._finish(own, state="FAIL", failure=failure, reason=f"{reason}; no node has more")
@@ -274,7 +271,6 @@ class Recorder(tune.Callback):
         """Of a trial that is over the driver keeps its place in the table: with thousands of them its memory is to stay
         as it is."""
         self.waiting.forget(own)
-        self._nodes.pop(own.id, None)
         self._watch.timed_out.discard(own.id)
         own.forget_course()
 

@@ -43,9 +43,11 @@ REQUEST_KEY = "request"
 """the Request that it was granted, as a dict,"""
 KNOWN_KEY = "known_epochs"
 """how many epochs the ledger has of it, and the training loss of the first,"""
+AWAY_KEY = "kept_from"
+"""the ids of the nodes to which it is not to go,"""
 SLOT_KEY = "slot"
 """and the slot that a worker made for it is named by."""
-OWN_KEYS = (TRIAL_KEY, REQUEST_KEY, KNOWN_KEY, SLOT_KEY)
+OWN_KEYS = (TRIAL_KEY, REQUEST_KEY, KNOWN_KEY, AWAY_KEY, SLOT_KEY)
 
 
 def run_trial(config: dict[str, Any], splits: Sequence[Splits], folder: str, keep_model: bool) -> None:

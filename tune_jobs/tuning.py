@@ -28,7 +28,7 @@ from tune_jobs.results.rundir import RunDir
 from tune_jobs.space import Point
 from tune_jobs.stopping import EarlyStopping
 from tune_jobs.study import Study
-from tune_jobs.trial import REQUEST_KEY, SLOT_KEY, run_trial
+from tune_jobs.trial import AWAY_KEY, REQUEST_KEY, SLOT_KEY, run_trial
 
 ASKED = 5
 """So often is a sampler asked for a config that is new."""
@@ -108,7 +108,10 @@ def _worker(experiment: Experiment, run_dir: RunDir, splits: Sequence[Splits]) -
 
         @classmethod
         def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-            return tune.PlacementGroupFactory([Request(**config[REQUEST_KEY]).bundle()])
+            labels: dict[str, Any] = {}
+            if away := config[AWAY_KEY]:
+                labels["bundle_label_selector"] = [{"ray.io/node-id": f"!in({','.join(away)})"}]
+            return tune.PlacementGroupFactory([Request(**config[REQUEST_KEY]).bundle()], **labels)
 
         def __repr__(self) -> str:
             return f"{run} slot {self._slot}"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 import ray
 
+from tune_jobs.elsewhere import Elsewhere
 from tune_jobs.resources import Request, grown, slots, unservable
 from tune_jobs.results.ledger import TrialRecord
 
@@ -24,10 +25,14 @@ that grows when asked sees them.  Of shorter ones each is handed out as another 
 placement group, and removes it when a worker comes free."""
 
 
+_Kind = tuple[str, frozenset[str]]
+"""What a trial asks for, and the nodes on which it failed."""
+
+
 class Waiting:
     """Trials on their way to Ray and with it, by their ids in the ledger."""
 
-    def __init__(self, request_of: Callable[[Mapping[str, Any]], Request]) -> None:
+    def __init__(self, request_of: Callable[[Mapping[str, Any]], Request], elsewhere: Elsewhere) -> None:
         self.out: dict[str, str] = {}
         """Those that Ray has now -> Ray's own id of each."""
         self.actors: dict[str, ActorHandle[Any]] = {}
@@ -35,11 +40,13 @@ class Waiting:
         self.since: dict[str, float] = {}
         """... -> when it was given it, by the monotonic clock."""
         self._request_of = request_of
-        self._queues: dict[str, deque[tuple[int, TrialRecord]]] = {}
+        self._elsewhere = elsewhere
+        self._queues: dict[_Kind, deque[tuple[int, TrialRecord]]] = {}
         self._first = self._behind = 0
         self._ran_s: dict[str, float] = {}
         self._requests: dict[str, Request] = {}
         self._promised: dict[str, int] = {}
+        self._kept_from: dict[str, frozenset[str]] = {}
         self._slot_of: dict[ActorHandle[Any], int] = {}
         self._nodes: Sequence[Mapping[str, Any]] = ()
         self._looked = float("-inf")
@@ -61,7 +68,8 @@ class Waiting:
         self._queue(own).appendleft((self._first, own))
 
     def _queue(self, own: TrialRecord) -> deque[tuple[int, TrialRecord]]:
-        return self._queues.setdefault(str(self.request(own)), deque())
+        kind = str(self.request(own)), self._elsewhere.failed_on(own.id)
+        return self._queues.setdefault(kind, deque())
 
     def request(self, own: TrialRecord) -> Request:
         """What it asks for: the experiment's request, or the greater one that it was promised when it ran out."""
@@ -86,25 +94,41 @@ class Waiting:
         So a long row of trials for the GPUs does not keep those for the CPUs from starting.  None: for none.
         """
         ahead = Counter(
-            kind
-            for own_id, kind in self._kinds().items()
-            if own_id not in self.actors or self._ran_s.get(kind, AHEAD_S) < AHEAD_S
+            (asked, self._elsewhere.failed_on(own_id))
+            for own_id, asked in self._kinds().items()
+            if own_id not in self.actors or self._ran_s.get(asked, AHEAD_S) < AHEAD_S
         )
         heads = [
             (queue[0][0], kind)
             for kind, queue in self._queues.items()
-            if queue and ahead[kind] < slots(self.request(queue[0][1]), self.nodes())
+            if queue and ahead[kind] < slots(self.request(queue[0][1]), self._others(self._away(queue[0][1])))
         ]
         if not heads:
             return None
         _, own = self._queues[min(heads)[1]].popleft()
         self.out[own.id] = trial_id
         self._promised[own.id] = self._free_slot()
+        self._kept_from[own.id] = self._away(own)
         return own
+
+    def kept_from(self, own: TrialRecord) -> list[str]:
+        """The ids of the nodes to which one that is handed out is not to go."""
+        return sorted(self._kept_from[own.id])
+
+    def _away(self, own: TrialRecord) -> frozenset[str]:
+        """The nodes that this one is to be kept from, as long as there are others that can serve it."""
+        broken = frozenset(self._elsewhere.broken)
+        for away in (broken | self._elsewhere.failed_on(own.id), broken):
+            if away and not unservable([self.request(own)], self._others(away)):
+                return away
+        return frozenset()
+
+    def _others(self, away: Set[str]) -> Sequence[Mapping[str, Any]]:
+        return [node for node in self.nodes() if node["NodeID"] not in away] if away else self.nodes()
 
     def room(self, requests: Sequence[Request]) -> int:
         """How many trials run at once at most, on the nodes that there are now."""
-        return max(slots(request, self.nodes()) for request in requests)
+        return max(slots(request, self._others(self._elsewhere.broken)) for request in requests)
 
     def nodes(self) -> Sequence[Mapping[str, Any]]:
         """The cluster's nodes, looked at every few seconds."""
@@ -121,8 +145,13 @@ class Waiting:
         self._seen |= {node.get("NodeID", ""): node for node in self._nodes if node["Alive"]}
 
     def stuck(self) -> list[Request]:
-        """Requests of trials that wait at Ray's, which no node can serve any more."""
-        return unservable([self._requests[own_id] for own_id in self.out if own_id not in self.actors], self.nodes())
+        """Requests of trials that wait at Ray's, which no node to which they may go can serve any more."""
+        waits: dict[frozenset[str], list[Request]] = {}
+        for own_id in self.out:
+            if own_id not in self.actors:
+                waits.setdefault(self._kept_from[own_id], []).append(self._requests[own_id])
+        lacking = [request for away, asked in waits.items() for request in unservable(asked, self._others(away))]
+        return list({str(request): request for request in lacking}.values())
 
     def promised_slot(self, own: TrialRecord) -> int:
         """The slot by which a worker made for this trial is named."""
@@ -154,6 +183,7 @@ class Waiting:
         """Ray has it no more.  Returns how many seconds it had a worker."""
         self.out.pop(own.id, None)
         self._promised.pop(own.id, None)
+        self._kept_from.pop(own.id, None)
         self.actors.pop(own.id, None)
         if own.id not in self.since:
             return None
@@ -170,6 +200,7 @@ class Waiting:
     def forget(self, own: TrialRecord) -> None:
         """It is final and asks for nothing any more."""
         self._requests.pop(own.id, None)
+        self._elsewhere.forget(own.id)
 
     def _kinds(self) -> dict[str, str]:
         return {own_id: str(self._requests[own_id]) for own_id in self.out}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tune_jobs.failures import MOST_LOST, RULES, classify, may_retry
+from tune_jobs.failures import MOST_LOST, RULES, classify, may_retry, worker_in
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,9 @@ def test_may_retry_by_class(failures: list[str], retries: int, again: bool) -> N
 def test_classify_what_ray_says(text: str, failure: str, reason: str) -> None:
     assert classify(text) == (failure, reason)
     assert failure in RULES
+
+
+def test_worker_in_the_text_of_one_that_died_its_id_and_of_another_failure_none() -> None:
+    died = "The actor died unexpectedly.\n\tclass_name: TrialWorker\n\tactor_id: 1c05\n\tpid: 7"
+    assert worker_in(f"Failure # 1 (occurred at 2026-11-22_19-24-56)\n{died}\n") == "1c05"
+    assert worker_in("Failure # 1 (occurred at 2026-11-22_19-24-56)\nValueError: boom\n") is None

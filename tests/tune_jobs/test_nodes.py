@@ -50,15 +50,16 @@ def ray_node(app: App, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextmanager
-def two_nodes(app: App) -> Iterator[tuple[App, subprocess.Popen[str]]]:
-    """The application on a cluster of two nodes with one core each; and the process of the second."""
+def two_nodes(app: App, second: App | None = None) -> Iterator[tuple[App, subprocess.Popen[str]]]:
+    """The application on a cluster of two nodes with one core each; and the process of the second, which has the
+    environment of `second`, where that is given."""
     with socket.socket() as free:
         free.bind((HEAD, 0))
         address = f"{HEAD}:{free.getsockname()[1]}"
     head = ["--head", f"--node-ip-address={HEAD}", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false"]
     with (
         ray_node(app, *head, f"--temp-dir={app.home / 'cluster'}"),
-        ray_node(app, f"--address={address}", f"--node-ip-address={OTHER}") as other,
+        ray_node(second or app, f"--address={address}", f"--node-ip-address={OTHER}") as other,
     ):
         yield replace(app, environment={"RAY_ADDRESS": address}), other
 
@@ -150,3 +151,33 @@ def test_search_node_killed_its_trials_go_on_elsewhere_from_their_checkpoints(ap
     assert undisturbed.returncode == 0, undisturbed.stderr
     pd.testing.assert_frame_equal(frame(run), frame(app.storage / "undisturbed"), check_exact=True)
     assert not list(app.storage.glob(".seen-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_search_a_node_where_every_worker_dies_costs_a_trial_one_retry_and_the_search_none(
+    app: App, tmp_path: Path
+) -> None:
+    """The broken node's processes end as soon as they are to train, as where a card or a library of it is broken."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys, threading, time\n"
+        "def watch():\n"
+        "    while 'tune_jobs.trial' not in sys.modules:\n"
+        "        time.sleep(0.02)\n"
+        "    os._exit(1)\n"
+        "if any('default_worker' in word for word in sys.orig_argv):\n"
+        "    threading.Thread(target=watch, daemon=True).start()\n"
+    )
+    broken = replace(app, environment={"PYTHONPATH": str(tmp_path)})
+    sets = ["model=baseline", "lr=1e-3,3e-3,1e-2", "epochs=3", "retries=1"]
+    command = ["search", "digits-demo", *(word for value in sets for word in ("--set", value))]
+    with two_nodes(app, broken) as (cluster, _):
+        done = cluster(*command, "--name", "broken")
+    assert done.returncode == 0, done.stderr
+    trials = ledger.read(app.storage / "broken" / "trials.jsonl").values()
+    assert {trial.state for trial in trials} == {"COMPLETE"}
+    assert OTHER not in {trial.place["node"] for trial in trials}
+    failures_of = sorted(len(trial.failures) for trial in trials)
+    assert failures_of[-3:] == [1, 1, 1], done.stdout
+    assert not any(failures_of[:-3])
+    assert f"{OTHER} gets no more trials: 3 in a row failed there" in done.stdout

@@ -9,18 +9,19 @@ import pytest
 import ray
 
 from tune_jobs import waiting
+from tune_jobs.elsewhere import Elsewhere
 from tune_jobs.resources import MIB, Request
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.waiting import Waiting
 
-NODES = [{"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}]
+NODES = [{"NodeID": "a", "Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}]
 REQUESTS = {"resnet18": Request(gpu=0.5), "svm": Request()}
 
 
 @pytest.fixture
 def queue(monkeypatch: pytest.MonkeyPatch) -> Waiting:
     monkeypatch.setattr(ray, "nodes", lambda: NODES)
-    queue = Waiting(lambda config: REQUESTS[config["model"]])
+    queue = Waiting(lambda config: REQUESTS[config["model"]], Elsewhere(print))
     models = ["resnet18"] * 6 + ["svm"] * 6
     for number, model in enumerate(models):
         queue.put(TrialRecord(f"{number:05d}", {"model": model}))
@@ -68,7 +69,7 @@ def test_grow_is_what_it_asks_for_from_then_on_and_after_a_take_up(queue: Waitin
     assert queue.request(own) == Request(gpu=1)
     assert queue.grow(own, main_memory=False) is None
     taken_up = TrialRecord("00000", {"model": "resnet18"}, next_request=Request(gpu=1).model_dump())
-    assert Waiting(lambda config: REQUESTS[config["model"]]).request(taken_up) == Request(gpu=1)
+    assert Waiting(lambda config: REQUESTS[config["model"]], Elsewhere(print)).request(taken_up) == Request(gpu=1)
 
 
 def test_put_first_goes_before_all_others_of_whatever_kind(queue: Waiting) -> None:
@@ -110,7 +111,7 @@ def test_next_of_a_kind_that_takes_no_time_none_waits_at_rays(queue: Waiting, mo
 def test_stuck_names_what_no_node_can_serve_any_more(queue: Waiting, monkeypatch: pytest.MonkeyPatch) -> None:
     all_next(queue)
     assert queue.stuck() == []
-    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 4.0}}])
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "a", "Alive": True, "Resources": {"CPU": 4.0}}])
     monkeypatch.setattr(waiting, "LOOK_EVERY_S", -1.0)
     assert queue.stuck() == [Request(gpu=0.5)]
 
@@ -125,8 +126,88 @@ def test_grow_counts_on_a_node_that_went_away_and_may_come_back(monkeypatch: pyt
     large = {"NodeID": "b", "Alive": True, "Resources": {"CPU": 4.0, "memory": 64_000 * MIB}}
     alive = [small, large]
     monkeypatch.setattr(ray, "nodes", lambda: alive)
-    queue = Waiting(lambda _: Request(memory_mib=4000))
+    queue = Waiting(lambda _: Request(memory_mib=4000), Elsewhere(print))
     own = TrialRecord("00000", {"model": "resnet18"})
     queue.nodes()
     alive = [small, large | {"Alive": False}]
     assert queue.grow(own, main_memory=True) == Request(memory_mib=8000)
+
+
+@pytest.fixture
+def elsewhere() -> Elsewhere:
+    return Elsewhere(print)
+
+
+@pytest.fixture
+def on_two_nodes(monkeypatch: pytest.MonkeyPatch, elsewhere: Elsewhere) -> Waiting:
+    """Four trials of a core each, on two nodes with one core each."""
+    nodes = [{"NodeID": name, "Alive": True, "Resources": {"CPU": 1.0}} for name in ("a", "b")]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    queue = Waiting(lambda _: Request(), elsewhere)
+    for number in range(4):
+        queue.put(TrialRecord(f"{number:05d}", {"model": "svm"}))
+    return queue
+
+
+def fail(queue: Waiting, elsewhere: Elsewhere, own: TrialRecord, node: str) -> None:
+    """It runs on this node, fails there and is to be run again."""
+    queue.start(own, worker(own.id))
+    elsewhere.arrive(own.id, node, node)
+    elsewhere.fail(own.id, "boom")
+    queue.leave(own)
+    queue.put_first(own)
+
+
+def test_next_of_a_trial_that_failed_on_a_node_it_is_kept_from_it_and_keeps_no_other_back(
+    on_two_nodes: Waiting, elsewhere: Elsewhere
+) -> None:
+    queue = on_two_nodes
+    first, second = all_next(queue)
+    assert (queue.kept_from(first), queue.kept_from(second)) == ([], [])
+    fail(queue, elsewhere, first, "a")
+    assert queue.next("ray-2") is first
+    assert queue.kept_from(first) == ["a"]
+    third = queue.next("ray-3")
+    assert third is not None
+    assert (third.id, queue.kept_from(third)) == ("00002", [])
+    fail(queue, elsewhere, third, "a")
+    fourth = queue.next("ray-4")
+    assert fourth is not None
+    assert fourth.id == "00003"  # on b is room for one, for which the first waits: the third has to, but not the fourth
+    queue.leave(first)
+    assert queue.next("ray-5") is third
+
+
+def test_next_of_a_trial_that_failed_on_every_node_it_may_go_to_any(
+    on_two_nodes: Waiting, elsewhere: Elsewhere
+) -> None:
+    queue = on_two_nodes
+    own = queue.next("ray-0")
+    assert own is not None
+    for node, away in (("a", ["a"]), ("b", [])):
+        fail(queue, elsewhere, own, node)
+        assert queue.next("ray-1") is own
+        assert queue.kept_from(own) == away
+
+
+def test_next_no_trial_goes_to_a_broken_node_where_another_can_serve_it(
+    on_two_nodes: Waiting, elsewhere: Elsewhere
+) -> None:
+    elsewhere.broken.add("a")
+    (own,) = all_next(on_two_nodes)
+    assert on_two_nodes.kept_from(own) == ["a"]
+    assert on_two_nodes.room([Request()]) == 1
+    assert on_two_nodes.stuck() == []
+    elsewhere.broken.add("b")
+    on_two_nodes.leave(own)
+    assert len(all_next(on_two_nodes)) == 2
+
+
+def test_stuck_names_what_is_kept_from_the_only_node_left(
+    on_two_nodes: Waiting, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere.broken.add("a")
+    all_next(on_two_nodes)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "a", "Alive": True, "Resources": {"CPU": 1.0}}])
+    monkeypatch.setattr(waiting, "LOOK_EVERY_S", -1.0)
+    assert on_two_nodes.stuck() == [Request()]
