@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import optuna
 
 LISTS = ("grid", "choice")
-RANGES = ("uniform", "loguniform", "int", "logint")
+REAL_RANGES = ("uniform", "loguniform")
+RANGES = (*REAL_RANGES, "int", "logint")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Axis:
     @property
     def count(self) -> float:
         """How many values it has; infinite for a range of real numbers."""
-        if self.kind in ("uniform", "loguniform"):
+        if self.kind in REAL_RANGES:
             return math.inf
         return len(self.values) if self.kind not in RANGES else int(self.values[1]) - int(self.values[0]) + 1
 
@@ -73,7 +74,8 @@ class Axis:
     def holds(self, value: Any) -> bool:
         """Whether the axis can take this value."""
         if self.kind in RANGES:
-            return isinstance(value, int | float) and bool(self.values[0] <= value <= self.values[1])
+            between = isinstance(value, int | float) and bool(self.values[0] <= value <= self.values[1])
+            return between and (self.kind in REAL_RANGES or float(value).is_integer())
         return key(value) in map(key, self.values)
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Any:

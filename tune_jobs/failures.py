@@ -18,13 +18,15 @@ class Rule:
     """Whether it asks for more memory then; where no node has more, it FAILs."""
     elsewhere: bool = False
     """Whether it may be its node's doing: the trial is started again on another one, where one can serve it."""
+    by_config: bool = False
+    """Whether its config did it, and one like it would too: samplers are told so."""
 
 
 RULES = {
-    "out_of_memory": Rule(retry=True, more_memory=True),
-    "diverged": Rule(retry=False),  # it would again
-    "timeout": Rule(retry=False),
-    "user_error": Rule(retry=False),
+    "out_of_memory": Rule(retry=True, more_memory=True, by_config=True),
+    "diverged": Rule(retry=False, by_config=True),
+    "timeout": Rule(retry=False, by_config=True),
+    "user_error": Rule(retry=False, by_config=True),
     "node_lost": Rule(retry=True, counted=False),  # not its fault
     "store_lost": Rule(retry=True, counted=False),
     "worker_crashed": Rule(retry=True, elsewhere=True),

@@ -23,6 +23,7 @@ from tune_jobs.errors import UsageError
 from tune_jobs.estimate import Basis, Estimate, estimate, known
 from tune_jobs.experiment import Experiment
 from tune_jobs.notes import notes, stops_early
+from tune_jobs.points import Points
 from tune_jobs.repeats import repeated, total
 from tune_jobs.requests import Requests, at_least, requests_of
 from tune_jobs.resources import Request, alive, card_kinds, check_servable, fits, in_words
@@ -191,10 +192,8 @@ def _left(experiment: Experiment, space: Space, trials: Mapping[str, ledger.Tria
 def _work(
     point: Point, experiment: Experiment, requests: Requests, unmeasured: int, splits: Splits, measured: Any
 ) -> tuple[Request, Estimate]:
-    if unmeasured:  # until it is measured, the most that it may come to
-        request = next(iter(at_least(experiment.resources, spaces.Points((), {}, (point,)))))
-    else:
-        request = requests.of(point)
+    # Until it is measured, the most that it may come to.
+    (request,) = at_least(experiment.resources, Points((), {}, (point,))) if unmeasured else [requests.of(point)]
     return request, estimate(point, bool(request.gpu), splits, measured)
 
 

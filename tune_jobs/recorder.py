@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from tune_jobs.keeping import Keeping
 from tune_jobs.leftovers import Leftovers
 from tune_jobs.listener import Listener
 from tune_jobs.metrics import Metrics
-from tune_jobs.repeats import repeated, total
+from tune_jobs.repeats import missing, repeated, total
 from tune_jobs.resources import Request
 from tune_jobs.results import ledger
 from tune_jobs.results.ledger import fold_of, number_of, trial_id
@@ -86,22 +86,24 @@ class Recorder(tune.Callback):
             if own.state == "RUNNING":
                 self._write(own, "state", state="WAITING", reason="its driver died")
         for number, group in list(self.groups.items()):
-            have = {fold_of(own.id) or 0: own for own in group}
-            fold, first = min(have.items())
-            base = (
-                first.config
-                if first.config.get("seed") is None
-                else first.config | {"seed": first.config["seed"] - fold}
-            )
-            for missing, config in enumerate(repeated(base, self._experiment.repeats)):
-                if missing not in have:
-                    self._add(trial_id(number, missing), config)
+            have = {fold_of(own.id) or 0: own.config for own in group}
+            for fold, config in missing(have, self._experiment.repeats).items():
+                self._add(trial_id(number, fold), config)
             group.sort(key=lambda own: own.id)
 
     def prune(self, own: ledger.TrialRecord) -> None:
         """The scheduler had stopped it, and the driver died before it could say so."""
         self._start(own)  # a study that is made anew has it waiting
         self._finish(own, state="PRUNED", reason=self._why_pruned(own))
+
+    def prune_repeats(self, groups: Iterable[Sequence[ledger.TrialRecord]]) -> None:
+        """With its first repeat a config is stopped: those that wait are not started, and those that run end after
+        their next epoch."""
+        for first, *others in groups:
+            for own in others if first.state == "PRUNED" else []:
+                if not own.finished and self.waiting.take_back(own):
+                    self._start(first)
+                    self._finish(own, state="PRUNED", reason=f"{first.id}, of the same config, was stopped")
 
     def to_ask(self) -> int:
         """How many points are still to be asked of the sampler."""
@@ -266,6 +268,8 @@ class Recorder(tune.Callback):
         self._run_dir.push_soon()
         self._tell(own)
         self._forget(own)
+        if group[0] is own:
+            self.prune_repeats([group])
 
     def _forget(self, own: ledger.TrialRecord) -> None:
         """Of a trial that is over the driver keeps its place in the table: with thousands of them its memory is to stay

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 
 from tune_jobs import space as spaces
 from tune_jobs.axis import RANGES, key
@@ -39,6 +40,13 @@ def repeated(point: Point, repeats: int) -> list[Point]:
     if point.get("seed") is None:
         return [point] * repeats
     return [point | {"seed": point["seed"] + fold} for fold in range(repeats)]
+
+
+def missing(have: Mapping[int, Point], repeats: int) -> dict[int, Point]:
+    """Repeat -> its config, of those that are not there beside the ones that are."""
+    fold, first = min(have.items())
+    base = first if first.get("seed") is None else first | {"seed": first["seed"] - fold}
+    return {other: config for other, config in enumerate(repeated(base, repeats)) if other not in have}
 
 
 def check_seeds(experiment: Experiment, space: Space) -> None:

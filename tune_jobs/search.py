@@ -87,7 +87,7 @@ def run_space(
     known = ledger.read(run_dir.ledger)
     check_same(experiment, space, run_dir, splits[0].sha256, known)
     earlier: list[warm_start.Known] = []
-    if experiment.search.warm_start is not None and not is_whole(run_dir.study):
+    if experiment.search.warm_start is not None and not (known and is_whole(run_dir.study)):
         earlier, line = warm_start.read(experiment, space, run_dir.storage, facts["data_sha256"])
         listener.say(line)
     _say_taken_up(experiment, space, run_dir, facts, known, listener)
@@ -189,6 +189,7 @@ def _queue(
     if is_left(experiment, space, trials):
         for own in early_stopping.replay(ledger.events(run_dir.ledger), trials):
             recorder.prune(own)
+        recorder.prune_repeats(list(recorder.groups.values()))
     waiting = [own for own in trials.values() if not own.finished]
     if experiment.search.method == "grid":  # the longest first, so that no core is idle at the end
         waiting.sort(key=lambda own: -work_macs(own.config, splits))

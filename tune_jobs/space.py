@@ -15,7 +15,7 @@ from pydantic import ValidationError
 import models
 from models import ModelError, TrainConfig
 from models.config import CONDITIONS
-from tune_jobs.axis import RANGES, Axis, check_value, key, parse_axis
+from tune_jobs.axis import RANGES, REAL_RANGES, Axis, check_value, key, parse_axis
 from tune_jobs.errors import UsageError, one_line
 
 if TYPE_CHECKING:
@@ -92,8 +92,17 @@ class Space:
         return axis.count * self._size(others, asked | {axis.field: axis.values[0]})
 
     def params(self, point: Point) -> dict[str, Any]:
-        """What Optuna keeps of a point: the fields that are axes."""
-        return {axis.field: point[axis.field] for axis in self.axes if axis.kind != "value" and axis.field in point}
+        """What Optuna keeps of a point: the axes that it was asked for.
+
+        A field that a condition leaves out is no part of it, though the training reads it and the point has its
+        default.
+        """
+        asked = self._asked(lambda axis: point.get(axis.field))
+        return {
+            axis.field: asked[axis.field]
+            for axis in self.axes
+            if axis.kind != "value" and axis.field in asked and axis.field in point
+        }
 
     def check_enqueued(self, points: Iterable[Point]) -> None:
         """Raise UsageError where a point that is to be tried first is not part of what is sampled."""
@@ -111,13 +120,14 @@ class Space:
 
     def contains(self, point: Point) -> bool:
         """Whether a trial of this space could have this config, seeds apart."""
-        if not all(axis.holds(point[axis.field]) for axis in self.axes if axis.field in point):
-            return False
         try:
-            own = relevant(self._asked(lambda axis: point[axis.field]))
+            asked = self._asked(lambda axis: point[axis.field])
         except KeyError:  # an axis that is part of the trial, and that the config does not have
             return False
-        return own | {"seed": None} == point | {"seed": None}
+        parts = [axis for axis in self.axes if axis.field in asked and (axis.field, axis.kind) != ("seed", "value")]
+        if not all(axis.holds(asked[axis.field]) for axis in parts):
+            return False
+        return relevant(asked) | {"seed": None} == point | {"seed": None}
 
     def models(self) -> list[str]:
         """The names of all models that a trial may have."""
@@ -169,31 +179,6 @@ class Space:
         return asked
 
 
-@dataclass(frozen=True)
-class Points(Space):
-    """A space that is a list of points."""
-
-    points: tuple[Point, ...] = ()
-
-    def suggest(self, trial: optuna.trial.BaseTrial) -> Point:
-        return self.points[trial.suggest_categorical("point", list(range(len(self.points))))]
-
-    def grid(self) -> list[Point]:
-        return list(self.points)
-
-    def params(self, point: Point) -> dict[str, Any]:
-        return {"point": self.points.index(point)}
-
-    def models(self) -> list[str]:
-        return list(dict.fromkeys(point["model"] for point in self.points))
-
-    def shapes(self) -> list[Point]:
-        return list(self.points)
-
-    def most_epochs(self) -> int:
-        return max(int(point.get("epochs", 1)) for point in self.points)
-
-
 def parse(space: Mapping[str, Any], train: Mapping[str, Any], method: str) -> Space:
     """The space of an experiment, checked whole.
 
@@ -237,6 +222,11 @@ def _check_conditions(axes: tuple[Axis, ...], fixed: Mapping[str, Any]) -> None:
         for other in axis.when:
             if position.get(other, -1) > position[axis.field]:
                 raise UsageError(f"space.{axis.field}.when: {other} stands later in the space; put it first")
+            if other in position and axes[position[other]].kind in REAL_RANGES:
+                raise UsageError(
+                    f"space.{axis.field}.when: {other} is a range of real numbers, which are never met exactly; "
+                    "make it a choice"
+                )
 
 
 def _decides(field: str, axes: tuple[Axis, ...]) -> bool:

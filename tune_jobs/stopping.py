@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
+import models
 from tune_jobs.experiment import Scheduler
 from tune_jobs.median import MedianRule
-from tune_jobs.results.ledger import TrialRecord
+from tune_jobs.results.ledger import TrialRecord, fold_of, number_of
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -37,6 +38,8 @@ class EarlyStopping(FIFOScheduler):
         self._own = own
         self._stopped = stopped
         self._known: dict[str, _Known] = {}
+        self._ended: set[int] = set()
+        """Numbers in the study of the configs that are stopped."""
         self.ended: Callable[[TuneController, Trial], None] = lambda controller, trial: None  # noqa: ARG005
         """Told of each trial that Ray Tune ends, with Tune's controller, which gives itself to schedulers alone."""
 
@@ -75,7 +78,15 @@ class EarlyStopping(FIFOScheduler):
         self.ended(tune_controller, trial)
 
     def _told(self, own: TrialRecord, epoch: Mapping[str, Any], last: bool) -> str:
-        """The decision after an epoch that it was not told before; a trial's last one is no longer to be decided."""
+        """The decision after an epoch that it was not told before; a trial's last one is no longer to be decided.
+
+        An svm is done with its first one: told of it, a scheduler would hold every network's first epoch against a
+        finished training.  Of repeats, the first speaks for all, as everywhere; the others follow it.
+        """
+        if not models.is_network(own.config["model"]):
+            return TrialScheduler.CONTINUE
+        if fold_of(own.id):
+            return TrialScheduler.STOP if number_of(own.id) in self._ended and not last else TrialScheduler.CONTINUE
         if own.id not in self._known:
             self._known[own.id] = _Known(own.id)
             with _seeded(own.id):
@@ -89,6 +100,8 @@ class EarlyStopping(FIFOScheduler):
             self._inner.on_trial_complete(None, known, result)  # type: ignore[arg-type]
             return TrialScheduler.CONTINUE
         decision: str = self._inner.on_trial_result(None, known, result)  # type: ignore[arg-type]
+        if decision == TrialScheduler.STOP:
+            self._ended.add(number_of(own.id))
         return decision
 
 

@@ -16,16 +16,18 @@ from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from tune_jobs.axis import check_value
 from tune_jobs.errors import UsageError
-from tune_jobs.experiment import Experiment, Search
+from tune_jobs.experiment import Experiment
+from tune_jobs.failures import RULES
 from tune_jobs.journal import Journal
 from tune_jobs.results.ledger import TrialRecord, number_of
+from tune_jobs.samplers import SeededByTrial, first_generation
 from tune_jobs.space import Point, Space
 from tune_jobs.warm_start import Known
 
@@ -38,32 +40,6 @@ DRAWS = 1000
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
 
-def make_sampler(search: Search, told: int) -> BaseSampler:
-    """The sampler that the experiment names.
-
-    `told` is how many trials the study has already: a sampler that starts in the middle must not draw again what it
-    drew at the start.
-    """
-    seed = search.seed + told
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if search.method != "optuna":
-            return RandomSampler(seed=seed)
-        match search.sampler:
-            case "tpe":
-                return TPESampler(
-                    seed=seed, n_startup_trials=search.startup_trials, multivariate=True, group=True, constant_liar=True
-                )
-            case "gp":
-                return GPSampler(seed=seed, n_startup_trials=search.startup_trials)
-            case "qmc":
-                return QMCSampler(seed=search.seed, scramble=True, warn_independent_sampling=False)
-            case "nsga2":
-                return NSGAIISampler(seed=seed, population_size=search.startup_trials)
-            case "random":
-                return RandomSampler(seed=seed)
-
-
 class Study:
     """A run's study, opened or made."""
 
@@ -74,7 +50,7 @@ class Study:
             {field: check_value(field, given, "search.enqueue") for field, given in point.items()}
             for point in experiment.search.enqueue
         ]
-        self._seed = experiment.search.seed
+        self._search = experiment.search
         shape = repr(space.axes)
         # Optuna's lock of a writer that was killed: whoever opens a study for writing holds the run's own.
         path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
@@ -95,8 +71,7 @@ class Study:
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 made.set_metric_names(list(self.objectives))
             made.set_user_attr("space", shape)
-        told = len(self._stored(self.name).get_trials(deepcopy=False))
-        self.sampler = make_sampler(experiment.search, told)
+        self.sampler: BaseSampler = SeededByTrial(experiment.search)
         self.optuna = optuna.load_study(study_name=self.name, storage=self.storage, sampler=self.sampler)
         self._id = self.storage.get_study_id_from_name(self.name)
         self._choices: dict[str, CategoricalDistribution] = {}
@@ -122,7 +97,7 @@ class Study:
         Of a finite space whose points were nearly all tried, it is the first one that is new.
         """
         told = len(self.optuna.get_trials(deepcopy=False))
-        draws = optuna.create_study(sampler=RandomSampler(seed=self._seed + told))
+        draws = optuna.create_study(sampler=RandomSampler(seed=self._search.seed + told))
         drawn = (self.space.suggest(draws.ask()) for _ in range(DRAWS))
         self.add(next(point for point in itertools.chain(drawn, self.space.every()) if is_new(point)))
 
@@ -144,11 +119,13 @@ class Study:
     def begin(self, earlier: Sequence[Known], trials: Mapping[str, TrialRecord]) -> None:
         """Put what an earlier run found before the run's own trials, whose numbers count on from there.
 
-        Of a study that is made anew, only as many as stood before the first trial.  One that has trials stays as it is.
+        Of a study that is made anew, only as many as stood before the first trial.  One that has trials of its own
+        stays as it is; one whose driver died here gets the rest.
         """
-        if self.optuna.get_trials(deepcopy=False):
+        sources = [trial.user_attrs.get("warm_start") for trial in self.optuna.get_trials(deepcopy=False)]
+        if None in sources:
             return
-        for known in earlier[: min(by_number(trials.values()), default=len(earlier))]:
+        for known in earlier[len(sources) : min(by_number(trials.values()), default=len(earlier))]:
             params = self.space.params(known.point)
             asked = FixedTrial(params)
             self.space.suggest(asked)
@@ -158,23 +135,21 @@ class Study:
                     distributions=asked.distributions,
                     values=known.values,
                     user_attrs={"warm_start": known.source},
+                    system_attrs=first_generation(self._search),
                 )
             )
 
     def follow(self, trials: Mapping[str, TrialRecord]) -> None:
         """Bring the study to what the ledger says, which is ahead of it after a crash, or all there is of it.
 
-        A new run's points to try first are put in.  A trial that a dead driver asked for and did not write down FAILs.
+        The points to try first that no trial has are put in.  A trial that a dead driver asked for and did not write
+        down FAILs.
         """
         groups = by_number(trials.values())
         known = [trial for trial in self.optuna.get_trials(deepcopy=False) if "warm_start" not in trial.user_attrs]
         for frozen in known:
             if frozen.state == TrialState.RUNNING and frozen.number not in groups:
                 self.optuna.tell(frozen.number, state=TrialState.FAIL)
-        if not known and not groups:
-            for point in self._first:
-                self.optuna.enqueue_trial(point)
-            return
         for number in range(len(self.optuna.get_trials(deepcopy=False)), max(groups, default=-1) + 1):
             if number in groups:
                 self.add(groups[number][0].config)
@@ -184,6 +159,12 @@ class Study:
             if all(trial.finished for trial in group):
                 self.start(number, group[0].epochs)
                 self.tell(group)
+        configs = [group[0].config for group in groups.values()]
+        waiting = self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        configs += [trial.system_attrs["fixed_params"] for trial in waiting]
+        for point in self._first:
+            if not any(_agree(point, config) for config in configs):
+                self.optuna.enqueue_trial(point)
 
     def point(self, number: int) -> Point:
         """The point of a trial, also of one that waits.  Raises UsageError where the study does not have it."""
@@ -222,8 +203,10 @@ class Study:
     def tell(self, group: Sequence[TrialRecord]) -> None:
         """How a trial ended, all its repeats being finished.
 
-        COMPLETE with the mean over the repeats where all are; else PRUNED, with its last value, where one was stopped;
-        else FAIL, also where an objective is no number.  A trial that was told before stays as it is.
+        COMPLETE with the mean over the repeats where all are; else PRUNED, with its last value, where one was stopped
+        or failed by its config, also where an objective is no number; else FAIL.  Samplers leave out what FAILs: where
+        all trials of a region diverge, nothing would be known of it, and tpe would take it for the best there is.
+        A trial that was told before stays as it is.
         """
         number = number_of(group[0].id)
         if self._frozen(number).state.is_finished():
@@ -234,9 +217,10 @@ class Study:
             for name in self.objectives
             if len(found := [t.result[name] for t in group if t.result.get(name) is not None]) == len(group)
         ]
-        if all(trial.state == "COMPLETE" for trial in group) and len(values) == len(self.objectives):
+        is_complete = all(trial.state == "COMPLETE" for trial in group)
+        if is_complete and len(values) == len(self.objectives):
             self.optuna.tell(number, values)
-        elif any(trial.state == "PRUNED" for trial in group):
+        elif is_complete or any(trial.state == "PRUNED" or _failed_by_config(trial) for trial in group):
             self.optuna.tell(number, state=TrialState.PRUNED)
         else:
             self.optuna.tell(number, state=TrialState.FAIL)
@@ -258,6 +242,16 @@ def by_number(trials: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:
     for trial in sorted(trials, key=lambda trial: trial.id):
         groups.setdefault(number_of(trial.id), []).append(trial)
     return groups
+
+
+def _agree(point: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether a config has the values of a point to try first, of which it reads some."""
+    shared = point.keys() & config.keys()
+    return bool(shared) and all(config[field] == point[field] for field in shared)
+
+
+def _failed_by_config(trial: TrialRecord) -> bool:
+    return trial.failure in RULES and RULES[trial.failure].by_config
 
 
 def _ending(trial: TrialRecord) -> dict[str, Any]:

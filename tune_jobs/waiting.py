@@ -67,6 +67,15 @@ class Waiting:
         self._first -= 1
         self._queue(own).appendleft((self._first, own))
 
+    def take_back(self, own: TrialRecord) -> bool:
+        """It is not to be run after all; False where Ray has it already."""
+        if own.id in self.out:
+            return False
+        queue = self._queue(own)
+        for place in [place for place in queue if place[1] is own]:
+            queue.remove(place)
+        return True
+
     def _queue(self, own: TrialRecord) -> deque[tuple[int, TrialRecord]]:
         kind = str(self.request(own)), self._elsewhere.failed_on(own.id)
         return self._queues.setdefault(kind, deque())

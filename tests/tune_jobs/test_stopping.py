@@ -24,7 +24,9 @@ class Search:
     """Trials that report in turn, and what has become of them."""
 
     def __init__(self, name: str) -> None:
-        self.records = {own: TrialRecord(own, state="RUNNING", config={"epochs": EPOCHS}) for own in CURVES}
+        self.records = {
+            own: TrialRecord(own, state="RUNNING", config={"model": "mlp", "epochs": EPOCHS}) for own in CURVES
+        }
         self.stopped: set[str] = set()
         asked = Scheduler.model_validate({"name": name, "reduction_factor": 2})
         self.scheduler = EarlyStopping(asked, EPOCHS, lambda trial: self.records[trial.config["trial"]], self.stopped)
@@ -126,9 +128,44 @@ def test_replay_of_an_epoch_that_was_trained_again_goes_by_when_it_came_first(tm
     """00000 went on at the first rung, where 00001 was better; its worker died, and it trained that epoch again."""
     with contextlib.closing(ledger.Ledger(tmp_path / "trials.jsonl")) as record:
         for own, attempt, accuracy in (("00000", 1, 0.5), ("00001", 1, 0.9), ("00000", 2, 0.5)):
-            record.append(own, "state", state="RUNNING", attempt=attempt, config={"epochs": EPOCHS})
+            record.append(own, "state", state="RUNNING", attempt=attempt, config={"model": "mlp", "epochs": EPOCHS})
             record.append(own, "epoch", attempt=attempt, epoch=1, val_accuracy=accuracy)
     path = tmp_path / "trials.jsonl"
     asked = Scheduler.model_validate({"name": "asha", "reduction_factor": 2})
     scheduler = EarlyStopping(asked, EPOCHS, lambda _: pytest.fail("asked for a trial"), set())
     assert scheduler.replay(ledger.events(path), ledger.read(path)) == []
+
+
+def stopping(name: str, records: dict[str, TrialRecord]) -> EarlyStopping:
+    asked = Scheduler.model_validate({"name": name, "reduction_factor": 2})
+    return EarlyStopping(asked, EPOCHS, lambda trial: records[trial.config["trial"]], set())
+
+
+def decide(scheduler: EarlyStopping, own: str, epoch: int, accuracy: float) -> str:
+    trial: Any = SimpleNamespace(trial_id=f"ray-{own}", config={"trial": own})
+    return scheduler.on_trial_result(None, trial, {"epoch": epoch, "val_accuracy": accuracy})
+
+
+@pytest.mark.parametrize("name", ["asha", "hyperband", "median"])
+def test_finished_svms_stop_no_network_in_its_first_epoch(name: str) -> None:
+    records = {f"{number:05d}": TrialRecord(f"{number:05d}", config={"model": "svm"}) for number in range(4)}
+    records["00004"] = TrialRecord("00004", config={"model": "mlp", "epochs": EPOCHS})
+    scheduler = stopping(name, records)
+    for own in list(records)[:4]:
+        done: Any = SimpleNamespace(trial_id=f"ray-{own}", config={"trial": own})
+        scheduler.on_trial_complete(None, done, {"epoch": 1, "val_accuracy": 0.95})
+    assert decide(scheduler, "00004", 1, 0.5) == "CONTINUE"
+
+
+def test_of_repeats_the_first_is_judged_and_the_others_follow_it() -> None:
+    config = {"model": "mlp", "epochs": EPOCHS}
+    records = {own: TrialRecord(own, config=config) for own in ("00000-0", "00000-1", "00001-0", "00001-1", "00001-2")}
+    scheduler = stopping("asha", records)
+    assert decide(scheduler, "00000-0", 1, 0.9) == "CONTINUE"
+    assert decide(scheduler, "00000-1", 1, 0.1) == "CONTINUE"  # a bad seed says nothing of its config
+    assert decide(scheduler, "00001-1", 1, 0.1) == "CONTINUE"
+    assert decide(scheduler, "00001-0", 1, 0.2) == "STOP"
+    assert decide(scheduler, "00001-1", 2, 0.99) == "STOP"
+    last: Any = SimpleNamespace(trial_id="ray-00001-2", config={"trial": "00001-2"})
+    scheduler.on_trial_complete(None, last, {"epoch": EPOCHS, "val_accuracy": 0.9})  # one that is done stays COMPLETE
+    assert decide(scheduler, "00000-1", 2, 0.1) == "CONTINUE"

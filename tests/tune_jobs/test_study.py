@@ -13,6 +13,7 @@ from tune_jobs.experiment import Experiment, check
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.space import Space, parse
 from tune_jobs.study import Study
+from tune_jobs.warm_start import Known
 
 
 def experiment(search: dict[str, Any], space: dict[str, Any]) -> tuple[Experiment, Space]:
@@ -78,7 +79,7 @@ def test_tell_each_ending(path: Path) -> None:
     study.report(1, {"epoch": 2, "val_accuracy": None})
     study.tell([record(1, "PRUNED")])
     study.tell([record(2, "FAIL", failure="diverged", reason="nan")])
-    assert states(study) == ["COMPLETE", "PRUNED", "FAIL"]
+    assert states(study) == ["COMPLETE", "PRUNED", "PRUNED"]
     assert [trial.value for trial in study.optuna.trials] == [0.9, 0.4, None]
     assert study.optuna.trials[2].user_attrs["trials"] == {"00002": {"failure": "diverged", "reason": "nan"}}
     study.tell([record(0, "FAIL")])  # what was told stands
@@ -115,11 +116,42 @@ def test_tell_of_repeats_is_their_mean_and_needs_them_all(path: Path) -> None:
     assert states(study) == ["COMPLETE", "FAIL"]
 
 
-def test_complete_without_its_objective_is_told_as_failed(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        ("diverged", "PRUNED"), ("timeout", "PRUNED"), ("out_of_memory", "PRUNED"), ("user_error", "PRUNED"),
+        ("error", "FAIL"), ("worker_crashed", "FAIL"), ("node_lost", "FAIL"),
+    ],
+)  # fmt: skip
+def test_tell_of_a_failure_that_is_its_configs_doing_samplers_are_not_to_leave_it_out(
+    path: Path, failure: str, told: str
+) -> None:
+    study = opened(path)
+    study.start(study.add(study.space.grid()[0]), [])
+    study.tell([record(0, "FAIL", failure=failure)])
+    assert states(study) == [told]
+
+
+def test_tpe_leaves_a_region_alone_where_all_trials_diverge(path: Path) -> None:
+    """Above 0.1, a quarter of the range.  Left out of what tpe is told, it drew 20 to 25 of the last 25 from it."""
+    search = {"method": "optuna", "trials": 40}
+    study = Study(path, *experiment(search, {"model": "mlp", "lr": {"loguniform": [1e-4, 1.0]}}))
+    drawn = []
+    for number in range(40):
+        point = study.space.suggest(study.optuna.ask())
+        drawn.append(point["lr"])
+        if point["lr"] > 0.1:
+            study.tell([record(number, "FAIL", failure="diverged")])
+        else:
+            study.tell([record(number, "COMPLETE", result={"val_accuracy": 0.9 - abs(point["lr"] - 0.01)})])
+    assert sum(lr > 0.1 for lr in drawn[15:]) <= 8
+
+
+def test_complete_without_its_objective_is_told_as_pruned(path: Path) -> None:
     study = opened(path)
     study.start(study.add(study.space.grid()[0]), [])
     study.tell([record(0, "COMPLETE", result={"val_accuracy": None})])
-    assert states(study) == ["FAIL"]
+    assert states(study) == ["PRUNED"]
 
 
 def test_follow_makes_a_lost_study_anew_from_the_ledger(path: Path) -> None:
@@ -152,7 +184,7 @@ def test_follow_of_a_grid_that_has_grown_keeps_the_numbers(path: Path) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "qmc", "nsga2"])
-def test_sampler_same_seed_same_points_and_another_after_being_taken_up(sampler: str, tmp_path: Path) -> None:
+def test_sampler_same_seed_same_points_also_when_taken_up_in_the_middle(sampler: str, tmp_path: Path) -> None:
     space = {"model": "mlp", "lr": {"loguniform": [1e-4, 0.1]}, "hidden_units": {"int": [8, 64]}}
     search = {"method": "optuna", "trials": 8, "sampler": sampler, "seed": 5, "startup_trials": 3}
 
@@ -168,7 +200,7 @@ def test_sampler_same_seed_same_points_and_another_after_being_taken_up(sampler:
     first = points("a", 6)
     assert points("b", 6) == first
     assert len(set(first[:3])) == 3
-    assert points("a", 2) != first[:2]  # taken up, it does not begin again
+    assert points("c", 4) + points("c", 2) == first
 
 
 def test_enqueued_points_come_first(path: Path) -> None:
@@ -225,14 +257,63 @@ def test_follow_of_a_lost_study_leaves_nothing_waiting_for_numbers_that_no_trial
     assert study.optuna.ask().number == 3
 
 
-def test_follow_enqueues_in_a_new_run_alone(path: Path) -> None:
-    search = {"method": "optuna", "trials": 3, "enqueue": [{"lr": 0.05}]}
-    space = {"model": "mlp", "lr": {"uniform": [0.001, 0.1]}}
+def test_follow_puts_in_the_points_to_try_first_that_no_trial_has(path: Path) -> None:
+    search = {"method": "optuna", "trials": 5, "enqueue": [{"lr": 0.05}, {"lr": 0.02}, {"lr": 0.03}]}
+    asked = experiment(search, {"model": "mlp", "lr": {"uniform": [0.001, 0.1]}})
     done = TrialRecord("00000", {"model": "mlp", "lr": 0.02}, "COMPLETE", 1, [], {"val_accuracy": 0.7})
-    study = Study(path, *experiment(search, space))
+    study = Study(path, *asked)
     study.follow({"00000": done})  # the study was lost, the ledger was not
-    study.follow({"00000": done})
-    assert [trial.params for trial in study.optuna.trials] == [{"lr": 0.02}]
+    assert study.space.suggest(study.optuna.ask())["lr"] == 0.05  # and this driver died before it wrote that down
+    again = Study(path, *asked)
+    again.follow({"00000": done})
+    again.follow({"00000": done})
+    assert states(again) == ["COMPLETE", "FAIL", "WAITING", "WAITING"]
+    assert sorted(again.space.suggest(again.optuna.ask())["lr"] for _ in range(2)) == [0.03, 0.05]
+
+
+CONDITIONAL = {
+    "model": "mlp",
+    "optimizer": {"choice": ["sgd", "adamw"]},
+    "weight_decay": {"loguniform": [1e-6, 1e-2], "when": {"optimizer": "adamw"}},
+    "lr": {"loguniform": [1e-4, 1e-1], "when": {"optimizer": "sgd"}},
+}
+"""A config of adamw has lr, and one of sgd weight_decay, all the same: their defaults."""
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_begin_with_configs_that_have_defaults_of_what_they_were_not_asked_for(path: Path, optimizer: str) -> None:
+    asked = experiment({"method": "optuna", "trials": 3}, CONDITIONAL)
+    given = {"optimizer": optimizer} | ({"lr": 0.01} if optimizer == "sgd" else {"weight_decay": 1e-4})
+    point = asked[1].suggest(optuna.trial.FixedTrial(given))
+    assert {"lr", "weight_decay"} <= point.keys()
+    assert asked[1].contains(point)
+    study = Study(path, *asked)
+    study.begin([Known(point, (0.9,), "earlier/00000")], {})
+    assert study.optuna.trials[0].params == given
+
+
+def test_begin_of_a_study_whose_driver_died_there_puts_in_the_rest(path: Path) -> None:
+    asked = experiment({"method": "optuna", "trials": 3}, {"model": "mlp", "lr": {"uniform": [0.001, 0.1]}})
+    earlier = [Known({"model": "mlp", "lr": lr}, (lr,), f"earlier/{lr}") for lr in (0.01, 0.02, 0.03)]
+    Study(path, *asked).begin(earlier[:1], {})
+    study = Study(path, *asked)
+    study.begin(earlier, {})
+    assert [trial.value for trial in study.optuna.trials] == [0.01, 0.02, 0.03]
+    study.optuna.ask()
+    study.begin([*earlier, *earlier], {})
+    assert len(study.optuna.trials) == 4
+
+
+def test_nsga2_has_warm_given_and_rebuilt_trials_in_its_population(path: Path) -> None:
+    search = {"method": "optuna", "trials": 9, "sampler": "nsga2", "startup_trials": 2}
+    asked = experiment(search, {"model": "mlp", "lr": {"uniform": [0.001, 0.1]}})
+    study = Study(path, *asked)
+    study.begin([Known({"model": "mlp", "lr": 0.01}, (0.5,), "earlier/00000")], {})
+    study.follow({"00001": record(1, "COMPLETE", result={"val_accuracy": 0.6})})
+    study.add(study.space.suggest(optuna.trial.FixedTrial({"lr": 0.02})))
+    study.start(2, [])
+    generations = [trial.system_attrs["NSGAIISampler:generation"] for trial in study.optuna.trials]
+    assert generations == [0, 0, 1]
 
 
 def test_lock_of_a_driver_that_was_killed_holds_nobody_up(path: Path) -> None:

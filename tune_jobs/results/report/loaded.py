@@ -80,10 +80,14 @@ class Loaded:
         return found or ["model"]
 
     @cached_property
+    def space(self) -> spaces.Space:
+        """The space of the experiment."""
+        return spaces.parse(self.experiment.space, self.experiment.train, self.experiment.search.method)
+
+    @property
     def axes(self) -> dict[str, Axis]:
         """Of the space, by their fields."""
-        asked = self.experiment
-        return {axis.field: axis for axis in spaces.parse(asked.space, asked.train, asked.search.method).axes}
+        return {axis.field: axis for axis in self.space.axes}
 
     @cached_property
     def models(self) -> list[str]:

@@ -45,8 +45,7 @@ def study(loaded: Loaded) -> optuna.Study:
         values = [candidate.value(name) * (100 if name == "val_accuracy" else 1) for name in objectives]
         if not all(map(math.isfinite, values)):
             continue
-        config = candidate.rows[0].config
-        params = {name: config[name] for name in declared if name in config}
+        params = loaded.space.params(candidate.rows[0].config)
         trials.append(
             optuna.trial.create_trial(
                 values=values,
