@@ -19,6 +19,7 @@ from profiling import ProfilingError
 from profiling import rows as device_rows
 from tune_jobs.cost import work_macs
 from tune_jobs.errors import UsageError
+from tune_jobs.resources import Request
 from tune_jobs.results import ledger, table
 from tune_jobs.results.rundir import RunDir
 
@@ -46,6 +47,9 @@ class Known:
     """That it trained in; None where that was not written down."""
     source: str
     """`run <name>` or `benchmark <name>`."""
+    channels: int | None = None
+    """Of the images; None where that was not written down, as for `threads`."""
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,9 @@ class Estimate:
 
     seconds: float
     basis: Basis
-    """measured: the same model, batch and image size, in the same precision on the same kind of device, scaled by
-    images and epochs alone.  scaled: another model, shape or precision, by multiply-accumulates.  guess: nothing was
-    measured."""
+    """measured: the same model, batch and image size, in the same precision on the same kind of device, on a CPU with
+    as many threads, scaled by images and epochs alone.  scaled: another model, shape, precision or number of threads,
+    by multiply-accumulates.  guess: nothing was measured."""
     sources: tuple[str, ...] = ()
     """The runs and benchmarks that it rests on; none for a guess."""
 
@@ -80,7 +84,9 @@ def known(storage: Path, cpu: str, splits: Splits) -> list[Known]:
                 seconds = row.train_time_ms / 1000
                 name = f"benchmark {path.parent.name}"
                 shape = row.batch_size, row.image_size
-                found.append(Known(row.model, *shape, row.kind, work, seconds, row.precision, name))
+                found.append(
+                    Known(row.model, *shape, row.kind, work, seconds, row.precision, name, threads=row.threads)
+                )
     return found
 
 
@@ -94,7 +100,8 @@ def _of_run(run: Path, cpu: str, splits: Splits) -> list[Known]:
     if environment.get("cpu") != cpu:
         return []
     images = environment.get("images", {}).get("train", 0)
-    size = experiment.dataset.image_size or splits.image_size
+    size = environment.get("image_size") or experiment.dataset.image_size or splits.image_size
+    channels = environment.get("channels")
     found = []
     for row in table.rows(trials.values()):
         if row.state != "COMPLETE" or not row.wall_time_s > 0:
@@ -105,18 +112,25 @@ def _of_run(run: Path, cpu: str, splits: Splits) -> list[Known]:
             continue
         batch_size, kind = row.config.get("batch_size"), row.device or "cpu"
         model, name = row.config["model"], f"run {run.name}"
-        found.append(Known(model, batch_size, size, kind, work, row.wall_time_s, row.precision, name))
+        seconds = row.wall_time_s if row.attempts == 1 else row.train_time_s  # the wall time is the last attempt's
+        found.append(Known(model, batch_size, size, kind, work, seconds, row.precision, name, channels, row.threads))
     return found
 
 
-def estimate(point: Mapping[str, Any], gpu: bool, splits: Splits, measured: Sequence[Known]) -> Estimate:
-    """How long a trial of this config takes on this kind of device."""
-    kind = "cuda" if gpu and models.is_network(point["model"]) else "cpu"
+def estimate(point: Mapping[str, Any], request: Request, splits: Splits, measured: Sequence[Known]) -> Estimate:
+    """How long a trial of this config takes on what it asks for."""
+    kind = "cuda" if request.gpu and models.is_network(point["model"]) else "cpu"
     work = work_macs(point, splits)
     same = [one for one in measured if one.kind == kind and one.model == point["model"] and one.work_macs > 0]
-    shaped = [one for one in same if one.batch_size == point.get("batch_size") and one.image_size == splits.image_size]
+    shape = point.get("batch_size"), splits.image_size, splits.channels
+    shaped = [one for one in same if (one.batch_size, one.image_size, one.channels or splits.channels) == shape]
     precisions = _precisions(point, kind)
-    alike = [one for one in shaped if one.precision is None or one.precision in precisions]
+    alike = [
+        one
+        for one in shaped
+        if (one.precision is None or one.precision in precisions)
+        and (kind != "cpu" or one.threads in (None, request.threads))
+    ]
     others = _networks(measured, kind, point)
     for candidates, basis in ((alike, "measured"), (shaped, "scaled"), (same, "scaled"), (others, "scaled")):
         if candidates:

@@ -45,7 +45,8 @@ class Search(_Section):
     startup_trials: int = Field(default=10, ge=1)
     """Random trials before tpe and gp start to model; nsga2's population, at least 2."""
     max_concurrent: int | None = Field(default=None, ge=1)
-    """Trials at once at most; null for as many as the cluster has room for.  1 makes a seeded search repeatable."""
+    """Trials at once at most; null for as many as the cluster has room for.  1 makes a seeded search repeatable.  A
+    sampler that learns is asked when there is room, so that a cluster grows for it only up to what is given here."""
     objectives: dict[str, Literal["max", "min"]] = {"val_accuracy": "max"}
     """What the search aims at, and which way; several give a Pareto front."""
     enqueue: list[dict[str, Any]] = []
@@ -63,8 +64,9 @@ class Search(_Section):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if self.warm_start is not None and self.method != "optuna":
-            raise ValueError(f"warm_start is of method optuna; {self.method} does not learn from results")
+        if self.warm_start is not None and (self.method != "optuna" or self.sampler in ("random", "qmc")):
+            who = f"sampler {self.sampler}" if self.method == "optuna" else self.method
+            raise ValueError(f"warm_start is of method optuna with tpe, gp or nsga2; {who} does not learn from results")
         if self.method == "grid":
             given = [name for name in ("trials", "enqueue") if name in self.model_fields_set and getattr(self, name)]
             if given:
@@ -84,17 +86,19 @@ class Scheduler(_Section):
     hyperband: the same over several brackets.  median: stops what is below the median of the others' means."""
     grace_epochs: int = Field(default=1, ge=1)
     """Epochs that every trial gets."""
-    reduction_factor: float = Field(default=3, ge=1.1, le=1000)
-    """asha and hyperband: one in so many goes on at each rung."""
+    reduction_factor: float = Field(default=3, ge=1.5, le=1000)
+    """asha and hyperband: one in so many goes on at each rung.  From 1.5 on each rung has an epoch of its own."""
 
 
 class Budget(_Section):
     """The `budget:` section."""
 
     minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """After so many minutes of this call no trial starts, and those that run are stopped; null for no limit."""
+    """So many minutes after this call began to run trials none starts, and those that run are stopped; null for no
+    limit."""
     trial_minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """A trial that runs longer FAILs as a timeout, whatever it is doing; null for no limit."""
+    """A trial that runs longer FAILs as a timeout, whatever it is doing; null for no limit.  One that is started again
+    has as long again."""
 
 
 class Quick(_Section):

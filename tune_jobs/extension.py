@@ -32,12 +32,9 @@ def extended(before: Experiment, after: Experiment) -> Experiment:
         if len(values) == 1:
             continue
         train.pop(field, None)
-        conditions = (
-            {"when": declared["when"]}
-            if isinstance(declared := after.space.get(field), dict) and ("when" in declared)
-            else {}
-        )
-        space[field] = {"grid": values} | conditions
+        declared = [given for own in (before, after) if isinstance(given := own.space.get(field), dict)]
+        conditions = [{"when": given["when"]} for given in declared if "when" in given]
+        space[field] = {"grid": values} | (conditions[-1] if conditions else {})
     return check(after.document() | {"space": space, "train": train})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import models
 from tune_jobs.experiment import Experiment
-from tune_jobs.repeats import total
+from tune_jobs.repeats import configs
 from tune_jobs.space import Space
 
 
@@ -20,14 +20,37 @@ def notes(experiment: Experiment, space: Space) -> list[str]:
         said.append(
             f"{name} stops no trial: grace_epochs is {grace}, and none has more than {most} epoch{'s' * (most > 1)}"
         )
-    elif name != "none" and total(experiment, space) == 1:
+    elif name != "none" and configs(experiment, space) == 1:
         said.append(f"{name} stops no trial: there is one alone, and nothing to compare it with")
+    said += _of_search(experiment, space)
     if experiment.repeats > 1:
         said += [
             f"{model} reads no seed: its {experiment.repeats} repeats give the same numbers"
             for model in space.models()
             if "seed" not in models.fields_possible(model)
         ]
+    return said
+
+
+def _of_search(experiment: Experiment, space: Space) -> list[str]:
+    """What a sampler does not learn from, and what it alone goes by."""
+    search, scheduler, said = experiment.search, experiment.scheduler.name, []
+    if search.method == "optuna" and search.sampler in ("gp", "nsga2", "qmc"):
+        always, sampled = space.always(), [axis.field for axis in space.axes if axis.sampled]
+        if len(always) < len(sampled):
+            said.append(
+                f"{search.sampler} chooses what every config has ({', '.join(always) or 'nothing'}) and draws the rest "
+                "at random; tpe chooses all"
+            )
+        if scheduler != "none" and search.sampler != "qmc" and stops_early(experiment, space):
+            said.append(f"{search.sampler} learns from complete trials, tpe also from those that {scheduler} stops")
+    if "val_accuracy" not in search.objectives:
+        stopping = f"{scheduler}, " if stops_early(experiment, space) else ""
+        sampler = "the sampler and the report's figures" if search.method == "optuna" else "the report's figures"
+        said.append(
+            f"search.objectives is for {sampler}; {stopping}best.yaml, keep_models and confirm go by the validation "
+            "accuracy"
+        )
     return said
 
 

@@ -194,7 +194,7 @@ def _work(
 ) -> tuple[Request, Estimate]:
     # Until it is measured, the most that it may come to.
     (request,) = at_least(experiment.resources, Points((), {}, (point,))) if unmeasured else [requests.of(point)]
-    return request, estimate(point, bool(request.gpu), splits, measured)
+    return request, estimate(point, request, splits, measured)
 
 
 def _nodes(cluster: bool) -> list[Mapping[str, Any]]:

@@ -20,8 +20,8 @@ EPOCHS = 5
 
 
 def scaled_down(experiment: Experiment, data_dir: Path | None) -> Experiment:
-    """The experiment on a subset and for fewer epochs, named and marked so.  Everything else stays: also what suits
-    the full size alone, as learning rates.
+    """The experiment on a subset and for fewer epochs, named and marked so, and without a warm start.  Everything else
+    stays: also what suits the full size alone, as learning rates.
 
     Raises UsageError where the space is wrong, DataError where the data cannot be had.
     """
@@ -34,9 +34,22 @@ def scaled_down(experiment: Experiment, data_dir: Path | None) -> Experiment:
         asked = home.get("epochs", TrainConfig.model_fields["epochs"].default)
         home["epochs"] = _fewer(asked)
         scaled |= {"epochs": _most(home["epochs"]), "of_epochs": _most(asked)}
+        _scale_mentions(document)
+    document["search"]["warm_start"] = None  # which saw other images
     described = f"{experiment.description} ({Quick.model_validate(scaled)})".strip()
     name = named(experiment.name, "-quick")
     return check(document | {"name": name, "description": described, "dataset": dataset, "quick": scaled})
+
+
+def _scale_mentions(document: dict[str, Any]) -> None:
+    """Epochs where points to try first and conditions name them."""
+    for point in document["search"]["enqueue"]:
+        if "epochs" in point:
+            point["epochs"] = _fewer(point["epochs"])
+    for declared in document["space"].values():
+        if isinstance(declared, dict) and "epochs" in declared.get("when", {}):
+            named = declared["when"]["epochs"]
+            declared["when"]["epochs"] = _fewer({"choice": named if isinstance(named, list) else [named]})["choice"]
 
 
 def _dataset(config: DatasetConfig, data_dir: Path | None) -> tuple[dict[str, Any], int, int]:

@@ -123,7 +123,8 @@ def run_space(
 def _facts(splits: Splits) -> dict[str, Any]:
     """What environment.json tells of."""
     images = {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)}
-    return environment() | {"data_sha256": splits.sha256, "images": images}
+    shape = {"image_size": splits.image_size, "channels": splits.channels}
+    return environment() | {"data_sha256": splits.sha256, "images": images} | shape
 
 
 def _join(

@@ -139,13 +139,19 @@ class Space:
 
     def reachable(self) -> frozenset[str]:
         """The axes that are part of at least one possible trial."""
+        return frozenset().union(*self._parts())
+
+    def always(self) -> list[str]:
+        """The sampled axes that are part of every possible trial."""
+        everywhere = functools.reduce(frozenset.intersection, self._parts())
+        return [axis.field for axis in self.axes if axis.sampled and axis.field in everywhere]
+
+    def _parts(self) -> Iterator[frozenset[str]]:
+        """What each possible trial is asked for."""
         deciding = {axis.field: axis.candidates(self.axes) for axis in self.axes if _decides(axis.field, self.axes)}
-        found: set[str] = set()
         for values in itertools.product(*deciding.values()):
             chosen = dict(zip(deciding, values, strict=True))
-            asked = self._asked(lambda axis: chosen.get(axis.field, axis.values[0]))  # noqa: B023 - called at once
-            found |= set(asked)
-        return frozenset(found)
+            yield frozenset(self._asked(lambda axis: chosen.get(axis.field, axis.values[0])))  # noqa: B023 - at once
 
     def shapes(self) -> list[Point]:
         """Points that have every model with every value, or both ends, of what decides the shape of its layers."""

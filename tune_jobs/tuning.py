@@ -177,11 +177,13 @@ class _Searcher(OptunaSearch):
         return number, point
 
     def _most(self) -> float:
-        """How many trials may be with Ray.  Of a grid any number: what is to be run is known."""
+        """How many trials may be with Ray.  Any number of a grid, and of points drawn at random: what comes next does
+        not depend on what has finished."""
         search = self._experiment.search
         if search.max_concurrent is not None:
             return search.max_concurrent
-        return math.inf if search.method == "grid" else self._recorder.waiting.room(self._requests)
+        learns = search.method == "optuna" and search.sampler != "random"
+        return self._recorder.waiting.room(self._requests) if learns else math.inf
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """The recorder reports epochs."""

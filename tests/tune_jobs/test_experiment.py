@@ -193,6 +193,14 @@ def test_extended_keeps_conditions_and_turns_a_fixed_field_into_an_axis() -> Non
     assert joined.train == {}
 
 
+def test_extended_by_values_alone_keeps_the_condition_of_the_axis() -> None:
+    document = {"name": "x", "dataset": {"name": "digits"}}
+    when = {"when": {"optimizer": "sgd"}}
+    before = check(document | {"space": {"lr": {"grid": [0.1]} | when}})
+    joined = extended(before, check(document | {"space": {"lr": {"grid": [0.1, 0.01]}}}))
+    assert joined.space == {"lr": {"grid": [0.1, 0.01]} | when}
+
+
 def test_extended_sampled_search_is_refused() -> None:
     sampled = {"name": "x", "dataset": {"name": "digits"}, "search": {"method": "random", "trials": 3}}
     with pytest.raises(UsageError, match=r"extended by more trials: --set search\.trials=N"):

@@ -46,7 +46,7 @@ def test_a_scheduler_that_never_comes_to_stop_a_trial(scheduler: str) -> None:
 def test_a_scheduler_over_one_trial_alone() -> None:
     fields: dict[str, Any] = {"train": {"model": "mlp", "epochs": 9}, "scheduler": {"name": "asha"}}
     assert noted(**fields) == ["asha stops no trial: there is one alone, and nothing to compare it with"]
-    assert noted(**fields, repeats=2) == []
+    assert len(noted(**fields, repeats=2)) == 1  # of which the first is judged, and the others follow it
     assert noted(**fields, search={"method": "random", "trials": 2}, space={"lr": {"uniform": [0.1, 0.2]}}) == []
 
 
@@ -55,3 +55,34 @@ def test_repeats_of_a_model_that_reads_no_seed() -> None:
     assert noted(space={"model": {"grid": ["svm", "mlp"]}}, repeats=3) == said
     assert noted(space={"model": {"grid": ["svm", "mlp"]}}) == []
     assert noted(space={"model": "mlp"}, repeats=3) == []
+
+
+CONDITIONAL = {"model": {"choice": ["mlp", "svm"]}, "lr": {"loguniform": [1e-3, 1e-1]}, "C": {"uniform": [1, 10]}}
+
+
+@pytest.mark.parametrize("sampler", ["gp", "nsga2", "qmc"])
+def test_samplers_that_draw_most_of_a_conditional_space_at_random(sampler: str) -> None:
+    def asked(space: dict[str, Any], **more: Any) -> list[str]:
+        return noted(space=space, search={"method": "optuna", "trials": 20, "sampler": sampler}, **more)
+
+    drawn = f"{sampler} chooses what every config has (model) and draws the rest at random; tpe chooses all"
+    assert asked(CONDITIONAL) == [drawn]
+    assert asked({"model": "mlp", "lr": CONDITIONAL["lr"]}) == []
+    pruned = f"{sampler} learns from complete trials, tpe also from those that asha stops"
+    said = asked({"model": "mlp", "lr": CONDITIONAL["lr"]}, scheduler={"name": "asha"})
+    assert said == ([] if sampler == "qmc" else [pruned])
+    assert noted(space=CONDITIONAL, search={"method": "optuna", "trials": 20}, scheduler={"name": "asha"}) == []
+
+
+def test_an_objective_that_the_rest_does_not_go_by() -> None:
+    sampled = {"model": "mlp", "lr": {"loguniform": [1e-3, 1e-1]}}
+    search = {"method": "optuna", "trials": 20, "objectives": {"val_loss": "min"}}
+    rest = "best.yaml, keep_models and confirm go by the validation accuracy"
+    assert noted(space=sampled, search=search) == [
+        f"search.objectives is for the sampler and the report's figures; {rest}"
+    ]
+    assert noted(space=sampled, search=search | {"method": "random"}, scheduler={"name": "asha"}) == [
+        f"search.objectives is for the report's figures; asha, {rest}"
+    ]
+    both = {"objectives": {"val_accuracy": "max", "params": "min"}}
+    assert noted(space=sampled, search=search | both) == []

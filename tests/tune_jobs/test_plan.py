@@ -65,16 +65,17 @@ def test_estimate_prefers_what_is_most_alike_and_says_so(splits: Splits) -> None
     other = Known("baseline", 32, 8, "cpu", work * 10, 1.0, own, "run c")
     svm = Known("svm", None, 8, "cpu", work, 50.0, "fp64", "run d")
     cuda = Known("mlp", 32, 8, "cuda", work, 0.1, "bf16", "benchmark e")
-    assert estimate(point, False, splits, [svm, other, same, alike, cuda]) == Estimate(6.0, "measured", ("run a",))
-    assert estimate(point, False, splits, [svm, other, same]) == Estimate(1.0, "scaled", ("run b",))
-    found = estimate(point, False, splits, [svm, other])
+    assert estimate(point, Request(), splits, [svm, other, same, alike, cuda]) == Estimate(6.0, "measured", ("run a",))
+    assert estimate(point, Request(), splits, [svm, other, same]) == Estimate(1.0, "scaled", ("run b",))
+    found = estimate(point, Request(), splits, [svm, other])
     assert (found.basis, found.sources) == ("scaled", ("run c",))
     assert found.seconds == pytest.approx(0.1)
-    assert estimate(point, True, splits, [alike, cuda]).sources == ("benchmark e",)
-    assert estimate(point, False, splits, [alike, replace(alike, source="run f"), alike]).sources == ("run a", "run f")
-    guess = estimate(point, False, splits, [svm, cuda])
+    assert estimate(point, Request(gpu=1), splits, [alike, cuda]).sources == ("benchmark e",)
+    twice = [alike, replace(alike, source="run f"), alike]
+    assert estimate(point, Request(), splits, twice).sources == ("run a", "run f")
+    guess = estimate(point, Request(), splits, [svm, cuda])
     assert (guess.basis, guess.sources) == ("guess", ())
-    assert estimate({"model": "svm"}, True, splits, [other, alike]).basis == "guess"
+    assert estimate({"model": "svm"}, Request(gpu=1), splits, [other, alike]).basis == "guess"
 
 
 def test_estimate_tells_precisions_apart(splits: Splits) -> None:
@@ -84,7 +85,7 @@ def test_estimate_tells_precisions_apart(splits: Splits) -> None:
     reduced = replace(full, seconds=1.0, precision="bf16", source="run b")
 
     def asked(*known: Known, gpu: bool = False, **fields: Any) -> tuple[float, str]:
-        found = estimate(point | fields, gpu, splits, known)
+        found = estimate(point | fields, Request(gpu=int(gpu)), splits, known)
         return found.seconds, found.basis
 
     assert asked(full, reduced, amp=False) == (2.0, "measured")
@@ -95,6 +96,18 @@ def test_estimate_tells_precisions_apart(splits: Splits) -> None:
     assert asked(*on_card, gpu=True) == (1.0, "measured")
     assert asked(*on_card, gpu=True, amp=False) == (2.0, "measured")
     assert asked(*on_card, gpu=True, amp_dtype="fp16") == (1.5, "scaled")
+
+
+def test_estimate_from_other_threads_or_channels_is_scaled(splits: Splits) -> None:
+    point = {"model": "mlp", "batch_size": 32, "epochs": 4, "hidden_units": 20, "amp": False}
+    here = Known("mlp", 32, 8, "cpu", work_macs(point, splits), 2.0, "fp32", "run a", channels=1, threads=1)
+
+    def basis(known: Known, **asked: Any) -> str:
+        return estimate(point, Request(**asked), splits, [known]).basis
+
+    assert basis(here) == basis(replace(here, threads=8), cpu=8) == "measured"
+    assert basis(here, cpu=8) == basis(replace(here, threads=8)) == basis(replace(here, channels=3)) == "scaled"
+    assert basis(replace(here, kind="cuda", threads=4), gpu=1) == "measured"
 
 
 def test_work_grows_with_what_is_trained(splits: Splits) -> None:

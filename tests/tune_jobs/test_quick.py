@@ -58,6 +58,22 @@ def test_quick_keeps_a_range_a_range() -> None:
     assert found.space["epochs"] == {"int": [1, 2]}
 
 
+def test_quick_scales_epochs_where_points_and_conditions_name_them_and_leaves_out_a_warm_start() -> None:
+    space = {
+        "model": "mlp", "epochs": {"choice": [5, 10, 20]},
+        "hidden_units": {"int": [8, 64], "when": {"epochs": [10, 20]}},
+        "lr": {"loguniform": [1e-3, 0.1], "when": {"epochs": 5}},
+    }  # fmt: skip
+    search = {"method": "optuna", "trials": 3, "enqueue": [{"epochs": 20}, {"lr": 0.01}], "warm_start": "earlier"}
+    document = {"name": "x", "dataset": DOCUMENT["dataset"], "space": space, "search": search}
+    found = scaled_down(check(document), None)
+    assert found.space["epochs"] == {"choice": [1, 2, 4]}
+    assert found.space["hidden_units"]["when"] == {"epochs": [2, 4]}
+    assert found.space["lr"]["when"] == {"epochs": [1]}
+    assert found.search.enqueue == [{"epochs": 4}, {"lr": 0.01}]
+    assert found.search.warm_start is None
+
+
 def test_quick_of_a_limit_is_of_that_limit() -> None:
     found = scaled_down(check(DOCUMENT | {"dataset": {"name": "digits", "limit": 500}}), None)
     assert found.quick is not None
