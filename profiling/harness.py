@@ -34,6 +34,7 @@ IDLE_CONTENDERS = ("stock", "optuna", "ours")
 """Those that have a cost beyond the training."""
 ROOT = Path(__file__).parent.parent
 _POLL_S = 0.1
+_LOOK_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Run:
     cpu: str
     cpu_cores: int
     memory_gib: float
-    load: float
-    """Processes that wanted a core in the minute before it began: more than a few tenths spoil the run."""
+    cores_busy_before: float
+    """That other work took in the two seconds before it began: more than a few tenths of one spoil the run."""
     python: str
     torch: str
     ray: str
@@ -147,7 +148,7 @@ def measure(work: Work, contender: str, round_: int, folder: Path) -> tuple[Run,
     """
     seed, slots = 41 + round_, machine.cpu_cores()
     task = _task(work, seed, slots, folder)
-    load = os.getloadavg()[0]
+    busy = _cores_busy(_LOOK_S)
     wall_s, trained, memory = _run(contender, work, task, folder)
     if len(trained) != len(work.cells):
         raise ProfilingError(f"{contender}: {len(trained)} of {len(work.cells)} trials have a result")
@@ -158,7 +159,7 @@ def measure(work: Work, contender: str, round_: int, folder: Path) -> tuple[Run,
         (wall_s * own_slots - train_time_s) / len(trained),
         _mean([one.val_accuracy for one in trained]), _mean([one.test_accuracy for one in trained]),
         memory.get(100, math.nan), memory.get(500, math.nan), memory.get(len(trained), math.nan),
-        machine.cpu_name(), slots, machine.memory_gib(), load, sys.version.split()[0], machine.version("torch"),
+        machine.cpu_name(), slots, machine.memory_gib(), busy, sys.version.split()[0], machine.version("torch"),
         machine.version("ray"), machine.version("optuna"), machine.git_commit(),
     )  # fmt: skip
     if work.splits is None:
@@ -168,6 +169,12 @@ def measure(work: Work, contender: str, round_: int, folder: Path) -> tuple[Run,
         Cell(contender, round_, **one.cell, seed=seed, **{name: getattr(one, name) for name in times})
         for one in trained
     ]
+
+
+def _cores_busy(seconds: float) -> float:
+    """How many cores' worth of time all processes took on average, while this one waited."""
+    share_percent: float = psutil.cpu_percent(interval=seconds)
+    return share_percent / 100 * machine.cpu_cores()
 
 
 def _task(work: Work, seed: int, slots: int, folder: Path) -> Task:

@@ -19,23 +19,23 @@ def markdown(runs: Sequence[Run], cells: Sequence[Cell]) -> str:
     if cells:
         parts.append(_accuracies(cells))
     one = runs[0]
-    load = max(run.load for run in runs)
+    busy = max(run.cores_busy_before for run in runs)
     parts.append(
         f"{one.cpu}, {one.cpu_cores} cores, {one.memory_gib:g} GiB; Python {one.python}, torch {one.torch}, "
         f"Ray {one.ray}, Optuna {one.optuna}; commit {one.git_commit or 'unknown'}; "
-        f"load before a run at most {load:.1f}"
+        f"before a run others kept at most {busy:.1f} cores busy"
     )
     return "\n\n".join(parts)
 
 
 def _table(work: str, runs: Sequence[Run]) -> str:
-    """Medians over the rounds; ratios are of medians."""
+    """Medians over the rounds; of ratios, of those within each round, with the least and the greatest."""
     by = {name: [run for run in runs if run.contender == name] for name in dict.fromkeys(run.contender for run in runs)}
-    walls = {name: Timing(tuple(run.wall_s for run in own)) for name, own in by.items()}
-    others = [name for name in ("sequential", "stock", "floor") if name in walls]
+    others = [name for name in ("sequential", "stock") if name in by]
+    floor = by.get("floor")
     lines = [f"{work}, {runs[0].trials} trials, {max(map(len, by.values()))} rounds:", ""]
-    heads = ["contender", "wall s", "spread", *(f"{name} / it" for name in others if name != "floor")]
-    heads += ["it / floor"] if "floor" in others else []
+    heads = ["contender", "wall s", "spread", *(f"{name} / it" for name in others)]
+    heads += ["it / floor"] if floor else []
     heads += [
         "training s",
         "overhead a trial s",
@@ -46,10 +46,10 @@ def _table(work: str, runs: Sequence[Run]) -> str:
     ]
     lines += [_row(heads), _row(["---"] * len(heads))]
     for name, own in by.items():
-        wall = walls[name]
-        figures = [name, f"{wall.median_s:.1f}", f"{wall.spread:.0%}"]
-        figures += [f"{walls[other].median_s / wall.median_s:.2f}" for other in others if other != "floor"]
-        figures += [f"{wall.median_s / walls['floor'].median_s:.2f}"] if "floor" in others else []
+        wall = Timing(tuple(run.wall_s for run in own))
+        figures = [name, f"{wall.median_s:.1f}", f"{wall.spread:.0%}" if len(own) > 1 else "–"]
+        figures += [_ratio(by[other], own) for other in others]
+        figures += [_ratio(own, floor)] if floor else []
         figures += [
             f"{statistics.median(run.train_time_s for run in own):.1f}",
             f"{statistics.median(run.overhead_s for run in own):.3f}",
@@ -60,6 +60,17 @@ def _table(work: str, runs: Sequence[Run]) -> str:
         ]
         lines.append(_row(figures))
     return "\n".join(lines)
+
+
+def _ratio(above: Sequence[Run], below: Sequence[Run]) -> str:
+    """The median of the rounds' ratios of wall time, with the least and the greatest: a machine that is slow for a
+    round is slow for both."""
+    walls = {run.round: run.wall_s for run in below}
+    found = sorted(run.wall_s / walls[run.round] for run in above if run.round in walls)
+    if not found:
+        return "–"
+    median = f"{statistics.median(found):.2f}"
+    return median if len(found) == 1 or above is below else f"{median} ({found[0]:.2f} to {found[-1]:.2f})"
 
 
 def _accuracies(cells: Sequence[Cell]) -> str:

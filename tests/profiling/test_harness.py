@@ -16,6 +16,8 @@ from models.training import EpochMetrics, fit
 from profiling import harness
 from profiling.__main__ import app as profiling
 from profiling.harness_report import markdown
+from profiling.harness_task import Task, read_results
+from tune_jobs import stock_tune
 
 if TYPE_CHECKING:
     from tests.conftest import App
@@ -97,12 +99,13 @@ def test_rounds_are_interleaved_and_each_begins_with_another(tmp_path: Path, mon
     assert heard == [(1, "a"), (1, "b"), (1, "c"), (2, "b"), (2, "c"), (2, "a")]
 
 
-def test_markdown_has_medians_ratios_and_spread() -> None:
+def test_markdown_has_medians_spread_and_ratios_round_by_round() -> None:
+    """The median of the walls is 100 for 25; of the rounds' ratios it is 3.75."""
     runs = [
         made_up(name, round_, wall, 8.0, slots)
         for name, walls, slots in (
             ("sequential", (90.0, 100.0, 200.0), 1),
-            ("ours", (24.0, 25.0, 26.0), 2),
+            ("ours", (24.0, 30.0, 25.0), 2),
             ("floor", (20.0, 20.0, 20.0), 2),
         )
         for round_, wall in enumerate(walls, 1)
@@ -110,8 +113,11 @@ def test_markdown_has_medians_ratios_and_spread() -> None:
     lines = markdown(runs, []).splitlines()
     (ours,) = (line for line in lines if line.startswith("| ours"))
     assert [cell.strip() for cell in ours.strip("|").split("|")] == [
-        "ours", "25.0", "8%", "4.00", "1.25", "8.0", "10.500", "52.00 ± 1.00", "–", "–", "300",
+        "ours", "25.0", "24%", "3.75 (3.33 to 8.00)", "1.25 (1.20 to 1.50)", "8.0", "10.500", "52.00 ± 1.00",
+        "–", "–", "300",
     ]  # fmt: skip
+    assert "| floor | 20.0 | 0% | 5.00 (4.50 to 10.00) | 1.00 |" in "\n".join(lines)
+    assert "others kept at most 0.1 cores busy" in lines[-1]
     assert "no real CPU, 2 cores" in lines[-1]
     assert "commit unknown" in lines[-1]
 
@@ -119,7 +125,37 @@ def test_markdown_has_medians_ratios_and_spread() -> None:
 def test_markdown_idle_runs_have_no_accuracy() -> None:
     idle = replace(made_up("ours", 1, 9.0, 0.0), val_accuracy=math.nan)
     (line,) = (line for line in markdown([idle], []).splitlines() if line.startswith("| ours"))
-    assert " – " in line
+    assert line == "| ours | 9.0 | – | 0.0 | 4.500 | – | – | – | 300 |"
+
+
+def test_markdown_of_one_round_has_neither_spread_nor_range() -> None:
+    runs = [made_up("stock", 1, 30.0, 8.0), made_up("ours", 1, 10.0, 8.0)]
+    assert "| ours | 10.0 | – | 3.00 | 8.0 |" in markdown(runs, [])
+
+
+def test_cores_busy_are_of_the_whole_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def cpu_percent(interval: float) -> float:
+        asked.append(interval)
+        return 25.0
+
+    monkeypatch.setattr("profiling.harness.psutil.cpu_percent", cpu_percent)
+    monkeypatch.setattr("profiling.harness.machine.cpu_cores", lambda: 8)
+    assert harness._cores_busy(1.5) == 2.0
+    assert asked == [1.5]
+
+
+def test_stock_idle_trials_have_no_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Result:
+        error, metrics, config = None, dict.fromkeys(stock_tune.FIGURES, 0.0), {"cell": {"number": 0}}
+
+    monkeypatch.setattr("tune_jobs.stock_tune.tune.Tuner.fit", lambda _: [Result()])
+    task = Task(None, 0, 0, (0.0,), (1.0,), 1, 42, 1, [{"number": 0}], str(tmp_path / "results.jsonl"))
+    stock_tune.main(task)
+    (told,) = read_results(tmp_path / "results.jsonl")
+    assert math.isnan(told.val_accuracy)
+    assert math.isnan(told.test_accuracy)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +166,7 @@ def test_markdown_idle_runs_have_no_accuracy() -> None:
         (["--idle", "0"], "--idle '0': is not a whole number from 1 to 100,000"),
         (["--lr", "fast"], "--lr 'fast': is not a number above 0"),
         (["--models", "svm"], "--models 'svm': the course's loop trains networks alone"),
+        (["--optimizers", "adamw"], "--optimizers 'adamw': there are sgd, adam"),
         (["--dataset", "npz"], "--dataset 'npz': there are digits, fashion_mnist, mnist"),
     ],
 )
