@@ -1,4 +1,4 @@
-"""What measured rows say of where to train: from which batch size a GPU pays, and how much of a card a trial needs."""
+"""What measured rows say of where to train: from which batch size a GPU pays, how much of a card training takes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from profiling.rows import Row
+
+LEAST_LEAD = 0.05
+"""One device is faster than another by more than this share, and by more than the spreads of both rows together: a row
+that was timed once tells no spread."""
+MOST_TRIALS = 99
+"""On a card.  With shares finer than Ray's steps of 0.0001 tell apart it would place one too many."""
 
 
 @dataclass(frozen=True)
@@ -23,38 +29,38 @@ class BreakEven:
     batch_sizes: tuple[int, ...]
     """Measured on both, ascending; empty where there is no pair."""
     faster: tuple[int, ...]
-    """Those at which the GPU trains more images a second."""
+    """Those at which the GPU trains more images a second, beyond what the rows vary by."""
+    slower: tuple[int, ...]
+    """Those at which the CPU does, likewise."""
     gpu_pays_from: int | None
-    """The smallest of them from which on the GPU trains more images a second at every one; None where it does not at
-    the largest."""
+    """The smallest of them from which on the GPU is faster at every one; None where it is not at the largest."""
     most_memory_mib: float
-    """On the card, over all batch sizes measured on it: context and reserve included."""
+    """On the card, over all batch sizes measured on it: context and reserve included, and training steps alone.  A
+    trial needs more, as it evaluates, makes checkpoints and may have its images there."""
     card_memory_mib: float
     """All that the card has."""
 
     @property
     def better_on_cpu(self) -> bool:
-        """Whether the GPU is slower, or no faster, at every batch size measured."""
-        return bool(self.batch_sizes) and not self.faster
+        """Whether the GPU is slower at every batch size measured."""
+        return bool(self.batch_sizes) and self.slower == self.batch_sizes
 
     @property
     def trials_a_card(self) -> int | None:
-        """How many such trials fit into the card's memory at once; None where it is not known or not one does.
+        """How many such trials fit into the card's memory at once at the very most, up to `MOST_TRIALS`; None where it
+        is not known or not one does.
 
-        Memory alone: whether they also run well side by side is not in these rows.
+        The memory of training steps alone: whether they also run well side by side is not in these rows.
         """
         if not self.most_memory_mib > 0 or not self.card_memory_mib >= self.most_memory_mib:
             return None
-        return int(self.card_memory_mib // self.most_memory_mib)
+        return min(int(self.card_memory_mib // self.most_memory_mib), MOST_TRIALS)
 
     @property
     def gpu_fraction(self) -> float | None:
-        """The share of a card to ask Ray for, in its steps of 0.0001, so that as many as fit are placed and no more.
-
-        At least a 99th: with finer shares Ray would place one too many.
-        """
+        """The least share of a card to ask Ray for, in its steps of 0.0001: with less more would be placed than fit."""
         trials = self.trials_a_card
-        return None if trials is None else 10_000 // min(trials, 99) / 10_000
+        return None if trials is None else 10_000 // trials / 10_000
 
 
 def find(rows: Iterable[Row]) -> list[BreakEven]:
@@ -79,7 +85,7 @@ def _of(group: Sequence[Row], cpu: dict[tuple[str, tuple[object, ...]], Row]) ->
     first = group[0]
     pairs = {row.batch_size: (row, cpu[key]) for row in group if (key := (row.machine, row.work)) in cpu}
     sizes = sorted(size for size in pairs if size is not None)
-    faster = [size for size in sizes if pairs[size][0].images_per_s > pairs[size][1].images_per_s]
+    faster = [size for size in sizes if _is_faster(*pairs[size])]
     pays_from = None
     for size in reversed(sizes):
         if size not in faster:
@@ -98,7 +104,13 @@ def _of(group: Sequence[Row], cpu: dict[tuple[str, tuple[object, ...]], Row]) ->
         most_memory_mib=max(known, default=math.nan),
         card_memory_mib=first.device_memory_mib,
         faster=tuple(faster),
+        slower=tuple(size for size in sizes if _is_faster(*reversed(pairs[size]))),
     )
+
+
+def _is_faster(one: Row, other: Row) -> bool:
+    spreads = sum(row.spread for row in (one, other) if not math.isnan(row.spread))
+    return one.images_per_s > other.images_per_s * (1 + max(LEAST_LEAD, spreads))
 
 
 def lines(rows: Sequence[Row]) -> list[str]:
@@ -106,7 +118,12 @@ def lines(rows: Sequence[Row]) -> list[str]:
     found = find(rows)
     if not found:
         return ["break-even: no GPU was measured, so there is none to tell"]
-    return [f"break-even, {_name(one)}: {_verdict(one)}; {_fraction(one)}" for one in found]
+    told = [f"break-even, {_name(one)}: {_verdict(one)}; {_fraction(one)}" for one in found]
+    return [
+        *told,
+        f"break-even, what counts: a lead of more than {LEAST_LEAD:.0%} and than the spreads of both rows together; "
+        "memory is that of training steps, a trial needs more, and gpu: auto measures how much",
+    ]
 
 
 def _name(one: BreakEven) -> str:
@@ -120,6 +137,8 @@ def _verdict(one: BreakEven) -> str:
         return "no CPU row to compare with"
     if one.better_on_cpu:
         return f"better off on the CPU at every batch size measured ({measured})"
+    if not one.faster:
+        return f"the GPU has no lead that counts at any batch size measured ({measured})"
     if one.gpu_pays_from is None:
         return f"the GPU pays at {', '.join(map(str, one.faster))} and not at the largest of {measured}"
     if one.gpu_pays_from == one.batch_sizes[0]:
@@ -129,6 +148,6 @@ def _verdict(one: BreakEven) -> str:
 
 def _fraction(one: BreakEven) -> str:
     if one.gpu_fraction is None:
-        return "how much of the card a trial needs is not known"
-    needs = f"a trial needs {one.most_memory_mib:,.0f} of the card's {one.card_memory_mib:,.0f} MiB"
-    return f"{needs}: gpu {one.gpu_fraction:g} ({one.trials_a_card} at once)"
+        return "how much of the card training takes is not known"
+    takes = f"training alone takes {one.most_memory_mib:,.0f} of the card's {one.card_memory_mib:,.0f} MiB"
+    return f"{takes}: gpu {one.gpu_fraction:g} at the least ({one.trials_a_card} at once at the most)"

@@ -28,7 +28,7 @@ MODELS = ("resnet18", "resnet50")
 OPTIMIZERS = ("sgd", "adam")
 BATCH_SIZE = 16
 DATASET = "fashion_mnist"
-"""The reports' benchmark: one epoch of these."""
+"""The benchmark's defaults, after the reports': one epoch of these."""
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 WARM_UP_STEPS = 5
 """Before a whole epoch is timed."""

@@ -61,11 +61,11 @@ class Row:
     training_flops: int | None
     """Floating-point operations for one image of a training step: convolutions and linear layers of the whole model."""
     achieved_flop_per_s: float
-    """`training_flops` × `images_per_s`."""
+    """`training_flops` × `images_per_s`.  Nominal: a training leaves out kernel taps that touch padding alone."""
     peak_flop_per_s: float
     """Of a matrix product in the same precision on the same threads, measured just before the row."""
     peak_share: float
-    """The one over the other."""
+    """The one over the other: nominal too, and more than the device reaches."""
     top_operators: str | None
     """What takes most of a step, as torch.profiler tells."""
     peak_memory_mib: float

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from profiling import breakeven, published
 from profiling.console import say
+from profiling.devices import BATCH_SIZE, LR
 from profiling.flops import Count
 from profiling.memory import Needed
 from profiling.published import Beside
@@ -51,8 +52,8 @@ def devices_table(rows: Sequence[Row]) -> Table:
     """A row each, in their order; failures with their reasons."""
     words = ["compute", "model", "optimizer", "size", "batch", "precision"]
     figures = (
-        "test %", "train ms", "step ms", "spread %", "images/s", "MACs M", "GFLOP/s", "peak GFLOP/s", "of peak %",
-        "memory MiB", "threads", "speed-up",
+        "test %", "train ms", "step ms", "spread %", "images/s", "MACs M", "nominal GFLOP/s", "peak GFLOP/s",
+        "nominal % of peak", "memory MiB", "threads", "speed-up",
     )  # fmt: skip
     table = _table(words, figures, ["top operators, or why it failed"])
     for row in rows:
@@ -70,12 +71,20 @@ def devices_table(rows: Sequence[Row]) -> Table:
     return table
 
 
+NOMINAL = (
+    "nominal: of the whole network's operations; where kernel taps touch padding alone they are left out, so that "
+    "fewer are executed and the device reaches less of its peak"
+)
+
+
 def devices_lines(rows: Sequence[Row]) -> list[str]:
     """What the rows were measured on, and what they do not say."""
     lines = []
-    for row in {(row.machine, row.compute): row for row in rows}.values():
+    for row in {(row.machine, row.compute): row for row in rows if row.device_name}.values():  # none of a lost process
         clock = "" if math.isnan(row.device_clock_mhz) else f", {row.device_clock_mhz:,.0f} MHz"
         lines.append(f"{row.machine} {row.compute}: {row.device_name}{clock}, torch {row.torch}")
+    if any(row.training_flops is not None and row.complete for row in rows):
+        lines.append(NOMINAL)
     if all(row.kind == "cpu" for row in rows):
         lines.append("no accelerator was measured: these are the CPU's rows alone")
     if any(row.estimated for row in rows):
@@ -83,39 +92,49 @@ def devices_lines(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+PUBLISHED_WORDS = ("compute", "model", "optimizer", "size", "precision", "report", "note")
+PUBLISHED_FIGURES = ("our epoch ms", "their epoch ms", "theirs/ours", "our test %", "their test %")
+
+
+def published_cells(one: Beside) -> list[str]:
+    """Our row with a report's, in the order of `PUBLISHED_WORDS` and `PUBLISHED_FIGURES`."""
+    row, theirs = one.row, one.published
+    return [
+        row.compute, row.model, row.optimizer or "–", str(row.image_size), row.precision or row.asked_precision,
+        theirs.report, "; ".join(one.marks), ("~" if one.is_reckoned else "") + _number(one.epoch_ms, 0),
+        _number(theirs.train_time_ms, 0), _number(one.ratio, 2), _number(100 * row.test_accuracy, 2),
+        _number(100 * theirs.test_accuracy, 2),
+    ]  # fmt: skip
+
+
 def published_table(found: Sequence[Beside]) -> Table:
-    """Our rows with the reports'; both times in ms."""
-    words = ["compute", "model", "optimizer", "size", "report"]
-    figures = ("our train ms", "their train ms", "theirs/ours", "our test %", "their test %")
-    table = _table(words, figures, [""])
+    """Our rows with the reports'."""
+    table = _table(PUBLISHED_WORDS, PUBLISHED_FIGURES)
     for one in found:
-        row, theirs = one.row, one.published
-        exact = not row.estimated and row.images == published.IMAGES
-        cells = [
-            row.compute, row.model, row.optimizer or "–", str(row.image_size), theirs.report,
-            ("" if exact else "~") + _number(one.epoch_ms, 0), _number(theirs.train_time_ms, 0), _number(one.ratio, 2),
-            _number(100 * row.test_accuracy, 2), _number(100 * theirs.test_accuracy, 2),
-            "" if theirs.epochs_stated else "epochs not stated, taken as one",
-        ]  # fmt: skip
-        table.add_row(*cells)
+        table.add_row(*map(escape, published_cells(one)))
     return table
 
 
 def published_lines() -> list[str]:
     """What has to be known to read the ratios."""
     return [
-        f"beside three course reports, for one epoch of {published.IMAGES:,} images; their machines are not named; "
-        "A states no images either, and C's 224 has three channels where FashionMNIST here has one"
+        f"beside three course reports, for one epoch of {published.IMAGES:,} images; ~ is reckoned from some steps or "
+        "from another number of images",
+        f"what a report does not state is taken to be as here: one epoch, {published.IMAGES:,} images, batch size "
+        f"{BATCH_SIZE}, lr {LR:g}; their machines and precisions are not named, and C's 224 has three channels where "
+        "FashionMNIST here has one",
     ]
 
 
 def comparison_table(ours: Sequence[Row], theirs: Sequence[Row]) -> Table:
     """Two machines side by side: rows that did the same work on the same kind of device."""
     words = ["model", "optimizer", "size", "batch", "precision", "ours", "theirs"]
-    table = _table(words, ("our images/s", "their images/s", "ours/theirs", "our peak %", "their peak %"))
+    table = _table(
+        words, ("our images/s", "their images/s", "ours/theirs", "our nominal % of peak", "their nominal % of peak")
+    )
     for mine, other in pairs(ours, theirs):
         cells = [
-            mine.model, mine.optimizer or "–", str(mine.image_size), str(mine.batch_size or "–"), mine.asked_precision,
+            mine.model, mine.optimizer or "–", str(mine.image_size), str(mine.batch_size or "–"), _both(mine, other),
             f"{mine.compute} {mine.device_name}", f"{other.compute} {other.device_name}",
             _number(mine.images_per_s, 1), _number(other.images_per_s, 1),
             _number(mine.images_per_s / other.images_per_s, 2),
@@ -123,6 +142,11 @@ def comparison_table(ours: Sequence[Row], theirs: Sequence[Row]) -> Table:
         ]  # fmt: skip
         table.add_row(*map(escape, cells))
     return table
+
+
+def _both(mine: Row, other: Row) -> str:
+    """The precisions that ran: they may differ where auto was asked for."""
+    return " / ".join(dict.fromkeys(str(row.precision) for row in (mine, other)))
 
 
 def pairs(ours: Sequence[Row], theirs: Sequence[Row]) -> list[tuple[Row, Row]]:
@@ -140,12 +164,15 @@ def pairs(ours: Sequence[Row], theirs: Sequence[Row]) -> list[tuple[Row, Row]]:
 
 
 def memory_table(found: Sequence[Needed]) -> Table:
-    """A row a config and device."""
-    table = _table(["device", "model", "optimizer", "size", "batch"], ("peak MiB", "on the card MiB"))
+    """A row a config and device; failures with their reasons."""
+    words = ["device", "model", "optimizer", "size", "batch", "precision"]
+    failed = ["why it failed"] if any(one.reason for one in found) else []
+    table = _table(words, ("peak MiB", "on the card MiB"), failed)
     for one in found:
         config, peak = one.config, one.peak
-        words = [str(one.device), config.model, config.optimizer, str(one.image_size), str(config.batch_size)]
-        table.add_row(*words, _number(peak.peak_memory_mib, 0), _number(peak.card_memory_mib, 0))
+        cells = [str(one.device), config.model, config.optimizer, str(one.image_size), str(config.batch_size)]
+        cells += [one.precision, _number(peak.peak_memory_mib, 0), _number(peak.card_memory_mib, 0)]
+        table.add_row(*map(escape, [*cells, *([one.reason or ""] if failed else [])]))
     return table
 
 

@@ -11,7 +11,15 @@ import pytest
 from profiling import ProfilingError, published, rows
 from profiling.breakeven import find, lines
 from profiling.rows import Row
-from profiling.tables import pairs
+from profiling.tables import (
+    NOMINAL,
+    PUBLISHED_FIGURES,
+    PUBLISHED_WORDS,
+    devices_lines,
+    pairs,
+    published_cells,
+    published_lines,
+)
 
 Maker = Callable[..., Row]
 
@@ -73,20 +81,38 @@ def test_breakeven_gpu_pays_from_the_batch_size_where_it_stays_faster(made_up: M
     ]
     (one,) = find(made)
     assert (one.batch_sizes, one.faster, one.gpu_pays_from) == ((4, 16, 64, 256), (64, 256), 64)
+    assert one.slower == (4,)  # at 16 by 10 %, and the spreads are 10 % each
     assert not one.better_on_cpu
     assert (one.trials_a_card, one.gpu_fraction) == (3, 0.3333)  # 300 of 1,000 MiB
-    assert lines(made) == [
+    said, counts = lines(made)
+    assert said == (
         "break-even, mlp sgd at 28 in auto on made-up cuda:0: the GPU pays from batch size 64 (measured: 4, 16, 64, "
-        "256); a trial needs 300 of the card's 1,000 MiB: gpu 0.3333 (3 at once)"
-    ]
+        "256); training alone takes 300 of the card's 1,000 MiB: gpu 0.3333 at the least (3 at once at the most)"
+    )
+    assert "a trial needs more, and gpu: auto measures how much" in counts
 
 
 def test_breakeven_models_better_off_on_a_cpu(made_up: Maker, gpu: Maker) -> None:
-    slow = [made_up(), made_up(batch_size=64), gpu(images_per_s=999.0), gpu(batch_size=64, images_per_s=1000.0)]
-    fast = [made_up(model="resnet18"), gpu(model="resnet18", images_per_s=1001.0)]
+    slow = [made_up(), made_up(batch_size=64), gpu(images_per_s=800.0), gpu(batch_size=64, images_per_s=700.0)]
+    fast = [made_up(model="resnet18"), gpu(model="resnet18", images_per_s=1300.0)]
     mlp, resnet18 = find([*slow, *fast])
     assert (mlp.better_on_cpu, mlp.gpu_pays_from) == (True, None)
     assert (resnet18.better_on_cpu, resnet18.gpu_pays_from) == (False, 16)
+    assert "better off on the CPU at every batch size measured (16, 64)" in lines(slow)[0]
+
+
+@pytest.mark.parametrize(
+    ("rate", "spread", "faster"),
+    [(1001.0, math.nan, ()), (1049.0, 0.0, ()), (1051.0, math.nan, (16,)), (1190.0, 0.1, ()), (1210.0, 0.1, (16,))],
+)
+def test_breakeven_a_lead_within_the_spreads_does_not_count(
+    made_up: Maker, gpu: Maker, rate: float, spread: float, faster: tuple[int, ...]
+) -> None:
+    made = [made_up(spread=spread), gpu(images_per_s=rate, spread=spread)]
+    (one,) = find(made)
+    assert (one.faster, one.slower, one.better_on_cpu) == (faster, (), False)
+    if not faster:
+        assert "the GPU has no lead that counts at any batch size measured (16); " in lines(made)[0]
 
 
 def test_breakeven_gpu_that_falls_behind_again_pays_from_nowhere(made_up: Maker, gpu: Maker) -> None:
@@ -96,7 +122,7 @@ def test_breakeven_gpu_that_falls_behind_again_pays_from_nowhere(made_up: Maker,
 
 @pytest.mark.parametrize(
     ("needs", "trials", "fraction"),
-    [(1000.0, 1, 1.0), (501.0, 1, 1.0), (500.0, 2, 0.5), (142.0, 7, 0.1428), (1.0, 1000, 0.0101), (1001.0, None, None),
+    [(1000.0, 1, 1.0), (501.0, 1, 1.0), (500.0, 2, 0.5), (142.0, 7, 0.1428), (1.0, 99, 0.0101), (1001.0, None, None),
      (math.nan, None, None)],
 )  # fmt: skip
 def test_breakeven_fraction_places_as_many_trials_as_fit(
@@ -105,7 +131,8 @@ def test_breakeven_fraction_places_as_many_trials_as_fit(
     (one,) = find([gpu(card_memory_mib=needs)])
     assert (one.trials_a_card, one.gpu_fraction) == (trials, fraction)
     if fraction is not None and trials is not None:
-        assert int(1 / fraction + 1e-9) == min(trials, 99)
+        assert int(1 / fraction + 1e-9) == trials
+        assert f"gpu {fraction:g} at the least ({trials} at once at the most)" in lines([gpu(card_memory_mib=needs)])[0]
 
 
 def test_breakeven_without_a_gpu_says_so(made_up: Maker, gpu: Maker) -> None:
@@ -138,6 +165,32 @@ def test_published_stand_beside_ours_with_the_ratio_for_an_epoch(made_up: Maker,
     assert [(one.published.report, one.row.kind) for one in found] == [("A", "cpu"), ("B", "cpu"), ("C", "cuda")]
     assert found[0].epoch_ms == pytest.approx(100_000)
     assert found[0].ratio == pytest.approx(3.41621)
+    assert all(one.is_reckoned for one in found)
+
+
+def test_published_say_what_is_not_stated_and_what_differs(made_up: Maker, gpu: Maker) -> None:
+    exact = made_up(model="resnet18", estimated=False, test_accuracy=0.9, precision="bf16")
+    few = gpu(model="resnet18", image_size=224, estimated=False, test_accuracy=0.8, images=1400)
+    a, b, c = published.beside([exact, few])
+    assert [one.is_reckoned for one in (a, b, c)] == [False, False, True]
+    assert a.marks == ["epochs, images, batch size, lr not stated"]
+    assert b.marks == ["epochs not stated"]
+    assert c.marks == ["our test % is after 1,400 images"]
+    cells = dict(zip((*PUBLISHED_WORDS, *PUBLISHED_FIGURES), published_cells(a), strict=True))
+    assert (cells["precision"], cells["note"], cells["our epoch ms"]) == ("bf16", a.marks[0], "49,000")
+    assert published_cells(c)[7].startswith("~")
+    assert any("batch size 16, lr 0.001" in line for line in published_lines())
+
+
+def test_devices_lines_say_that_operations_are_nominal(made_up: Maker) -> None:
+    assert NOMINAL in devices_lines([made_up()])
+    assert NOMINAL not in devices_lines([made_up(model="svm", training_flops=None)])
+
+
+def test_devices_lines_leave_out_a_device_that_nobody_could_name(made_up: Maker, gpu: Maker) -> None:
+    told = devices_lines([made_up(), gpu(state="FAIL", device_name="", images_per_s=math.nan)])
+    assert told[0] == "made-up cpu: no real CPU, torch 2.11.0"
+    assert not any(line.startswith("made-up cuda:0") for line in told)
 
 
 def test_compare_pairs_rows_of_the_same_work_on_the_same_kind_of_device(made_up: Maker, gpu: Maker) -> None:

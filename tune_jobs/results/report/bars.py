@@ -104,9 +104,11 @@ def _caption(rows: Sequence[Row], complete: Sequence[Row], varied: Sequence[str]
     same = [
         part for name, get in _PARTS.items() if name not in varied for part in {get(row) for row in complete} if part
     ]
+    ran = _ran(complete)
     words = [
         "Images a second while training, each row alone on its device; longer is faster.",
         f"The same for all: {', '.join(same)}." if same else "",
+        f"Precision auto was {', '.join(ran)}." if ran else "",
         "The axis is logarithmic: compare where bars end." if log else "",
     ]
     if any(row.kind != "cpu" for row in complete):
@@ -116,3 +118,12 @@ def _caption(rows: Sequence[Row], complete: Sequence[Row], varied: Sequence[str]
     else:
         words.append("No accelerator was there to be measured: its half is empty, and there is no speed-up to show.")
     return " ".join(filter(None, words))
+
+
+def _ran(complete: Sequence[Row]) -> list[str]:
+    """What auto was on each kind of device; empty where a precision was asked for."""
+    ran: dict[str, dict[str, None]] = {}
+    for row in complete:
+        if row.asked_precision == "auto" and row.precision is not None:
+            ran.setdefault(row.compute, {})[row.precision] = None
+    return [f"{' and '.join(precisions)} on {compute}" for compute, precisions in ran.items()]

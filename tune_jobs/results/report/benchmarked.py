@@ -36,6 +36,15 @@ class Benchmark:
         found = {(row.machine, row.compute): row for row in self.rows if row.complete}
         return [f"{row.compute}: {row.device_name} ({row.machine})" for row in found.values()]
 
+    @property
+    def machines(self) -> list[str]:
+        """Each that measured a row, in words; empty where none came back.  The driver's may be another one."""
+        found = {row.machine: row for row in self.rows if row.cpu}
+        return [
+            f"{name}: {row.cpu}, {row.cpu_cores} cores, {row.memory_gib:g} GiB; Python {row.python}, torch {row.torch}"
+            for name, row in found.items()
+        ]
+
     @cached_property
     def figure(self) -> Figure | None:
         return bars(self.rows)
@@ -48,12 +57,17 @@ class Benchmark:
         told = [line.partition(": ") for line in breakeven.lines(self.rows)]
         return [Finding("note", lead, text) for lead, _, text in told]
 
+    @property
+    def notes(self) -> list[str]:
+        """What the rows were measured on, and what they do not say."""
+        return tables.devices_lines(self.rows)
+
     @cached_property
     def columns(self) -> list[Column]:
         several = len({row.machine for row in self.rows}) > 1
         words = ["compute", "state", *(["machine"] if several else []), "model", "optimizer"]
-        numbers = ["size", "batch", "images/s", "speed-up", "epoch ms", "spread %", "test %", "MACs", "of peak %",
-                   "memory MiB", "threads"]  # fmt: skip
+        numbers = ["size", "batch", "images/s", "speed-up", "epoch ms", "spread %", "test %", "MACs",
+                   "nominal % of peak", "memory MiB", "threads"]  # fmt: skip
         failed = ["reason"] if any(row.reason for row in self.rows) else []
         return [
             *(Column(name, False) for name in words),
@@ -73,19 +87,11 @@ class Benchmark:
         found = published.beside(self.rows)
         if not found:
             return None
-        cells = [
-            [
-                one.row.compute, one.row.model, one.row.optimizer or "–", str(one.row.image_size), one.published.report,
-                number(one.epoch_ms, 0).text, number(one.published.train_time_ms, 0).text, number(one.ratio).text,
-                number(100 * one.row.test_accuracy).text, number(100 * one.published.test_accuracy).text,
-            ]
-            for one in found
-        ]  # fmt: skip
         return Shown(
             title="Beside published rows",
-            words=["compute", "model", "optimizer", "size", "report"],
-            numbers=["our epoch ms", "their epoch ms", "theirs/ours", "our test %", "their test %"],
-            rows=cells,
+            words=list(tables.PUBLISHED_WORDS),
+            numbers=list(tables.PUBLISHED_FIGURES),
+            rows=[tables.published_cells(one) for one in found],
             notes=tables.published_lines(),
         )
 
@@ -108,7 +114,7 @@ def _cell(row: Row, column: str) -> Cell:
             return number(100 * row.spread, 1)
         case "test %":
             return number(100 * row.test_accuracy)
-        case "of peak %":
+        case "nominal % of peak":
             return number(100 * row.peak_share, 1)
         case "memory MiB":
             return number(row.peak_memory_mib, 0)

@@ -85,7 +85,7 @@ def _benchmark(found: Benchmark) -> str:
         texts = dict(zip([column.name for column in found.columns], [cell.text for cell in row], strict=True))
         cells.append([texts[name] for name in (*words, *numbers)])
     parts = [f"# {_escaped(found.run.name)}", *([_escaped(found.figure.caption)] if found.figure else [])]
-    parts.append(_table(words, numbers, cells))
+    parts += [_table(words, numbers, cells), "\n".join(f"- {_escaped(note)}" for note in found.notes)]
     if found.findings:
         told = [f"- **{_escaped(finding.lead)}.** {_escaped(finding.text)}" for finding in found.findings]
         parts += ["## What the rows say", "\n".join(told)]

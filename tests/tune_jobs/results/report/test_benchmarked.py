@@ -80,6 +80,10 @@ def test_bars_are_a_group_a_work_with_the_speed_up_over_the_cpu() -> None:
     assert figure.spec["layout"]["xaxis"]["type"] == "log"
     assert "logarithmic" in figure.caption
     assert "28 px, batch 16, precision auto, fashion_mnist, 49,000 images an epoch" in figure.caption
+    assert "Precision auto was fp32 on cpu, fp16 on cuda:0." in figure.caption
+    asked = bars([cpu(asked_precision="fp32"), gpu(asked_precision="fp32", precision="fp32")])
+    assert asked is not None
+    assert "auto" not in asked.caption
 
 
 def test_bars_without_an_accelerator_say_that_its_half_is_empty() -> None:
@@ -122,9 +126,27 @@ def test_markdown_and_csv_of_benchmarks(tmp_path: Path, make_run: MakeRun) -> No
     pd.testing.assert_frame_equal(printed, pd.read_csv(run.benchmark.with_suffix(".csv")))
     with pytest.raises(UsageError, match="are no one table"):
         text.csv([run, search])
-    assert "| cuda:0 | resnet18 | sgd | 28 | A |" in text.beside_published([run])
+    assert "\n- ~ an epoch estimated from the timed steps" in written
+    assert "\n- nominal: of the whole network's operations" in written
+    note = "epochs, images, batch size, lr not stated"
+    assert f"| cuda:0 | resnet18 | sgd | 28 | fp16 | A | {note} | ~21,778 |" in text.beside_published([run])
     with pytest.raises(UsageError, match="no row of benchmark mlps"):
         text.beside_published([write(tmp_path, [cpu()], "mlps")])
+
+
+def test_page_names_the_machines_that_measured(tmp_path: Path) -> None:
+    lost = gpu(machine="gone", cpu="", state="FAIL", images_per_s=math.nan, reason="WorkerCrashedError: it died")
+    run = write(tmp_path, [cpu(), gpu(machine="node", cpu="another CPU", cpu_cores=64, memory_gib=512.0), lost])
+    page.write([run], run.report)
+    written = run.report.read_text()
+    for said in (
+        "<dt>measured on</dt><dd>made-up: no real CPU, 1 cores, 1 GiB; Python 3.11.0, torch 2.11.0</dd>",
+        "<dt>measured on</dt><dd>node: another CPU, 64 cores, 512 GiB; Python 3.11.0, torch 2.11.0</dd>",
+        "<dt>driver</dt><dd>no real CPU, 16 cores, 8 GiB; no real GPU</dd>",
+    ):
+        assert said in written
+    assert "<dd>gone" not in written
+    assert "<dt>machine</dt>" not in written
 
 
 def test_damaged_benchmark_is_refused(tmp_path: Path) -> None:
