@@ -6,11 +6,11 @@ What a subcommand needs is imported when it runs: `--help` answers without loadi
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 try:
     import typer
@@ -19,21 +19,16 @@ except ModuleNotFoundError:
 
     end_outside()
 
+from profiling import options
 from profiling.command_line import run
-from profiling.options import (
-    Batches,
-    Compare,
-    DataDir,
-    DatasetName,
-    DeviceNames,
-    Limit,
-    Models,
-    Optimizers,
-    Precisions,
-    Repeats,
-    Sizes,
-    Steps,
-)  # fmt: skip
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+
+    from datasets import Splits
+    from profiling.devices import Case
+    from profiling.rows import Row
 
 
 class Exit(IntEnum):
@@ -102,57 +97,44 @@ def flops(
 
 @app.command()
 def devices(
-    models: Models = "resnet18,resnet50",
-    optimizers: Optimizers = "sgd,adam",
-    image_size: Sizes = "28",
-    batch_size: Batches = "16",
-    precision: Precisions = "auto",
-    steps: Steps = None,
-    repeats: Repeats = None,
-    dataset: DatasetName = "fashion_mnist",
-    limit: Limit = None,
-    device: DeviceNames = "all",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.  [default: PyTorch's]")] = None,
-    compare: Compare = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="The .parquet file for the rows; the same goes into a .csv beside it.  [default: one under runs/ "
-            "that bears the time]"
-        ),
-    ] = None,
-    data_dir: DataDir = None,
+    models: options.Models = "resnet18,resnet50",
+    optimizers: options.Optimizers = "sgd,adam",
+    image_size: options.Sizes = "28",
+    batch_size: options.Batches = "16",
+    precision: options.Precisions = "auto",
+    steps: options.Steps = None,
+    repeats: options.Repeats = None,
+    dataset: options.DatasetName = "fashion_mnist",
+    limit: options.Limit = None,
+    device: options.DeviceNames = "all",
+    threads: options.Threads = None,
+    compare: options.Compare = None,
+    output: options.RowsFile = None,
+    data_dir: options.DataDir = None,
 ) -> None:
     """Time training on the CPU and on every accelerator.
 
     Each combination of the options is a row: time, share of the machine's measured peak, memory, speed-up over the
-    CPU.  The default is what three published reports measured, whose figures stand beside: one epoch of FashionMNIST
-    with batch 16 and learning rate 1e-3, ResNet-18 and ResNet-50, sgd and adam.  Rows that are finished are kept on
-    Ctrl-C.
+    CPU.  The default is one epoch of FashionMNIST; the learning rate is 1e-3.  Beside rows of FashionMNIST in batches
+    of 16 stand the figures of three published reports for the same model, optimizer and size, which is 28 pixels of A
+    and B, 224 of C; only C states all of its conditions, and the table says what the others leave out.  Rows that are
+    finished are kept on Ctrl-C.
     """
     with _one_line_errors():
-        import torch
-
         from profiling import rows as tables
         from profiling.asked import benchmark, rows_file
-        from profiling.console import console, say
-        from profiling.devices import choose, measure, plan
-        from profiling.tables import print_report, row_line
+        from profiling.console import console
+        from profiling.devices import choose, plan
+        from profiling.tables import print_report
 
         asked = benchmark(models, optimizers, image_size, batch_size, precision, steps, repeats, dataset, limit)
         others = [] if compare is None else tables.read(compare)
         work = plan(asked.cases, choose(device))
         splits = asked.load(data_dir)
-        path = rows_file(output)
-        out = console()
-        say(out, f"{len(work)} rows, into {path}")
+        path, out = rows_file(output), console()
         found: list[tables.Row] = []
         try:
-            for number, (case, where) in enumerate(work, start=1):
-                row = measure(case, splits, dataset, where, threads or torch.get_num_threads())
-                found = tables.with_speedups([*found, row])
-                tables.write(found, path)
-                say(out, f"[{number}/{len(work)}] {row_line(row)}")
+            _measure_all(work, splits, dataset, threads, path, found, out)
         except KeyboardInterrupt:
             if found:
                 print_report(out, found, others)
@@ -162,20 +144,46 @@ def devices(
             _fail("no row could be measured", Exit.NO_USABLE_ROW)
 
 
+def _measure_all(
+    work: Sequence[tuple[Case, torch.device]],
+    splits: Splits,
+    dataset: str,
+    threads: int | None,
+    path: Path,
+    found: list[Row],
+    out: Console,
+) -> None:
+    """Into `found`, and into the file as they come."""
+    import torch
+
+    from profiling import rows
+    from profiling.console import say
+    from profiling.devices import measure
+    from profiling.tables import row_line
+
+    say(out, f"{len(work)} rows, into {path}")
+    for number, (case, where) in enumerate(work, start=1):
+        row = measure(case, splits, dataset, where, threads or torch.get_num_threads())
+        found[:] = rows.with_speedups([*found, row])
+        rows.write(found, path)
+        say(out, f"[{number}/{len(work)}] {row_line(row)}")
+
+
 @app.command()
 def memory(
-    models: Models = "resnet18,resnet50",
-    optimizers: Optimizers = "sgd,adam",
-    image_size: Sizes = "28",
-    batch_size: Batches = "16",
-    precision: Precisions = "auto",
+    models: options.Models = "resnet18,resnet50",
+    optimizers: options.Optimizers = "sgd,adam",
+    image_size: options.Sizes = "28",
+    batch_size: options.Batches = "16",
+    precision: options.Precisions = "auto",
     channels: Annotated[int, typer.Option(min=1, max=1024, help="Channels of the images: 1 grey, 3 colour.")] = 1,
-    device: DeviceNames = "all",
+    device: options.DeviceNames = "all",
 ) -> None:
     """Measure the peak memory of training steps.
 
     Each combination of the options runs in a fresh process.  On a CPU it is what the process grew by; on CUDA what
-    tensors held at most, and what the card had less of.
+    tensors held at most, and what the card had less of.  A trial of a search needs more: it evaluates, and makes
+    checkpoints.
     """
     with _one_line_errors():
         from profiling.asked import benchmark
@@ -193,42 +201,24 @@ def memory(
         finally:
             if found:  # those that are finished, on Ctrl-C too
                 console().print(memory_table(found))
+        if all(one.reason for one in found):
+            _fail("no row could be measured", Exit.NO_USABLE_ROW)
 
 
 @app.command()
 def bench(
-    models: Models = "resnet18",
-    optimizers: Optimizers = "sgd,adam",
-    batch_size: Batches = "16,32",
-    lr: Annotated[str, typer.Option(metavar="X,Y", help="Learning rates, by commas.")] = "1e-3,1e-4",
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each training.")] = 1,
-    dataset: DatasetName = "fashion_mnist",
-    limit: Annotated[int, typer.Option(min=20, help="Use so many of its images, split 70/10/20.")] = 4000,
-    idle: Annotated[
-        str,
-        typer.Option(
-            metavar="N,M",
-            help="Instead of the grid, so many trials with next to nothing to train: what a trial costs beyond that.",
-        ),
-    ] = "",
-    contenders: Annotated[
-        str,
-        typer.Option(
-            metavar="A,B",
-            help="By commas, of those above: sequential, stock, optuna, ours, floor.  [default: all]",
-        ),
-    ] = "",
-    rounds: Annotated[
-        int, typer.Option(min=1, help="How often each contender runs, in turns, each round with another seed.")
-    ] = 3,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="The .parquet file for the runs; the single trainings' goes beside it, and a .csv of both.  "
-            "[default: one under runs/ that bears the time]"
-        ),
-    ] = None,
-    data_dir: DataDir = None,
+    models: options.Models = "resnet18",
+    optimizers: options.PlainOptimizers = "sgd,adam",
+    batch_size: options.Batches = "16,32",
+    lr: options.Rates = "1e-3,1e-4",
+    epochs: options.Epochs = 1,
+    dataset: options.DatasetName = "fashion_mnist",
+    limit: options.SplitLimit = 4000,
+    idle: options.Idle = "",
+    contenders: options.Contenders = "",
+    rounds: options.Rounds = 3,
+    output: options.RunsFile = None,
+    data_dir: options.DataDir = None,
 ) -> None:
     """Time a whole search here against other ways to run it.
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +18,9 @@ from datasets import DatasetConfig, load_splits
 from datasets.config import SplitSizes
 from datasets.transforms import Transform
 from models import TrainConfig
+from models.out_of_memory import is_of_main_memory
 from models.valueless import without_values
+from profiling import ProfilingError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,8 +89,8 @@ def training_flops(config: TrainConfig, channels: int, classes: int, image_size:
     """Floating-point operations of the convolutions and linear layers for one image of a training step.
 
     Forwards and backwards, a multiply-accumulate being two, as torch.utils.flop_counter sees them: the gradient of the
-    images themselves, which nobody needs, is not among them.  Work on padding is counted, as everywhere.  Nothing is
-    computed: shapes suffice.
+    images themselves, which nobody needs, is not among them.  Work on padding is counted, as everywhere; a training
+    leaves out what it can of it (`models.taps`) and executes less.  Nothing is computed: shapes suffice.
     """
     from torch.utils.flop_counter import FlopCounterMode  # imports a compiler
 
@@ -102,12 +105,32 @@ def training_flops(config: TrainConfig, channels: int, classes: int, image_size:
 
 
 def count(config: TrainConfig, channels: int, image_size: int) -> Count:
-    """All that is known of a model's cost.  Raises ModelError where it cannot take such images."""
+    """All that is known of a model's cost.
+
+    Raises ModelError where it cannot take such images, ProfilingError where memory does not hold what is counted.
+    """
+    try:
+        if not models.is_network(config.model):
+            return _count_svm(config, channels, image_size)
+        models.check(config, channels, CLASSES, image_size)
+        _check_room(4 * (models.parameters(config, channels, CLASSES, image_size) + channels * image_size**2))
+        return _count_network(config, channels, image_size)
+    except (RuntimeError, MemoryError) as error:
+        if not is_of_main_memory(error):
+            raise
+        images = f"{channels}×{image_size}×{image_size} images"
+        raise ProfilingError(f"{config.model} on {images}: counting needs more memory than there is") from error
+
+
+def _check_room(needed_bytes: int) -> None:
+    """Raise MemoryError where it is not there: Linux would grant it, and end the process once it is used."""
+    if needed_bytes > psutil.virtual_memory().available:
+        raise MemoryError(f"{needed_bytes:,} bytes")
+
+
+def _count_network(config: TrainConfig, channels: int, image_size: int) -> Count:
     from torch.utils.flop_counter import FlopCounterMode
 
-    if not models.is_network(config.model):
-        return _count_svm(config, channels, image_size)
-    models.check(config, channels, CLASSES, image_size)
     network, images = _network(config, channels, CLASSES, image_size)
     analysis = _analysis(network, images)
     by_operator = _by_operator(analysis)
@@ -218,6 +241,7 @@ def _thop_extras(network: nn.Module, images: Tensor) -> int:
 def _count_svm(config: TrainConfig, channels: int, image_size: int) -> Count:
     """Its cost is known once it is fitted: one kernel evaluation a support vector, each over all features."""
     sizes = SplitSizes(train=SVM_IMAGES, val=1, test=1)
+    _check_room((4 + 8 + 8) * SVM_IMAGES * channels * image_size**2)  # float32, the same as float64, and libsvm's copy
     splits = load_splits(DatasetConfig(name="digits", image_size=image_size, split=sizes))
     grey = Transform.of(splits, torch.device("cpu"))(splits.train.images)
     features = grey.expand(-1, channels, -1, -1).flatten(1).numpy()

@@ -20,6 +20,7 @@ import models
 from datasets import Split, Splits
 from models import TrainConfig
 from models.evaluation import images_at_once
+from models.training import choose_precision
 from profiling import ProfilingError, steps
 
 ROOT = Path(__file__).parent.parent
@@ -52,6 +53,8 @@ class Peak:
     """The most that PyTorch's allocator had taken from the card: without the context.  NaN on a CPU."""
     main_memory_mib: float = math.nan
     """The most that the process grew by in main memory, from before its libraries were loaded by a training."""
+    precision: str = ""
+    """The one that ran; empty where none did."""
 
 
 def measure(config: TrainConfig, shape: Shape, device: torch.device, threads: int, evaluation: bool = False) -> Peak:
@@ -94,20 +97,31 @@ class Needed:
     image_size: int
     device: torch.device
     peak: Peak
+    reason: str | None = None
+    """Why it could not be measured; the peak is NaN then."""
+
+    @property
+    def precision(self) -> str:
+        """The one that ran, or else the one that was asked for."""
+        return self.peak.precision or (self.config.amp_dtype if self.config.amp else "fp32")
 
 
 def peaks(work: Sequence[tuple[TrainConfig, int, torch.device]], channels: int) -> Iterator[Needed]:
     """One by one, `measure` for each (config, image size, device), for ten classes.
 
-    With torch's present number of threads.  Raises ModelError, before anything runs, where a model cannot take the
-    size, and ProfilingError.
+    With torch's present number of threads.  One that fails, as where memory runs out, keeps its reason, and the others
+    go on.  Raises ModelError, before anything runs, where a model cannot take the size.
     """
     for config, image_size, _ in work:
         models.check(config, channels, CLASSES, image_size)
     threads = torch.get_num_threads()
     for config, image_size, device in work:
         shape = Shape(channels, CLASSES, image_size)
-        yield Needed(config, image_size, device, measure(config, shape, device, threads))
+        try:
+            found = Needed(config, image_size, device, measure(config, shape, device, threads))
+        except ProfilingError as error:
+            found = Needed(config, image_size, device, Peak(math.nan, math.nan), str(error))
+        yield found
 
 
 def _child() -> None:
@@ -139,6 +153,7 @@ def _child() -> None:
         "peak_memory_mib": peak_mib,
         "reserved_memory_mib": reserved_mib,
         "main_memory_mib": (_peak_rss() - began) / 2**20,
+        "precision": choose_precision(config, device),
         "free_mib": _free_mib(device),
     }
     print(json.dumps(told))  # noqa: T201 - to the parent

@@ -1,4 +1,4 @@
-"""Options of the command line that several subcommands have.  Loads nothing heavy."""
+"""Options of the command line.  Loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -38,5 +38,43 @@ Compare = Annotated[
     Path | None,
     typer.Option(
         help="File that an earlier call, say on another machine, wrote (.parquet or .csv), to show beside these rows."
+    ),
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.  [default: PyTorch's]")]
+RowsFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="The .parquet file for the rows; the same goes into a .csv beside it.  [default: one under runs/ "
+        "that bears the time]"
+    ),
+]
+
+# Of `bench` alone.
+PlainOptimizers = Annotated[str, typer.Option(metavar="A,B", help="Optimizers, by commas, of sgd, adam.")]
+Rates = Annotated[str, typer.Option(metavar="X,Y", help="Learning rates, by commas.")]
+Epochs = Annotated[int, typer.Option(min=1, help="Epochs of each training.")]
+SplitLimit = Annotated[int, typer.Option(min=20, help="Use so many of its images, split 70/10/20.")]
+Idle = Annotated[
+    str,
+    typer.Option(
+        metavar="N,M",
+        help="Instead of the grid, so many trials with next to nothing to train: what a trial costs beyond that.",
+    ),
+]
+Contenders = Annotated[
+    str,
+    typer.Option(
+        metavar="A,B",
+        help="By commas, of those above: sequential, stock, optuna, ours, floor.  [default: all]",
+    ),
+]
+Rounds = Annotated[
+    int, typer.Option(min=1, help="How often each contender runs, in turns, each round with another seed.")
+]
+RunsFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="The .parquet file for the runs; the single trainings' goes beside it, and a .csv of both.  "
+        "[default: one under runs/ that bears the time]"
     ),
 ]

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from datasets import DatasetConfig, load_splits
 from models import TrainConfig
 from models.training import fit
-from profiling import devices, memory, peak, rows
+from profiling import ProfilingError, devices, memory, peak, rows
 from profiling.__main__ import app
 from profiling.flops import macs, training_flops
 from profiling.memory import Peak
@@ -218,6 +218,7 @@ def test_memory_command_prints_a_row_a_config() -> None:
     assert [line.split()[:5] for line in ran.stdout.splitlines()[1:]] == [
         ["cpu", "mlp", "adam", "8", "16"], ["cpu", "baseline", "adam", "8", "16"],
     ]  # fmt: skip
+    assert all(line.split()[5] in ("fp32", "bf16") for line in ran.stdout.splitlines()[1:])
     refused = CliRunner().invoke(app, ["memory", "--models", "svm"])
     assert refused.exit_code == 2
     assert refused.stderr.startswith("error: --models svm: has no training steps")
@@ -239,6 +240,25 @@ def test_memory_interrupted_prints_the_rows_that_are_finished(monkeypatch: pytes
     assert ran.exit_code == 4
     assert measured == ["mlp", "baseline"]
     assert [line.split()[1] for line in ran.stdout.splitlines()[1:]] == ["mlp"]
+
+
+def test_memory_of_a_config_that_fails_is_a_row_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(config: TrainConfig, *_: object) -> Peak:
+        if not config.amp or config.model == "stabilized":
+            raise ProfilingError(f"memory of {config.model}: DefaultCPUAllocator: can't allocate memory")
+        return Peak(100.0, math.nan, precision="bf16")
+
+    monkeypatch.setattr(memory, "measure", measure)
+    asked = ["memory", "--optimizers", "sgd", "--image-size", "8", "--device", "cpu", "--precision", "fp32,bf16"]
+    ran = CliRunner().invoke(app, [*asked, "--models", "mlp"], env={"COLUMNS": "400"})
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    failed, measured = ran.stdout.splitlines()[1:]
+    assert failed.split()[5:8] == ["fp32", "–", "–"]
+    assert failed.endswith("memory of mlp: DefaultCPUAllocator: can't allocate memory")
+    assert measured.split()[5:8] == ["bf16", "100", "–"]
+    ran = CliRunner().invoke(app, [*asked, "--models", "stabilized"], env={"COLUMNS": "400"})
+    assert (ran.exit_code, ran.stderr) == (3, "error: no row could be measured\n")
+    assert len(ran.stdout.splitlines()) == 3
 
 
 @pytest.mark.gpu

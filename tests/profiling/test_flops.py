@@ -102,3 +102,11 @@ def test_flops_wrong_input_is_one_line_and_exit_2(arguments: list[str], line: st
     assert ran.exit_code == 2
     assert ran.stderr.startswith("error: " + line)
     assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("model", ["mlp", "svm"])
+def test_flops_of_more_than_memory_holds_is_one_line(model: str) -> None:
+    ran = CliRunner().invoke(app, ["flops", "--models", model, "--channels", "1024", "--image-size", "1024"])
+    assert (ran.exit_code, ran.stderr) == (
+        2, f"error: {model} on 1024×1024×1024 images: counting needs more memory than there is\n",
+    )  # fmt: skip
