@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from datasets.config import DataError, DatasetConfig
 
 if TYPE_CHECKING:
-    from datasets.registry import SOURCES, load, load_splits, names
+    from datasets.registry import SOURCES, count, load, load_splits, names
     from datasets.sources import Dataset
     from datasets.splits import Split, Splits
 else:
@@ -24,4 +24,15 @@ else:
         return getattr(owner, name)
 
 
-__all__ = ["SOURCES", "DataError", "Dataset", "DatasetConfig", "Split", "Splits", "load", "load_splits", "names"]
+__all__ = [
+    "SOURCES",
+    "DataError",
+    "Dataset",
+    "DatasetConfig",
+    "Split",
+    "Splits",
+    "count",
+    "load",
+    "load_splits",
+    "names",
+]

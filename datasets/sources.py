@@ -21,7 +21,7 @@ from datasets.config import DataError, DatasetConfig
 
 @dataclass(frozen=True)
 class Dataset:
-    """All images of one source, before they are split."""
+    """The images of one source, before they are split."""
 
     images: Tensor
     """uint8, N×C×H×W."""
@@ -32,6 +32,9 @@ class Dataset:
     """Pixels a side that the models are to see; the stored images may have another size."""
     official_train: int | None = None
     """How many images, from the first, are the official training set; None where there is no official split."""
+    stored: Tensor | None = None
+    """int64, rising: which of the source's N images `images` holds, in its rows; None where it holds all.  `labels` has
+    all N of them."""
 
 
 Source = Callable[[DatasetConfig, Path | None], Dataset]

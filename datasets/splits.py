@@ -72,13 +72,19 @@ class Splits:
 def split(dataset: Dataset, config: DatasetConfig) -> Splits:
     """Divide by `config.split`, `split_seed` and `limit`.  The same config gives the same parts everywhere.
 
-    Raises DataError where the images do not suffice.
+    Raises DataError where the images do not suffice, or those to train on show nothing.
     """
-    train, val, test = (_take(dataset, indices) for indices in _indices(dataset, config))
+    of_parts = part_indices(len(dataset.labels), dataset.official_train, config)
+    train, val, test = (_take(dataset, indices) for indices in of_parts)
     for name, part in (("training", train), ("validation", val), ("test", test)):
         if len(part) == 0:
             used = config.limit or len(dataset.labels)
             raise DataError(f"dataset {config.name}: {used:,} images leave none for the {name} part")
+    if torch.equal(train.images.amin(dim=(0, 2, 3)), train.images.amax(dim=(0, 2, 3))):
+        raise DataError(
+            f"dataset {config.name}: every pixel of the {len(train):,} training images is the same; what is drawn in "
+            "transparency alone is not read"
+        )
     mean, std = _statistics(train.images)
     digest = hashlib.sha256()
     for part in (train, val, test):
@@ -88,19 +94,21 @@ def split(dataset: Dataset, config: DatasetConfig) -> Splits:
     return Splits(train, val, test, dataset.classes, dataset.image_size, mean, std, digest.hexdigest())
 
 
-def _indices(dataset: Dataset, config: DatasetConfig) -> tuple[Tensor, Tensor, Tensor]:
-    total = len(dataset.labels)
+def part_indices(total: int, official_train: int | None, config: DatasetConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Which of a source's `total` images are those of each part: int64, in the parts' order.
+
+    Raises DataError where there are not as many as asked for.
+    """
     generator = torch.Generator().manual_seed(config.split_seed)
     if config.limit is not None and config.limit > total:
         raise DataError(f"dataset.limit: {config.limit:,} images asked, {config.name} has {total:,}")
     limit = config.limit or total
 
     if config.split == "official":
-        if dataset.official_train is None:
+        if official_train is None:
             raise DataError(f"dataset.split: {config.name} has no official split; give fractions or numbers of images")
-        known = dataset.official_train
-        shuffled = torch.randperm(known, generator=generator)[: round(limit * known / total)]
-        test = known + torch.randperm(total - known, generator=generator)[: limit - len(shuffled)]
+        shuffled = torch.randperm(official_train, generator=generator)[: round(limit * official_train / total)]
+        test = official_train + torch.randperm(total - official_train, generator=generator)[: limit - len(shuffled)]
         n_val = round(OFFICIAL_VAL * len(shuffled))
         return shuffled[n_val:], shuffled[:n_val], test.sort().values
 
@@ -120,7 +128,11 @@ def _indices(dataset: Dataset, config: DatasetConfig) -> tuple[Tensor, Tensor, T
 
 
 def _take(dataset: Dataset, indices: Tensor) -> Split:
-    return Split(dataset.images[indices].contiguous(), dataset.labels[indices])
+    rows = indices
+    if dataset.stored is not None:
+        assert torch.isin(indices, dataset.stored).all(), "the dataset was read for another split"
+        rows = torch.searchsorted(dataset.stored, indices)
+    return Split(dataset.images[rows].contiguous(), dataset.labels[indices])
 
 
 def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

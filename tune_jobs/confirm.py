@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets import load
+from datasets import DatasetConfig, Splits, load, load_splits
 from datasets.splits import split
 from tune_jobs import experiment as experiments
 from tune_jobs.errors import NoUsableTrialError
@@ -62,10 +62,9 @@ def confirm(
     )
     which = hashlib.sha256(repr(points).encode()).hexdigest()[:8]  # a run that was extended may have other best configs
     where = run_dir.within(f"confirm-top{top}-seeds{seeds}{'-splits' if new_splits else ''}-{which}")
-    dataset = load(experiment.dataset, data_dir)
-    split_seeds = [experiment.dataset.split_seed + 1 + fold for fold in range(seeds if new_splits else 0)]
-    configs = [experiment.dataset.model_copy(update={"split_seed": seed}) for seed in split_seeds]
-    splits = [split(dataset, config) for config in configs or [experiment.dataset]]
+    splits = (
+        _new_splits(experiment.dataset, seeds, data_dir) if new_splits else [load_splits(experiment.dataset, data_dir)]
+    )
 
     outcome = run_space(asked, Points((), {}, points), where, splits, listener)
     if outcome.ended != "done" or not candidates(outcome.rows):
@@ -76,6 +75,14 @@ def confirm(
         write_text(place.confirmation, confirmation.dump(found))
         place.publish(place.confirmation)
     return outcome, found
+
+
+def _new_splits(config: DatasetConfig, folds: int, data_dir: Path | None) -> list[Splits]:
+    """Of the same images, by the seeds that follow the config's own; read once."""
+    whole = {"limit": None, "split": DatasetConfig.model_fields["split"].default}  # each fold uses others of them
+    dataset = load(config.model_copy(update=whole), data_dir)
+    seeds = range(config.split_seed + 1, config.split_seed + 1 + folds)
+    return [split(dataset, config.model_copy(update={"split_seed": seed})) for seed in seeds]
 
 
 def _fresh_seeds(rows: Sequence[table.Row], seeds: int) -> list[int]:

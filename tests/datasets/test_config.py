@@ -175,7 +175,7 @@ def test_field_changes_something(
 ) -> None:
     write_idx(tmp_path)
     for name, value in (("one.npz", 1), ("two.npz", 2)):
-        write_npz(name, images=np.full((20, 4, 4), value, np.uint8), labels=np.arange(20) % 2)
+        write_npz(name, images=np.full((20, 4, 4), np.array([0, 0, 0, value]), np.uint8), labels=np.arange(20) % 2)
     base, other = CHANGES[field]
     seen = []
     for fields in (base, base, base | {field: other}):

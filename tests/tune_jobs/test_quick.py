@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -78,6 +79,14 @@ def test_quick_of_a_limit_is_of_that_limit() -> None:
     found = scaled_down(check(DOCUMENT | {"dataset": {"name": "digits", "limit": 500}}), None)
     assert found.quick is not None
     assert (found.quick.images, found.quick.of_images) == (500, 500)
+
+
+def test_quick_of_a_folder_opens_no_picture(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/2.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("not read")
+    found = scaled_down(check(DOCUMENT | {"dataset": {"name": "folder", "path": str(tmp_path)}}), None)
+    assert found.dataset.limit == 3
 
 
 def test_quick_of_a_wrong_space_is_told_as_ever() -> None:
