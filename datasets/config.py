@@ -71,6 +71,6 @@ class DatasetConfig(BaseModel):
     """Train, validation and test: fractions of all images that sum to 1; official, the published test set, with a tenth
     of the training set to choose by; or numbers of images."""
     split_seed: int = Field(default=0, ge=0, lt=2**63)
-    """Decides which image falls into which part; apart from the training seed."""
+    """Decides which image falls into which part, by its lower 32 bits; apart from the training seed."""
     limit: int | None = Field(default=None, ge=3)
     """Use this many images alone, drawn by split_seed before they are split; null uses all."""

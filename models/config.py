@@ -41,7 +41,8 @@ class TrainConfig(BaseModel):
     augment: Literal["none", "rotate_shift"] = "none"
     """What is done to training images: nothing, or turned by up to 10° and moved by up to 10 %."""
     seed: int | None = Field(default=42, ge=0, lt=2**63)
-    """Of the weights, the order of images, dropout and augmentation; null draws one, which the row then names."""
+    """Of the weights, the order of images, dropout and augmentation; null draws one, which the row then names.  A CPU
+    draws by the lower 32 bits: seeds that differ by 2³² give the same weights and order there."""
     deterministic: bool = False
     """Use PyTorch's deterministic algorithms alone (matters on a GPU; a CPU's are deterministic as they are)."""
     amp: bool = True

@@ -211,7 +211,8 @@ class LiveNetwork:
             return
         dead = [whole.weight.detach()[_dead(whole, live)] for whole, live in self.replaced.values()]
         if sum(len(taps) for taps in dead):
-            one = torch.ones((), dtype=torch.float64)
+            # A Mac's GPU has no float64; a decay of less than 6e-8 a step is lost there, of taps that no output sees.
+            one = torch.ones((), dtype=torch.float32 if device.type == "mps" else torch.float64)
             self.idle = nn.Parameter(one if self.idle_is_a_factor else torch.cat(dead))
             network.register_parameter("idle_taps", self.idle)
 

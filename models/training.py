@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -112,7 +113,7 @@ def _fit_network(
     steps = config.epochs * steps_of(len(train), config.batch_size)
     step = Step(network, live.idle, config, precision, device, steps)
     order = torch.Generator().manual_seed(config.seed)
-    randomness = torch.Generator().manual_seed((config.seed + 2**62) % 2**63)  # a stream of its own
+    randomness = torch.Generator().manual_seed(_seed_of_its_own(config.seed))
     progress = Progress(network, step, order, randomness)
     own_origin = origin(config, splits, precision, device, live.fast)
     if start is not None:
@@ -142,6 +143,14 @@ def _fit_network(
     tested = evaluate(network, test, transform, config.loss, precision, device)
     result = _result(progress, config, tested, precision, device, params)
     return Fitted(live.restore().to(memory_format=torch.contiguous_format).eval(), result)
+
+
+def _seed_of_its_own(seed: int) -> int:
+    """Another for the augmentation: a hash, since of a seed PyTorch's generator on a CPU takes the lower 32 bits alone.
+
+    With the same ones it would draw what the order of images and dropout draw.
+    """
+    return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
 
 
 def _epoch_of(

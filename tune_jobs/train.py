@@ -11,7 +11,7 @@ import torch
 import models
 from datasets import load_splits
 from models import TrainConfig, weights
-from models.precision import as_before
+from models.precision import as_before, tiny_as_zero
 from models.training import EpochMetrics, TrainResult, fit
 from tune_jobs.device import choose_device
 from tune_jobs.errors import UsageError
@@ -38,7 +38,8 @@ def train_one(
     if not output.parent.is_dir() or output.is_dir():
         raise UsageError(f"--output {output}: is no place for a file")
     train_config = TrainConfig(**config.train)
-    splits = load_splits(config.dataset, data_dir)
+    with tiny_as_zero(torch.device("cpu")):  # PyTorch starts its threads for it, and they compute the training too
+        splits = load_splits(config.dataset, data_dir)
     models.check(train_config, splits.channels, len(splits.classes), splits.image_size, len(splits.train))
     if config.data_sha256 not in (None, splits.sha256):
         if is_beside:

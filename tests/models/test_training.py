@@ -472,6 +472,21 @@ def test_augment_draws_depend_on_the_seed_alone(small: Splits, train: Train, mon
     assert len({tuple(each) for each in found[0]}) == 4  # anew each step
 
 
+@pytest.mark.parametrize("seed", [0, 42, 2**32 - 1, 2**63 - 1])
+def test_augment_draws_are_not_those_of_the_order_of_images(
+    seed: int, small: Splits, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws: list[Tensor] = []
+
+    def drawing(images: Tensor, generator: torch.Generator) -> Tensor:
+        draws.append(torch.rand(8, generator=generator))
+        return images
+
+    monkeypatch.setitem(AUGMENTATIONS, "rotate_shift", drawing)
+    train(small, model="mlp", epochs=1, augment="rotate_shift", seed=seed)
+    assert not torch.equal(draws[0], torch.rand(8, generator=torch.Generator().manual_seed(seed)))
+
+
 # --- choosing and testing -----------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 from models import TrainConfig
+from models.precision import tiny_as_zero
+from models.training import Fitted, fit
 from tune_jobs.__main__ import app
 from tune_jobs.errors import UsageError
 from tune_jobs.results.best import Config
@@ -73,6 +77,34 @@ def test_train_one_runs_in_the_precision_of_the_search_or_tells_that_it_does_not
     assert said[-2] == f"that is not the 12.3456% in the search{told}"
     with safe_open(model, framework="pt") as file:  # as it is in the config's file, which a report asks for
         assert file.metadata()["config"] == TrainConfig(**chosen.train).model_dump_json()
+
+
+def test_train_one_computes_with_threads_to_which_tiny_numbers_are_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them, as in a search, though the images were read by more than one."""
+    left: list[int] = []
+
+    def fitted(*arguments: Any) -> Fitted:
+        with tiny_as_zero(torch.device("cpu")):
+            halved = torch.full((2_000_000,), torch.finfo(torch.float32).tiny).div_(2)
+        left.append(int(halved.count_nonzero()))
+        return fit(*arguments)
+
+    def run() -> None:
+        torch.set_num_threads(2)
+        train_one(Config.model_validate(document), None, tmp_path / "model.safetensors", lambda _: None)
+
+    monkeypatch.setattr("tune_jobs.train.fit", fitted)
+    document = DOCUMENT | {"dataset": {"name": "digits"}, "resources": {"cpu": 2}}
+    before = torch.get_num_threads()
+    try:
+        thread = threading.Thread(target=run)  # which PyTorch has no threads for yet
+        thread.start()
+        thread.join()
+    finally:
+        torch.set_num_threads(before)
+    assert left == [0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
