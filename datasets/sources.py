@@ -6,6 +6,7 @@ import gzip
 import http.client
 import math
 import os
+import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ _FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 _FIRST_LABELS = {"MNIST": (5, 0, 4, 1, 9, 2, 1, 3, 1, 4), "FashionMNIST": (9, 0, 0, 3, 0, 2, 7, 2, 5, 5)}
-"""The first ten training labels.  The sets' files have the same names, so only this tells them apart."""
+"""The first ten training labels.  Their files and other sets' (KMNIST's) have the same names: this tells them apart."""
 
 
 def fashion_mnist(config: DatasetConfig, data_dir: Path | None) -> Dataset:
@@ -89,7 +90,10 @@ def _idx_dataset(
     data_dir: Path | None,
 ) -> Dataset:
     cure = f"give a folder with its four IDX files as --data-dir{f' or apt-get install {package}' if package else ''}"
-    files = _find_idx(title, data_dir, package_dir, cure) or _download(title, cure)
+    files = _find_idx(title, data_dir, package_dir, cure)
+    if files is None:
+        files = _download(title, cure)
+        cure = f"remove {files[0].parent} to have it downloaded again"
     train_images, train_labels, test_images, test_labels = (read_idx(path, cure) for path in files)
     for images_path, images, labels_path, labels in (
         (files[0], train_images, files[1], train_labels),
@@ -105,9 +109,10 @@ def _idx_dataset(
             raise DataError(f"{labels_path}: label {labels.max()} is outside 0–{len(classes) - 1}; {cure}")
     if train_images.shape[1:] != test_images.shape[1:]:
         raise DataError(f"{files[0]} and {files[2]} hold images of different sizes; {cure}")
-    for other, first in _FIRST_LABELS.items():
-        if other != title and tuple(train_labels[:10]) == first and len(train_labels) == 60_000:
-            raise DataError(f"{files[1]}: these are {other}'s files, not {title}'s; {cure}")
+    first = tuple(train_labels[:10].tolist())
+    if len(train_labels) == 60_000 and first != _FIRST_LABELS[title]:  # one's own set has another number
+        whose = next((other for other, theirs in _FIRST_LABELS.items() if theirs == first), "another set")
+        raise DataError(f"{files[1]}: these are {whose}'s files, not {title}'s; {cure}")
     return Dataset(
         images=torch.from_numpy(np.concatenate([train_images, test_images])).unsqueeze(1),
         labels=torch.from_numpy(np.concatenate([train_labels, test_labels]).astype(np.int64)),
@@ -162,14 +167,16 @@ def _download(title: str, cure: str) -> list[Path]:
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tune_jobs"
     raw = cache / title / "raw"
-    found = [_plain_or_gz(raw / part) for part in IDX_PARTS]
+    found = [path for part in IDX_PARTS if (path := _plain_or_gz(raw / part)) is not None]
+    if len(found) == len(IDX_PARTS):
+        return found
     try:
-        if None in found:
-            getattr(torchvision.datasets, title)(root=str(cache), download=True)
-            found = [_plain_or_gz(raw / part) for part in IDX_PARTS]
+        raw.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix=f"{title}-") as scratch:
+            getattr(torchvision.datasets, title)(root=scratch, download=True)
+            for part in IDX_PARTS:  # whole ones, also where another search downloads them at the same time
+                (Path(scratch) / title / "raw" / part).replace(raw / part)
     except (http.client.HTTPException, OSError, RuntimeError, EOFError, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{title} is not on this machine and cannot be downloaded ({reason}); {cure}") from error
-    if None in found:
-        raise DataError(f"{raw}: {title}'s download is incomplete; remove the folder to have it downloaded again")
-    return [path for path in found if path is not None]
+    return [raw / part for part in IDX_PARTS]

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import models
 from tune_jobs.experiment import Experiment
 from tune_jobs.repeats import configs
 from tune_jobs.space import Space
+
+if TYPE_CHECKING:
+    from datasets import Splits
+
+NAMED = 5
+"""Classes at most that a note names of those missing in a part."""
 
 
 def notes(experiment: Experiment, space: Space) -> list[str]:
@@ -52,6 +60,19 @@ def _of_search(experiment: Experiment, space: Space) -> list[str]:
             "accuracy"
         )
     return said
+
+
+def notes_on(splits: Splits) -> list[str]:
+    """As `notes`, on the images."""
+    parts = (("training", splits.train), ("validation", splits.val), ("test", splits.test))
+    missing = []
+    for name, part in parts:
+        counts = part.labels.bincount(minlength=len(splits.classes)).tolist()
+        none = [kind for kind, count in zip(splits.classes, counts, strict=True) if not count]
+        if none:
+            which = ", ".join(none[:NAMED]) + ", …" * (len(none) > NAMED)
+            missing.append(f"{len(none)} of {len(splits.classes)} in the {name} part ({which})")
+    return [f"classes without an image: {', '.join(missing)}"] if missing else []
 
 
 def unread(space: Space) -> list[str]:

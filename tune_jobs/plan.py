@@ -22,7 +22,7 @@ from tune_jobs.drawn import Drawn, to_draw
 from tune_jobs.errors import UsageError
 from tune_jobs.estimate import Basis, Estimate, estimate, known
 from tune_jobs.experiment import Experiment
-from tune_jobs.notes import notes, stops_early
+from tune_jobs.notes import notes, notes_on, stops_early
 from tune_jobs.points import Points
 from tune_jobs.repeats import repeated, total
 from tune_jobs.requests import Requests, at_least, requests_of
@@ -122,7 +122,7 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
         gpu_hours=sum(float(request.gpu) * time.seconds for request, time in work) / 3600,
         basis=Counter(time.basis for _, time in work),
         sources=tuple(dict.fromkeys(name for _, time in work for name in time.sources)),
-        notes=tuple(notes(experiment, space)),
+        notes=(*notes(experiment, space), *notes_on(splits)),
         sampled=experiment.search.trials is not None and experiment.search.trials < space.size(),
         stopped_early=stops_early(experiment, space),
     )

@@ -22,6 +22,7 @@ from tune_jobs.environment import environment
 from tune_jobs.experiment import Experiment
 from tune_jobs.interruption import DiskFull, Stop, room, sigterm_as_sigint
 from tune_jobs.listener import Listener
+from tune_jobs.notes import notes_on
 from tune_jobs.recorder import Recorder
 from tune_jobs.repeats import repeated, total
 from tune_jobs.requests import Requests, at_least, requests_of
@@ -76,8 +77,7 @@ def run_space(
     listener: Listener,
     wait_for_nodes: bool = False,
 ) -> Outcome:
-    """As `run`, over a space and on data that are given; repeat number n of a config sees `splits[n]`, the last one
-    being seen by all that follow."""
+    """As `run`, over a space and data given; repeat number n of a config sees `splits[n]`, or the last one."""
     check_shapes(space, splits[0])
     check_experiment(experiment, space)
     check_loggers(experiment)
@@ -91,6 +91,7 @@ def run_space(
         earlier, line = warm_start.read(experiment, space, run_dir.storage, facts["data_sha256"])
         listener.say(line)
     _say_taken_up(experiment, space, run_dir, facts, known, listener)
+    _say_of_images(splits, listener)
     requests = requests_of(experiment, space, splits[0])
     if is_left(experiment, space, known):
         _join(experiment, space, run_dir, requests, listener, wait_for_nodes)
@@ -118,6 +119,11 @@ def run_space(
             with _room_or(stop):
                 table.write(run_dir, rows)
     return Outcome(rows, _ended(stop, is_left(experiment, space, trials)), splits[0], stop.detail)
+
+
+def _say_of_images(splits: Sequence[Splits], listener: Listener) -> None:
+    for note in dict.fromkeys(note for each in splits for note in notes_on(each)):
+        listener.say(f"note: {note}")
 
 
 def _facts(splits: Splits) -> dict[str, Any]:

@@ -332,6 +332,31 @@ def babbler() -> Iterator[str]:
         thread.join()
 
 
+@both
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # torchvision keeps the server's 404 open
+def test_idx_download_cut_short(
+    name: str,
+    title: str,
+    tmp_path: Path,
+    write_idx: WriteIdx,
+    idx_arrays: IdxArrays,
+    mirror: Callable[..., Any],
+    refused: Refused,
+) -> None:
+    """What is at the files' own place is whole, whoever else downloads: else nothing is there."""
+    last = write_idx(tmp_path / "web", gz=True)[-1]
+    server = mirror(title, tmp_path / "web")
+    last.rename(tmp_path / "last")
+    refused(lambda: load(DatasetConfig(name=name)), title, "cannot be downloaded", "404")
+    gc.collect()  # here, where that is expected
+    assert server.requests[-1] == f"/{IDX_PARTS[-1]}.gz"
+    cache = tmp_path / "cache" / "tune_jobs"
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
+    (tmp_path / "last").rename(last)
+    assert is_set(load(DatasetConfig(name=name)), idx_arrays())
+    assert [path.name for path in cache.iterdir()] == [title]
+
+
 def test_idx_download_not_http(babbler: str, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [babbler])
     refused(lambda: load(DatasetConfig(name="mnist")), "MNIST", "cannot be downloaded", "--data-dir")
@@ -352,7 +377,7 @@ def test_idx_cache_damaged(
     path = write_idx(raw)[part]
     whole = path.read_bytes()
     path.write_bytes(whole[:-3] if damage is None else damage + whole[4:] if damage else b"")
-    refused(lambda: load(DatasetConfig(name="mnist")), raw)
+    refused(lambda: load(DatasetConfig(name="mnist")), path, f"remove {raw} to have it downloaded again")
 
 
 @both
@@ -609,6 +634,18 @@ def test_idx_other_set(
     paths = write_idx(folder, first_labelled(other, 60_000, idx_arrays()))
     message = refused(lambda: load(DatasetConfig(name=name), tmp_path), paths[1], *CURE[title])
     assert f"{other}'s files, not {title}'s" in message
+
+
+@both
+def test_idx_unknown_set(
+    name: str, title: str, tmp_path: Path, write_idx: WriteIdx, idx_arrays: IdxArrays, refused: Refused
+) -> None:
+    """KMNIST's files have the same names and numbers of images."""
+    arrays = first_labelled(title, 60_000, idx_arrays())
+    arrays[1][:10] = arrays[1][:10][::-1]
+    paths = write_idx(tmp_path, arrays)
+    message = refused(lambda: load(DatasetConfig(name=name), tmp_path), paths[1], *CURE[title])
+    assert f"another set's files, not {title}'s" in message
 
 
 @both

@@ -279,7 +279,7 @@ def test_nothing_of_a_network_for_mps_is_float64(optimizer: str) -> None:
     """A Mac's GPU has none and refuses it; what is kept of the dead taps there is good to float32's digits."""
     config = TrainConfig(model="high_vision", optimizer=optimizer, lr=0.1, momentum=0.0, weight_decay=0.5)
     network = built(config, 4)
-    before = network.get_submodule("3").weight.detach().clone()
+    before = network.get_parameter("3.weight").detach().clone()
     live = LiveNetwork(network, config, 1, 4, torch.device("mps"))
     assert live.idle is not None
     assert torch.float64 not in {tensor.dtype for tensor in (*network.parameters(), *network.buffers())}
@@ -289,7 +289,7 @@ def test_nothing_of_a_network_for_mps_is_float64(optimizer: str) -> None:
     axis = live_axis(2, 5, 1, 2, 1)
     dead = torch.ones(5, 5, dtype=torch.bool)
     dead[axis.first : axis.first + axis.taps, axis.first : axis.first + axis.taps] = False
-    after = live.restore().get_submodule("3").weight.detach()
+    after = live.restore().get_parameter("3.weight").detach()
     if optimizer != "adam":
         torch.testing.assert_close(after[..., dead], before[..., dead] * 0.95**3, rtol=1e-6, atol=0)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
+from datasets import Dataset, DatasetConfig
+from datasets.splits import split
 from tune_jobs import space
 from tune_jobs.experiment import check
-from tune_jobs.notes import notes
+from tune_jobs.notes import notes, notes_on
 
 
 def noted(**document: Any) -> list[str]:
@@ -86,3 +89,23 @@ def test_an_objective_that_the_rest_does_not_go_by() -> None:
     ]
     both = {"objectives": {"val_accuracy": "max", "params": "min"}}
     assert noted(space=sampled, search=search | both) == []
+
+
+def test_classes_that_a_part_has_no_image_of() -> None:
+    def said(labels: list[int], classes: str) -> list[str]:
+        """Of a training part of the first six images, a validation part of two, a test part of the last two."""
+        images = torch.arange(10).to(torch.uint8).reshape(10, 1, 1, 1).expand(10, 1, 2, 2)
+        config = DatasetConfig(name="x", split={"train": 6, "val": 2, "test": 2})
+        order = torch.randperm(10, generator=torch.Generator().manual_seed(config.split_seed))
+        by_part = torch.empty(10, dtype=torch.int64)
+        by_part[order] = torch.tensor(labels)
+        return notes_on(split(Dataset(images.contiguous(), by_part, tuple(classes), 2), config))
+
+    assert said([0, 1, 0, 1, 0, 1, 0, 1, 1, 0], "ab") == []
+    assert said([0, 0, 0, 0, 0, 0, 0, 1, 1, 1], "ab") == [
+        "classes without an image: 1 of 2 in the training part (b), 1 of 2 in the test part (a)"
+    ]
+    assert said([0, 1, 2, 3, 4, 5, 0, 1, 6, 7], "abcdefgh") == [
+        "classes without an image: 2 of 8 in the training part (g, h), "
+        "6 of 8 in the validation part (c, d, e, f, g, …), 6 of 8 in the test part (a, b, c, d, e, …)"
+    ]
