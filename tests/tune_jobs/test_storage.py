@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,6 +33,7 @@ from tune_jobs.experiment import check
 from tune_jobs.resources import Request
 from tune_jobs.results import lease, ledger, mirror, rundir
 from tune_jobs.results.lease import Lease
+from tune_jobs.results.mirror import Mirror
 from tune_jobs.results.report import page, text
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.sameness import check_same
@@ -500,6 +502,33 @@ def test_lease_that_ran_out_before_the_end_is_told_there(s3: S3Server, monkeypat
         monkeypatch.setattr(lease, "_now", lambda: now() + 3600)
     assert told == [f"run a: this driver was held up for too long; what is not there yet is in {run.path}"]
     assert s3.names("bucket/slept-at-the-end/a") == set()
+
+
+def test_a_push_that_took_long_is_followed_by_a_rest_as_much_longer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ledger and study go whole, and of thousands of trials over a slow line that takes seconds."""
+    took: list[float | StoreError] = [0.01, 2.0, 20.0, StoreError("away"), 0.0]
+    pauses: list[float] = []
+    clock = 0.0
+
+    def push() -> None:
+        nonlocal clock
+        now = took.pop(0)
+        if isinstance(now, StoreError):
+            raise now
+        clock += now
+
+    def wait(pause_s: float) -> bool:
+        pauses.append(pause_s)
+        return not took
+
+    pushed: Any = Mirror(tmp_path, None)  # type: ignore[arg-type]  # it asks no store
+    pushed._push = push
+    pushed._wake = SimpleNamespace(wait=lambda _: None, clear=lambda: None)
+    monkeypatch.setattr(mirror, "time", SimpleNamespace(monotonic=lambda: clock))
+    pushed._keep_pushing(SimpleNamespace(held=lambda: True), SimpleNamespace(wait=wait))
+    assert pauses == [1, 1, 18, 60, 1, 1]
 
 
 # A run watched from another machine

@@ -14,6 +14,7 @@ import hashlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
@@ -25,9 +26,13 @@ from tune_jobs.results.lease import Lease, is_held
 from tune_jobs.storage import Found, Store, StoreError
 
 PUSH_S = 5
-"""What has changed is pushed so often; a driver lost with its machine loses at most the ledger lines since."""
+"""What has changed is pushed so often, where that takes no longer than half a second; a driver lost with its machine
+loses at most the ledger lines since."""
 SOON_S = 1
 """After a trial's end it is pushed at once, but not more often than this."""
+REST, MOST_REST_S = 9, 60
+"""After a push follows a rest of so many times as long, up to a minute: ledger and study go whole, and of thousands of
+trials over a slow line each push takes seconds."""
 STUDY, LEDGER, ROWS = "optuna.journal", "trials.jsonl", "rows.jsonl"
 RECORDS = (LEDGER, ROWS)
 """Of a search and of a benchmark: a run has one of them."""
@@ -186,12 +191,15 @@ class Mirror:
                 path.rename(aside / path.name)
 
     def _keep_pushing(self, lease: Lease, end: threading.Event) -> None:
-        while not end.wait(SOON_S):
+        rest_s: float = SOON_S
+        while not end.wait(rest_s):
             self._wake.wait(PUSH_S - SOON_S)
             self._wake.clear()
+            began, rest_s = time.monotonic(), SOON_S
             try:
                 if lease.held():
                     self._push()
+                    rest_s = min(max(SOON_S, REST * (time.monotonic() - began)), MOST_REST_S)
             except (StoreError, OSError):
                 continue  # next time; the lease gives up where the store stays away
 
