@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from datasets import DatasetConfig, Splits, load, load_splits
@@ -19,6 +20,7 @@ from tune_jobs.results.confirmation import Confirmation
 from tune_jobs.results.rundir import RunDir, write_text
 from tune_jobs.results.selection import Candidate, candidates, distinct
 from tune_jobs.search import Outcome, run_space
+from tune_jobs.storage import StoreError
 
 
 def confirm(
@@ -34,8 +36,9 @@ def confirm(
 
     One trial at a time, so that their times compare, or as many as there is room for (`together`).
 
-    Called again the same way, it is taken up.  The confirmation is None while trials are left, or where no config has
-    all its trials COMPLETE.  Raises NoUsableTrialError where there is nothing to confirm.
+    Called again the same way, it is taken up.  The confirmation is None while trials are left, where no config has all
+    its trials COMPLETE, or where the run's object store did not take it.  Raises NoUsableTrialError where there is
+    nothing to confirm.
     """
     experiment = run_dir.read_experiment()
     rows = table.rows(ledger.read_whole(run_dir.ledger).values())
@@ -73,7 +76,11 @@ def confirm(
     found = confirmation.conclude(ranked, outcome.rows, fresh, new_splits, len(parts.val), len(parts.train))
     for place in (where, run_dir):
         write_text(place.confirmation, confirmation.dump(found))
-        place.publish(place.confirmation)
+    try:
+        for place in (where, run_dir):
+            place.publish(place.confirmation)
+    except StoreError as error:
+        return replace(outcome, ended="store", detail=str(error)), None
     return outcome, found
 
 

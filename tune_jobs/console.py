@@ -11,7 +11,7 @@ from rich.table import Table
 
 from profiling.console import console as console
 from profiling.console import say as say
-from tune_jobs.results.confirmation import Confirmation
+from tune_jobs.results.confirmation import Confirmation, interval
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.table import Row, varied
 
@@ -36,12 +36,13 @@ def trial_line(trial: TrialRecord, finished: int, total: int, fields: Sequence[s
 def trials_table(rows: Sequence[Row]) -> Table:
     """The rows, best first, with the config fields in which they differ; failures at the end with their reasons."""
     fields = varied([row.config for row in rows]) or ["model"]
+    trained = "epochs trained" if "epochs" in fields else "epochs"
     table = Table(box=None, pad_edge=False, header_style="bold")
     stated = any(row.state != "COMPLETE" for row in rows)
     failed = any(row.failure for row in rows)
     for name in ("id", *(["state"] if stated else []), *fields):
         table.add_column(name, overflow="fold")
-    for name in ("val %", "test %", "best epoch", "epochs", "train s"):
+    for name in ("val %", "test %", "best epoch", trained, "train s"):
         table.add_column(name, justify="right", min_width=len(name.split()[-1]))
     if failed:
         table.add_column("failure", overflow="fold")
@@ -79,7 +80,7 @@ def confirmation_table(found: Confirmation) -> Table:
         val, versus = confirmed.val, confirmed.versus_first
         cells = [confirmed.trial, *(_text(confirmed.config.get(name)) for name in fields)]
         cells += [_fixed(100 * confirmed.search_val_accuracy, 2), _fixed(100 * val.mean, 2), _fixed(100 * val.std, 2)]
-        cells += [f"{_fixed(100 * val.low, 2)} to {_fixed(100 * val.high, 2)}", _fixed(confirmed.train_time_s, 1)]
+        cells += [interval(val), _fixed(confirmed.train_time_s, 1)]
         if versus is None:
             cells += ["", "", "first"]
         else:
@@ -114,7 +115,9 @@ def confirmation_lines(found: Confirmation) -> list[str]:
         optimism = f"{100 * found.optimism:+.2f} points"
         line = f"the search's score of its winner, trial {found.winner}, less its mean over fresh seeds: {optimism}"
         reads = next(config.reads_seed for config in found.configs if config.trial == found.winner)
-        lines.append(line if reads else f"{line}; it reads no seed, so this says nothing of the choosing")
+        lines.append(
+            line if reads or found.splits else f"{line}; it reads no seed, so this says nothing of the choosing"
+        )
     return lines
 
 

@@ -111,14 +111,14 @@ def load_report() -> None:
     threading.Thread(target=importlib.import_module, args=("tune_jobs.results.report.page",), daemon=True).start()
 
 
-def write_report(run_dir: RunDir) -> None:
+def write_report(run_dir: RunDir, data_dir: Path | None) -> None:
     """report.html at the end of a command whose result is on disk already: a fault in it is told, and costs no more."""
     from tune_jobs.console import console, say
     from tune_jobs.results.report import page
 
     gc.freeze()  # statsmodels has all objects gone through at each call; this process ends soon
     try:
-        page.write([run_dir], run_dir.report, look=False)
+        page.write([run_dir], run_dir.report, data_dir, look=False)
         run_dir.publish(run_dir.report)
     except Exception as error:  # noqa: BLE001 - whatever it is, the search's result and exit code stand
         say(console(stderr=True), f"no report was written ({type(error).__name__}: {error})")

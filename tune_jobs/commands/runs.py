@@ -84,6 +84,12 @@ def export(
             "[default: half the interval of a confirmed run's best; else it must be given]",
         ),
     ] = None,
+    trial: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of a rule: the trial itself, by its id in the table, as the one that `confirm` found."
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="File to write.  [default: best.yaml in the run directory]")
     ] = None,
@@ -91,8 +97,9 @@ def export(
 ) -> None:
     """Write the best config of a run as a file that `train` runs.
 
-    A search writes best.yaml itself, by rule best; this chooses by another rule, or writes elsewhere.  Of a run with
-    several objectives, the configs of its Pareto front are written besides, a file each.
+    A search writes best.yaml itself, by rule best; this chooses by another rule or a trial by its id, or writes
+    elsewhere.  In the run directory its weights are put beside it, where they were kept.  Of a run with several
+    objectives, the configs of its Pareto front are written besides, a file each, unless --output is given.
     """
     with one_line_errors():
         from tune_jobs.console import console, say
@@ -104,21 +111,26 @@ def export(
         trials = ledger.read_whole(run_dir.ledger)
         rows = selection.with_front(table.rows(trials.values()), experiment.search.objectives)
         best.check_rule(rule)
+        if trial is not None and (rule != "best" or within is not None):
+            raise UsageError("--trial: names the config itself; leave --rule and --within out")
         if rule == "best" and within is not None:
             raise UsageError("--within: is of rules cheapest and smallest; best takes the highest accuracy alone")
-        if not selection.candidates(rows):
+        found = confirmation.load(run_dir.confirmation)
+        if trial is not None:
+            row, reason = best.named(rows, trial)
+        elif not selection.candidates(rows):
             fail(f"run {run_dir.name}: no usable trial: none is COMPLETE with an accuracy", Exit.NO_USABLE_TRIAL)
-        near, considered = None if within is None else within / 100, rows
-        if rule != "best" and within is None:
-            near, worse = confirmation.half_width(run_dir.confirmation), confirmation.refuted(run_dir.confirmation)
-            numbers = {ledger.number_of(trial) for trial in worse}
-            considered = [row for row in rows if ledger.number_of(row.id) not in numbers]
-        row, reason = best.choose(considered, rule, near)
+        else:
+            row, reason = best.by_rule(rows, rule, None if within is None else within / 100, found)
         path = output or run_dir.best
-        best.write(run_dir, experiment, row, rule, reason, path)
+        best.write(run_dir, experiment, row, "trial" if trial else rule, reason, path)
+        if path.absolute() == run_dir.best.absolute():
+            best.write_model(run_dir, row)
         out = console()
         say(out, f"trial {row.id} ({reason}) written to {run_dir.shown(path)}")
-        if front := best.write_front(run_dir, experiment, rows):
+        if found is not None and (said := best.better(run_dir, found, found.of(row))):
+            say(out, f"note: {said}")
+        if output is None and (front := best.write_front(run_dir, experiment, rows)):
             where = run_dir.shown(front[0].parent)
             say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {where}")
 
@@ -147,7 +159,7 @@ def confirm(
         from tune_jobs.cluster import leave
         from tune_jobs.console import confirmation_lines, confirmation_table, console, say
         from tune_jobs.progress import Progress
-        from tune_jobs.results import rundir
+        from tune_jobs.results import best, rundir
 
         run_dir = rundir.find(run, storage_at(storage))
         out = console()
@@ -161,8 +173,11 @@ def confirm(
         out.print(confirmation_table(found))
         for line in confirmation_lines(found):
             say(out, line)
+        winner = next((config for config in found.configs if config.trial == found.winner), None)
+        if said := best.better(run_dir, found, winner):
+            say(out, f"note: {said}")
         say(out, f"written to {run_dir.shown(run_dir.confirmation)}")
-        write_report(run_dir)
+        write_report(run_dir, data_folder(data_dir))
 
 
 def report(

@@ -18,6 +18,7 @@ from tune_jobs.commands.common import (
     Storage,
     asked_for,
     data_folder,
+    fail,
     glance,
     load_report,
     one_line_errors,
@@ -75,6 +76,7 @@ def search(
         from tune_jobs import search as searches
         from tune_jobs.console import console, say
         from tune_jobs.progress import Progress
+        from tune_jobs.storage import StoreError
 
         total = repeats.total(asked, checked)
         out = console()
@@ -84,7 +86,10 @@ def search(
         with Progress(out, checked.varied(), total, begun=load_report) as progress:
             outcome = searches.run(asked, run_dir, data_folder(data_dir), progress, wait_for_nodes)
         cluster.leave()
-        _conclude(out, asked, run_dir, outcome, total, data_dir)
+        try:
+            _conclude(out, asked, run_dir, outcome, total, data_folder(data_dir))
+        except StoreError as error:  # the trials are done, and what is made of them is made again
+            fail(f"{error}; the same command takes it up again", Exit.INTERRUPTED)
 
 
 def _asked(asked: Experiment, name: str | None, storage: str, extend: bool) -> tuple[Experiment, RunDir]:
@@ -122,22 +127,22 @@ def _conclude(
         raise typer.Exit(Exit.INTERRUPTED)
     usable = len(selection.candidates(rows))
     if usable < asked.min_usable:
-        write_report(run_dir)
+        write_report(run_dir, data_dir)
         wanted = f", of the {asked.min_usable} that min_usable asks for" if asked.min_usable > 1 else ""
         some = f"{usable} usable trial{'s' * (usable > 1)}" if usable else "no usable trial"
         say(out, f"{some}{wanted}: COMPLETE with an accuracy; no best.yaml")
         raise typer.Exit(Exit.NO_USABLE_TRIAL)
     row, reason = best.choose(rows, "best")
+    test_accuracy = selection.candidates(rows)[0].test_accuracy
     best.write(run_dir, asked, row, "best", reason, run_dir.best)
     best.write_model(run_dir, row)
-    say(out, f"best: trial {row.id}, {reason}; test accuracy {row.test_accuracy:.2%}")
+    say(out, f"best: trial {row.id}, {reason}; test accuracy {test_accuracy:.2%}")
     if front := best.write_front(run_dir, asked, rows):
         where = run_dir.shown(front[0].parent)
         say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {where}")
     glance(run_dir, outcome.splits, row.macs)
-    write_report(run_dir)
-    data = [] if data_dir is None else ["--data-dir", str(data_dir)]
-    say(out, f"next: {shlex.join(['python', '-m', 'tune_jobs', 'train', str(run_dir.best), *data])}")
+    write_report(run_dir, data_dir)
+    say(out, f"next: {best.again(run_dir, row.id, data_dir)}")
     if "tensorboard" in asked.loggers:
         say(out, f"      {shlex.join(['tensorboard', '--logdir', str(run_dir.path)])}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datasets import DatasetConfig
+from models import TrainConfig
 from tune_jobs import space, yaml
 from tune_jobs.checkpoints import Checkpoints
 from tune_jobs.errors import UsageError, one_line
 from tune_jobs.experiment import Experiment, override
 from tune_jobs.resources import Request
-from tune_jobs.results import selection
+from tune_jobs.results import confirmation, selection
 from tune_jobs.results.atomic import write_bytes, write_text
+from tune_jobs.results.confirmation import Confirmation, Confirmed
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.results.table import Row
 
@@ -71,6 +74,24 @@ def check_rule(rule: str) -> None:
         raise UsageError(f"--rule {rule}: there is no such rule; there are {', '.join(selection.RULES)}")
 
 
+def data_option(data_dir: Path | None) -> list[str]:
+    """The option for data in a folder that a person named."""
+    return [] if data_dir is None else ["--data-dir", str(data_dir)]
+
+
+def again(run: RunDir, trial: str, data_dir: Path | None) -> str:
+    """The command that trains best.yaml's config, which is `trial`, again.
+
+    Of a run on an object store it writes a file first: the working copy is this machine's alone.
+    """
+    command = ["python", "-m", "tune_jobs"]
+    if run.mirror is None:
+        return shlex.join([*command, "train", str(run.best), *data_option(data_dir)])
+    name = run.best.name
+    export = shlex.join([*command, "export", str(run), "--trial", trial, "--output", name])
+    return f"{export} && {shlex.join([*command, 'train', name, *data_option(data_dir)])}"
+
+
 def choose(rows: Sequence[Row], rule: str, within: float | None = None) -> tuple[Row, str]:
     """The row that the rule chooses, of a repeated config its first, and the reason.
 
@@ -79,6 +100,41 @@ def choose(rows: Sequence[Row], rule: str, within: float | None = None) -> tuple
     check_rule(rule)
     chosen, reason = selection.RULES[rule](selection.candidates(rows), within)
     return chosen.rows[0], reason
+
+
+def by_rule(rows: Sequence[Row], rule: str, within: float | None, found: Confirmation | None) -> tuple[Row, str]:
+    """As `choose`; without `within`, rules cheapest and smallest choose within half the interval of a confirmed run's
+    best, among those that the confirmation did not find worse."""
+    if rule != "best" and within is None and found is not None:
+        within = confirmation.half_width(found)
+        rows = [row for row in rows if not found.refutes(row)]
+    return choose(rows, rule, within)
+
+
+def named(rows: Sequence[Row], trial: str) -> tuple[Row, str]:
+    """The row of this id, and that it was asked for.  Raises UsageError where it is none that may be chosen."""
+    row = next((row for row in rows if row.id == trial), None)
+    if row is None:
+        ids = f"from {rows[0].id} to {rows[-1].id}" if rows else "none yet"
+        raise UsageError(f"--trial {trial}: there is no such trial; the ids are {ids}")
+    if row.state != "COMPLETE" or math.isnan(row.val_accuracy):
+        raise UsageError(f"--trial {trial}: is {row.state}, and not COMPLETE with an accuracy")
+    candidate = next((one for one in selection.candidates(rows) if row in one.rows), None)
+    if candidate is None:
+        raise UsageError(f"--trial {trial}: not all repeats of its config are COMPLETE")
+    return row, f"asked for by its id; validation accuracy {candidate.in_words}"
+
+
+def better(run: RunDir, found: Confirmation, own: Confirmed | None) -> str:
+    """What the confirmation found instead of a config that it refutes, and the command that writes that; else empty."""
+    if own is None or not found.verdict(own).startswith("worse"):
+        return ""
+    first = found.configs[0]
+    command = shlex.join(["python", "-m", "tune_jobs", "export", str(run), "--trial", first.trial])
+    return (
+        f"the confirmation found trial {own.trial}, mean {own.val.mean:.2%}, {found.verdict(own)} than trial "
+        f"{first.trial}, {first.val.mean:.2%}: {command}"
+    )
 
 
 def write_front(run: RunDir, experiment: Experiment, rows: Sequence[Row]) -> list[Path]:
@@ -99,13 +155,41 @@ def write_front(run: RunDir, experiment: Experiment, rows: Sequence[Row]) -> lis
 
 
 def write_model(run: RunDir, row: Row) -> None:
-    """Put the row's weights beside best.yaml; where they were not kept, no other config's weights stay there."""
+    """Put the row's weights beside its best.yaml; where they were not kept, no other config's weights stay there."""
     kept = Checkpoints(run.checkpoints, row.id).read_model()
     if kept is None:
-        run.remove(run.best_model)
+        if not _is_of(run.best_model, row):  # else `train` wrote them
+            run.remove(run.best_model)
     else:
         write_bytes(run.best_model, kept)
         run.publish(run.best_model)
+
+
+def header(path: Path) -> dict[str, str]:
+    """What a weights file says of itself, its config among it.  Raises UsageError where it says nothing."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            metadata: dict[str, str] | None = opened.metadata()
+    except SafetensorError as error:
+        raise UsageError(f"{path.name}: is damaged ({error})") from error
+    if metadata is None or "config" not in metadata:
+        raise UsageError(f"{path.name}: does not say of which config it is")
+    return metadata
+
+
+def _is_of(weights: Path, row: Row) -> bool:
+    if not weights.exists():
+        return False
+    try:
+        return header(weights)["config"] == TrainConfig(**_trained(row)).model_dump_json()
+    except UsageError:
+        return False
+
+
+def _trained(row: Row) -> dict[str, Any]:
+    return row.config | ({} if row.seed is None else {"seed": row.seed})
 
 
 def write(run: RunDir, experiment: Experiment, row: Row, rule: str, reason: str, path: Path) -> None:
@@ -124,7 +208,7 @@ def write(run: RunDir, experiment: Experiment, row: Row, rule: str, reason: str,
         rule=rule,
         reason=reason,
         dataset=experiment.dataset,
-        train=row.config | ({} if row.seed is None else {"seed": row.seed}),
+        train=_trained(row),
         resources=_granted(experiment, row),
         data_sha256=environment.pop("data_sha256"),
         result=result,
@@ -133,7 +217,10 @@ def write(run: RunDir, experiment: Experiment, row: Row, rule: str, reason: str,
     order = ("experiment", "run", "trial", "rule", "reason", "result", "dataset", "train", "resources")
     document = config.model_dump(mode="json")
     document = {key: document[key] for key in order} | document
-    comment = f"Chosen from run {run.name}.  Train it again with: python -m tune_jobs train {path.name}"
+    given = path.name if run.mirror is not None and path.is_relative_to(run.path) else str(path)
+    comment = (
+        f"Chosen from run {run.name}.  Train it again with: {shlex.join(['python', '-m', 'tune_jobs', 'train', given])}"
+    )
     write_text(path, yaml.dump(document, comment))
     run.publish(path)
 

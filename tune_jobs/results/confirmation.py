@@ -38,6 +38,10 @@ class Confirmed:
     """Held against the best mean; None for that one itself."""
     reads_seed: bool = True
     """Else all its scores on one split are the same: an svm's."""
+    scores: list[float] = field(default_factory=list)
+    """Validation accuracy under each seed, in their order; empty where an earlier version wrote it."""
+    test: Summary | None = None
+    """Test accuracy over the seeds, which nothing was chosen by; None where an earlier version wrote it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,22 @@ class Confirmation:
     where it is left out."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Of each config, by its id in the search, that has not all its trials COMPLETE, how they ended."""
+
+    def of(self, row: Row) -> Confirmed | None:
+        """What it found of a row's config; None where that is none of those compared.  The seed does not count."""
+        for confirmed in self.configs:
+            if number_of(confirmed.trial) == number_of(row.id) or confirmed.config == without_seed(row):
+                return confirmed
+        return None
+
+    def refutes(self, row: Row) -> bool:
+        """Whether it told the row's config apart from its first, which is better."""
+        confirmed = self.of(row)
+        return confirmed is not None and self.verdict(confirmed).startswith("worse")
+
+    def test_accuracy(self, config: Confirmed) -> Summary | None:
+        """Over the seeds; None where an earlier version wrote it, but of the first."""
+        return config.test or (self.test if config.versus_first is None else None)
 
     def verdict(self, config: Confirmed) -> Verdict:
         """How one of them stands to the first.
@@ -82,6 +102,11 @@ class Confirmation:
         return [config for config in self.configs if self.verdict(config) == verdict]
 
 
+def without_seed(row: Row) -> dict[str, Any]:
+    """A row's config but for the seed, which no confirmation keeps."""
+    return {name: value for name, value in row.config.items() if name != "seed"}
+
+
 def conclude(
     ranked: Sequence[Candidate], rows: Sequence[Row], seeds: list[int], splits: bool, images: int, trained_on: int
 ) -> Confirmation:
@@ -102,17 +127,19 @@ def conclude(
         configs=[
             Confirmed(
                 trial=ranked[n].rows[0].id,
-                config={key: value for key, value in again[n].rows[0].config.items() if key != "seed"},
+                config=without_seed(again[n].rows[0]),
                 search_val_accuracy=ranked[n].accuracy,
                 val=statistics.summarise(list(scores[str(n)].values())),
                 train_time_s=again[n].train_time_s,
                 macs=again[n].rows[0].macs,
                 versus_first=versus.get(str(n)),
                 reads_seed=reading[n],
+                scores=[scores[str(n)][fold] for fold in sorted(scores[str(n)])],
+                test=_test(again[n]),
             )
             for n in order
         ],
-        test=statistics.summarise([row.test_accuracy for row in again[first].rows]),
+        test=_test(again[first]),
         winner=ranked[0].rows[0].id,
         optimism=ranked[0].accuracy - again[0].accuracy if 0 in again else math.nan,
         left_out={
@@ -121,6 +148,10 @@ def conclude(
             if n not in again
         },
     )
+
+
+def _test(candidate: Candidate) -> Summary:
+    return statistics.summarise([row.test_accuracy for row in candidate.rows])
 
 
 def _ends(rows: Sequence[Row]) -> str:
@@ -152,11 +183,14 @@ def _confirmation(found: Any) -> Confirmation:
             | {
                 "val": _summary(confirmed["val"]),
                 "versus_first": versus and Comparison(**versus | {"p": _number(versus["p"])}),
+                "test": test and _summary(test),
             }
         )
         for confirmed in found["configs"]
-        for versus in [confirmed["versus_first"]]
+        for versus, test in [(confirmed["versus_first"], confirmed.get("test"))]
     ]
+    if not configs:
+        raise ValueError("it compares no configs")
     summaries = {"test": _summary(found["test"]), "optimism": _number(found["optimism"])}
     return Confirmation(**found | summaries | {"configs": configs})
 
@@ -169,25 +203,23 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def half_width(path: Path) -> float | None:
+def half_width(found: Confirmation) -> float | None:
     """Half the interval of the best confirmed mean, 0 to 1: how far below the best a config may be by `cheapest` and
     `smallest`.  Of one that is cut at an end, the half that is whole.
 
-    None where there is no confirmation, or it has no spread.
+    None where it has no spread.
     """
-    found = load(path)
-    if found is None or not found.configs or math.isnan(found.configs[0].val.low):
+    if math.isnan(found.configs[0].val.low):
         return None
     first = found.configs[0].val
     return max(first.mean - first.low, first.high - first.mean) or None
 
 
-def refuted(path: Path) -> list[str]:
-    """The configs, by their ids in the search, that the confirmation told apart from its first."""
-    found = load(path)
-    return (
-        [] if found is None else [config.trial for config in found.configs if found.verdict(config).startswith("worse")]
-    )
+def interval(summary: Summary) -> str:
+    """Its interval in percent, in words; a dash where one score has none."""
+    if math.isnan(summary.low):
+        return "–"
+    return f"{100 * summary.low:.2f} to {100 * summary.high:.2f}" if summary.std > 0 else "no spread"
 
 
 def _plain(value: Any) -> Any:

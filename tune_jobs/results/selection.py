@@ -25,7 +25,13 @@ class Candidate:
         return statistics.fmean(row.val_accuracy for row in self.rows)
 
     @property
+    def test_accuracy(self) -> float:
+        """Mean over the repeats, 0 to 1; NaN where one has none."""
+        return statistics.fmean(row.test_accuracy for row in self.rows)
+
+    @property
     def train_time_s(self) -> float:
+        """Mean over the repeats."""
         return statistics.fmean(row.train_time_s for row in self.rows)
 
     def value(self, objective: str) -> float:
@@ -167,6 +173,8 @@ def _near(found: Sequence[Candidate], within: float | None, rule: str) -> list[C
             f"--rule {rule}: how far below the best may it be?  Give --within POINTS, or confirm the run first, "
             "which gives the best one an interval, where its score depends on the seed"
         )
+    if math.isnan(within):
+        raise UsageError("--within: nan: is a number of percentage points, from 0 to 100")
     return [candidate for candidate in found if candidate.accuracy >= found[0].accuracy - within]
 
 

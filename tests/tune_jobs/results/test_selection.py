@@ -103,6 +103,16 @@ def test_near_rules_need_to_know_how_near(rule: Rule) -> None:
         chosen(rule, *ROWS)
 
 
+def test_how_near_is_a_number() -> None:
+    with pytest.raises(UsageError, match=r"^--within: nan: is a number of percentage points, from 0 to 100$"):
+        chosen(cheapest, *ROWS, within=math.nan)
+
+
+def test_a_candidate_has_the_means_of_its_repeats() -> None:
+    (found,) = candidates([replace(row(f"0-{n}", 0.9, n), test_accuracy=0.8 + n / 10) for n in (0, 1)])
+    assert (found.test_accuracy, found.train_time_s) == pytest.approx((0.85, 0.5))
+
+
 def test_pareto_front_is_what_nothing_beats() -> None:
     front = pareto_front(candidates(ROWS), {"val_accuracy": "max", "train_time_s": "min"})
     assert [candidate.rows[0].id for candidate in front] == ["0", "2", "1", "3"]

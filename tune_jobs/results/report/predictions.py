@@ -13,7 +13,7 @@ import json
 import tokenize
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,8 @@ class Predictions:
     """float64, of those: the probability of the wrong class less that of the right one (of an svm, votes)."""
     images: Array
     """uint8 M×C×H×W, those shown."""
+    unkept: str = ""
+    """Why they could not be kept; empty where they are."""
 
     @property
     def whole(self) -> bool:
@@ -95,8 +97,9 @@ _DAMAGED = (
 def look(run: RunDir, data_dir: Path | None) -> Predictions | None:
     """As `known`, of the whole test part; else the weights are run on it, and what they say is kept.
 
-    None where there are no weights, or they are of another config than best.yaml's.  Raises DataError where the data
-    cannot be had, UsageError where they are other data or what is kept cannot be put on the run's object store.
+    None where there are no weights, or they are of another config than best.yaml's.  Of a run that may be read and not
+    written, they are not kept.  Raises DataError where the data cannot be had, UsageError where they are other data or
+    what is kept cannot be put on the run's object store.
     """
     from datasets import load_splits
 
@@ -105,14 +108,20 @@ def look(run: RunDir, data_dir: Path | None) -> Predictions | None:
         return found
     if not run.best_model.exists() or not _is_of(run, run.best_model):
         return None
-    return _look(run, load_splits(best.load(run.best).dataset, data_dir), None)
+    found = _run(run, load_splits(best.load(run.best).dataset, data_dir), None)
+    try:
+        _keep(run, found)
+    except OSError as error:
+        return replace(found, unkept=f"{error.filename}: {error.strerror}")
+    return found
 
 
 def glance(run: RunDir, splits: Splits, macs: int | None) -> Predictions | None:
     """As `look`, at no more test images than GLANCE_MACS allow; `splits` are the data of the run.
 
     `macs`: of the model for one image; None where they are not known.  The images are drawn once for all, since a test
-    part may be in an order of its own.  None, too, where FEWEST would take too long.  Raises UsageError as `look`.
+    part may be in an order of its own.  None, too, where FEWEST would take too long.  Raises UsageError as `look`,
+    and OSError where they cannot be kept, which is all that it is for.
     """
     found = known(run)
     if found is not None:
@@ -120,18 +129,20 @@ def glance(run: RunDir, splits: Splits, macs: int | None) -> Predictions | None:
     if not run.best_model.exists() or not _is_of(run, run.best_model):
         return None
     most = int(GLANCE_MACS / macs) if macs else 0
-    return _look(run, splits, most) if most >= min(FEWEST, len(splits.test)) else None
-
-
-def _look(run: RunDir, splits: Splits, most: int | None) -> Predictions:
+    if most < min(FEWEST, len(splits.test)):
+        return None
     found = _run(run, splits, most)
+    _keep(run, found)
+    return found
+
+
+def _keep(run: RunDir, found: Predictions) -> None:
     with replacing(_kept(run)) as temporary, temporary.open("wb") as file:
         arrays = {name: getattr(found, name) for name in _ARRAYS}
         np.savez_compressed(
             file, weights=_digest(run.best_model), classes=np.array(found.classes), of=found.of, **arrays
         )
     run.publish(_kept(run))
-    return found
 
 
 def png(image: Array) -> str:
@@ -157,20 +168,9 @@ def _is_of(run: RunDir, path: Path) -> bool:
     """Whether the weights are of best.yaml's config."""
     from models import TrainConfig
 
-    return run.best.exists() and _header(path)["config"] == TrainConfig(**best.load(run.best).train).model_dump_json()
-
-
-def _header(path: Path) -> dict[str, str]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as opened:
-            metadata: dict[str, str] | None = opened.metadata()
-    except SafetensorError as error:
-        raise UsageError(f"{path.name}: is damaged ({error})") from error
-    if metadata is None or "config" not in metadata:
-        raise UsageError(f"{path.name}: does not say of which config it is")
-    return metadata
+    return (
+        run.best.exists() and best.header(path)["config"] == TrainConfig(**best.load(run.best).train).model_dump_json()
+    )
 
 
 def _run(run: RunDir, splits: Splits, most: int | None) -> Predictions:
@@ -220,7 +220,7 @@ def _scores(path: Path, classes: int, images: Tensor) -> Tensor:
     import models
     from models import TrainConfig
 
-    config = TrainConfig(**json.loads(_header(path)["config"]))
+    config = TrainConfig(**json.loads(best.header(path)["config"]))
     tensors = load_file(path)
     if not models.is_network(config.model):
         return _svm_votes(config, tensors, images.flatten(1), classes)

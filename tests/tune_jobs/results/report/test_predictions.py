@@ -82,7 +82,8 @@ def test_glance_takes_as_many_images_as_are_cheap_and_a_look_takes_all(make_run:
     assert predictions.glance(run, splits, int(GLANCE_MACS / (few + 0.5))) is None  # too dear: fewer are not worth it
     assert predictions.glance(run, splits, None) is None
     assert predictions.known(run) is None
-    part = predictions._look(run, splits, 30)
+    part = predictions._run(run, splits, 30)
+    predictions._keep(run, part)
     assert (part.of, len(part.numbers), part.whole) == (of, 30, False)
     assert (np.diff(part.numbers) > 0).all()
     assert (part.labels == splits.test.labels[torch.from_numpy(part.numbers)].numpy()).all()
@@ -105,6 +106,20 @@ def test_glance_takes_as_many_images_as_are_cheap_and_a_look_takes_all(make_run:
     known = predictions.glance(run, splits, None)
     assert known is not None
     assert known.whole
+
+
+def test_look_at_a_run_that_may_not_be_written_goes_on_without_keeping(make_run: MakeRun, tmp_path: Path) -> None:
+    run, accuracy, _ = trained(make_run, {"model": "mlp", "epochs": 1, "lr": 0.01, "seed": 1})
+    kept = run.best.with_suffix(".predictions.npz")
+    kept.mkdir()
+    found = predictions.look(run, None)
+    assert found is not None
+    assert found.matrix().trace() / found.matrix().sum() == pytest.approx(accuracy)
+    page.write([run], tmp_path / "mine.html")
+    said = f"They could not be kept for the next report ({kept}: Is a directory)."
+    assert said in (tmp_path / "mine.html").read_text()
+    with pytest.raises(IsADirectoryError):
+        predictions.glance(run, load_splits(DatasetConfig(**DIGITS)), 1000)
 
 
 def test_glance_at_a_cheap_model_takes_all(make_run: MakeRun) -> None:
