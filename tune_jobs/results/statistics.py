@@ -92,12 +92,7 @@ def compare(
         else p_value(found, images, overlap or 0.0)
         for (one, other), found in differences.items()
     }
-    known = [pair for pair in p_values if not math.isnan(p_values[pair])]
-    if known:
-        from statsmodels.stats.multitest import multipletests
-
-        corrected = multipletests([p_values[pair] for pair in known], method="holm")[1]
-        p_values |= dict(zip(known, (float(p) for p in corrected), strict=True))
+    p_values = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     found = {}
     for one, other in differences:
         if first in (one, other):
@@ -105,6 +100,19 @@ def compare(
             mean = sign * float(np.mean(differences[one, other])) if differences[one, other] else math.nan
             p = p_values[one, other]
             found[name] = Comparison(mean, p, not p < 1 - LEVEL)
+    return found
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Each corrected for all that are known (Holm 1979); NaN stays NaN."""
+    known = [index for index, p in enumerate(p_values) if not math.isnan(p)]
+    found = list(p_values)
+    if known:
+        from statsmodels.stats.multitest import multipletests
+
+        corrected = multipletests([p_values[index] for index in known], method="holm")[1]
+        for index, p in zip(known, corrected, strict=True):
+            found[index] = float(p)
     return found
 
 
@@ -132,6 +140,18 @@ def p_value(differences: list[float], images: int, overlap: float = 0.0) -> floa
     spread = max(float(np.std(differences, ddof=1)), 1 / (images * math.sqrt(6)))
     t = float(np.mean(differences)) / (spread * math.sqrt(1 / n + overlap))
     return float(2 * stats.t.sf(abs(t), n - 1))
+
+
+def p_of_means(one: Summary, other: Summary, images: int) -> float:
+    """Two-sided, of Welch's t-test on the means of two configs whose seeds have nothing to do with each other; NaN
+    where one has fewer than two scores.  The spread of each is at least that of rounding to whole images."""
+    if min(one.n, other.n) < 2:
+        return math.nan
+    from scipy import stats
+
+    spreads = [max(summary.std, 1 / (images * math.sqrt(12))) for summary in (one, other)]
+    result = stats.ttest_ind_from_stats(one.mean, spreads[0], one.n, other.mean, spreads[1], other.n, equal_var=False)
+    return float(result.pvalue)
 
 
 def p_of_shares(one: float, other: float, images: int) -> float:

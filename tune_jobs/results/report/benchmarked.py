@@ -12,7 +12,7 @@ from profiling.rows import Row
 from tune_jobs.results.report.bars import bars
 from tune_jobs.results.report.cells import Cell, Column, count, number
 from tune_jobs.results.report.drawing import Figure
-from tune_jobs.results.report.findings import Finding
+from tune_jobs.results.report.finding import Finding
 from tune_jobs.results.report.published_table import Shown
 from tune_jobs.results.rundir import RunDir
 

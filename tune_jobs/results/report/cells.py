@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tune_jobs.results.report.effects import label
 from tune_jobs.results.report.loaded import Loaded
 from tune_jobs.results.table import Row
+
+TRAINED = "epochs trained"
+"""The column's name: `epochs` is the config's field."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,14 @@ def count(value: float | None) -> str:
     """A large number, to three digits; a dash where there is none."""
     if value is None or math.isnan(value):
         return "–"
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {letter}"
-    return f"{value:g}"
+    if value < 1000:
+        return f"{value:g}"
+    rounded = float(f"{value:.3g}")
+    size, letter = next(unit for unit in UNITS if rounded >= unit[0])
+    return f"{rounded / size:,.0f} {letter}" if rounded >= 1000 * size else f"{rounded / size:.3g} {letter}"
+
+
+UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def of_trials(loaded: Loaded) -> tuple[list[Column], list[tuple[Row, list[Cell]]]]:
@@ -63,8 +71,7 @@ def of_trials(loaded: Loaded) -> tuple[list[Column], list[tuple[Row, list[Cell]]
     columns += [Column(name, all(v is None or type(v) in (int, float) for v in values[name])) for name in loaded.fields]
     if any(row.fold for row in loaded.rows):
         columns.append(Column("seed", True))
-    names = ("best epoch", "epochs", "train s", "params", "MACs")
-    columns += [Column(name, True) for name in names]
+    columns += [Column(name, True) for name in ("best epoch", TRAINED, "train s", "params", "MACs")]
     if any(row.shared_with >= 0.05 for row in loaded.rows):
         columns.append(Column("beside", True))
     if any(row.shared_card_with >= 0.05 for row in loaded.rows):
@@ -74,14 +81,17 @@ def of_trials(loaded: Loaded) -> tuple[list[Column], list[tuple[Row, list[Cell]]
     if any(row.reason for row in loaded.rows):
         columns.append(Column("reason", False))
     ordered = sorted(loaded.rows, key=lambda row: (row.state != "COMPLETE", -_or_less(row.val_accuracy), row.id))
-    return columns, [(row, [_cell(row, column.name) for column in columns]) for row in ordered]
+    return columns, [(row, [_cell(row, column.name, loaded.fields) for column in columns]) for row in ordered]
 
 
 def _or_less(value: float) -> float:
     return -1.0 if math.isnan(value) else value
 
 
-def _cell(row: Row, column: str) -> Cell:
+def _cell(row: Row, column: str, fields: Sequence[str]) -> Cell:
+    if column in fields:
+        value = row.config.get(column)
+        return Cell("–", "") if value is None else Cell(label(value), str(value))
     match column:
         case "trial":
             return Cell(row.id + (" ★" if row.pareto else ""), row.id)
@@ -104,8 +114,7 @@ def _cell(row: Row, column: str) -> Cell:
         case "reason":
             text = f"{row.failure}: {row.reason}" if row.failure else row.reason or ""
             return Cell(text, text)
-    known = {"best epoch": row.best_epoch, "epochs": row.epochs, "seed": row.seed}
-    value = known[column] if column in known else row.config.get(column)
+    value = {"best epoch": row.best_epoch, TRAINED: row.epochs, "seed": row.seed}[column]
     return Cell("–", "") if value is None else Cell(label(value), str(value))
 
 

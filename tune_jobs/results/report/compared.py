@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
-
+from tune_jobs.results.confirmation import Confirmed
 from tune_jobs.results.report import timing
-from tune_jobs.results.report.findings import points
+from tune_jobs.results.report.finding import points
 from tune_jobs.results.report.loaded import Loaded
-from tune_jobs.results.statistics import LEVEL, Summary
+from tune_jobs.results.statistics import LEVEL, holm, p_of_means, p_of_shares, p_value
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,8 @@ class Line:
     trials: int
     complete: int
     accuracy: float
-    """Of its best config: the mean over fresh seeds where it is confirmed, else the search's score; NaN for none."""
+    """Of the config that it names: the mean over fresh seeds where that is confirmed, else the search's score; NaN for
+    none."""
     low: float
     high: float
     """95 % t interval over the seeds; NaN where it is not confirmed."""
@@ -37,10 +36,8 @@ class Line:
 
 def lines(runs: Sequence[tuple[str, Loaded]]) -> list[Line]:
     """One for each run, in their order."""
-    first = runs[0][1]
-    return [
-        _line(name, loaded, "" if index == 0 else _verdict(loaded, first)) for index, (name, loaded) in enumerate(runs)
-    ]
+    verdicts = ["", *_verdicts(runs[0][1], [loaded for _, loaded in runs[1:]])]
+    return [_line(name, loaded, verdict) for (name, loaded), verdict in zip(runs, verdicts, strict=True)]
 
 
 def times(runs: Sequence[Loaded]) -> str:
@@ -49,46 +46,92 @@ def times(runs: Sequence[Loaded]) -> str:
 
 
 def _line(name: str, loaded: Loaded, verdict: str) -> Line:
-    summary, choice = _summary(loaded), loaded.choice
+    candidate = loaded.choice.candidate if loaded.choice else None
+    accuracy, test_accuracy = (candidate.accuracy, candidate.test_accuracy) if candidate else (math.nan, math.nan)
+    low = high = math.nan
+    if loaded.confirmation is not None and (confirmed := _confirmed(loaded)) is not None:
+        accuracy, low, high = confirmed.val.mean, confirmed.val.low, confirmed.val.high
+        test = loaded.confirmation.test_accuracy(confirmed)
+        test_accuracy = math.nan if test is None else test.mean
     return Line(
         name=name,
         trials=len(loaded.rows),
         complete=sum(row.state == "COMPLETE" for row in loaded.rows),
-        accuracy=summary.mean if summary else choice.candidate.accuracy if choice else math.nan,
-        low=summary.low if summary else math.nan,
-        high=summary.high if summary else math.nan,
-        test_accuracy=_test_accuracy(loaded),
+        accuracy=accuracy,
+        low=low,
+        high=high,
+        test_accuracy=test_accuracy,
         train_time_s=sum(row.train_time_s for row in loaded.rows if not math.isnan(row.train_time_s)),
         verdict=verdict,
     )
 
 
-def _summary(loaded: Loaded) -> Summary | None:
-    return loaded.confirmation.configs[0].val if loaded.confirmation else None
+def _confirmed(loaded: Loaded) -> Confirmed | None:
+    """What the confirmation found of the config that the run names; None where it is of others."""
+    return loaded.confirmation.of(loaded.choice.row) if loaded.confirmation and loaded.choice else None
 
 
-def _test_accuracy(loaded: Loaded) -> float:
-    """Of the config whose validation accuracy stands beside it."""
-    if loaded.confirmation:
-        return loaded.confirmation.test.mean
-    return statistics.fmean(row.test_accuracy for row in loaded.choice.candidate.rows) if loaded.choice else math.nan
+@dataclass(frozen=True)
+class _Tested:
+    """The named configs of two runs under fresh seeds."""
+
+    difference: float
+    """Of the means, to the first run's."""
+    p: float
+    by: str
+    """The test that it is of."""
+    images: int
+    """That alone would leave the gap to chance; 0 where they would not, or each seed had images of its own."""
 
 
-def _verdict(loaded: Loaded, first: Loaded) -> str:
-    """Welch's t-test where both are confirmed: their seeds are not shared, so nothing is paired."""
+def _verdicts(first: Loaded, others: Sequence[Loaded]) -> list[str]:
+    """How each stands to the first; Holm's correction for all that could be tested."""
+    found = [_tested(other, first) for other in others]
+    corrected = holm([one.p if isinstance(one, _Tested) else math.nan for one in found])
+    several = sum(not math.isnan(p) for p in corrected) > 1
+    holms = " after Holm's correction" if several else ""
+    verdicts = []
+    for one, p in zip(found, corrected, strict=True):
+        if isinstance(one, str):
+            verdicts.append(one)
+            continue
+        told = "really apart"
+        if not p < 1 - LEVEL:
+            told = "not distinguishable"
+        elif one.images:
+            told = f"apart on these {one.images:,} images, which alone leave such a gap to chance"
+        by = f"{one.by}, p = {p:.3f}{holms}"
+        verdicts.append(f"{points(one.difference, sign=True)} points to the first run, {told} ({by})")
+    return verdicts
+
+
+def _tested(loaded: Loaded, first: Loaded) -> _Tested | str:
+    """In words where there is nothing to test by."""
     if loaded.environment["data_sha256"] != first.environment["data_sha256"]:
         return "other images or another split: the accuracies do not compare"
-    one, other = _summary(loaded), _summary(first)
     if loaded.choice is None or first.choice is None:
         return "nothing to compare"
+    one, other = _confirmed(loaded), _confirmed(first)
     if one is None or other is None:
         own, firsts = loaded.choice.candidate, first.choice.candidate
         gap = points(own.accuracy - firsts.accuracy, sign=True)
         scores = f"{own.accuracy:.2%} beside {firsts.accuracy:.2%}"
         return f"{gap} points to the first run, by the searches' own scores ({scores}): confirm both to know"
-    gap = points(one.mean - other.mean, sign=True)
-    if not (one.std > 0 or other.std > 0):
-        return f"{gap} points to the first run; neither has a spread over seeds"
-    p = stats.ttest_ind_from_stats(one.mean, one.std, one.n, other.mean, other.std, other.n, equal_var=False).pvalue
-    told = "really apart" if p < 1 - LEVEL else "not distinguishable"
-    return f"{gap} points to the first run, {told} (Welch's t-test over seeds, p = {p:.3f})"
+    assert loaded.confirmation is not None
+    assert first.confirmation is not None
+    difference, splits = one.val.mean - other.val.mean, loaded.confirmation.splits
+    same = loaded.confirmation.seeds == first.confirmation.seeds and len(one.scores) == len(other.scores) > 0
+    if splits != first.confirmation.splits or (splits and not same):
+        gap = points(difference, sign=True)
+        return f"{gap} points to the first run, over other splits: confirm both with as many seeds and splits to know"
+    images = loaded.confirmation.images
+    left_to_chance = not splits and p_of_shares(one.val.mean, other.val.mean, images) >= 1 - LEVEL
+    if not (splits or one.reads_seed or other.reads_seed):
+        p, by = p_of_shares(one.val.mean, other.val.mean, images), "test of two shares of the images"
+    elif same:
+        overlap = images / loaded.environment["images"]["train"] if splits else 0.0
+        differences = [a - b for a, b in zip(one.scores, other.scores, strict=True)]
+        p, by = p_value(differences, images, overlap), "t-test paired over seeds"
+    else:
+        p, by = p_of_means(one.val, other.val, images), "Welch's t-test over seeds"
+    return _Tested(difference, p, by, images if left_to_chance else 0)

@@ -5,31 +5,19 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
 
-from statsmodels.stats.proportion import proportion_confint
-
-from models import is_network
+from models import TrainConfig, is_network
+from tune_jobs.axis import RANGES, Axis
 from tune_jobs.results import selection
-from tune_jobs.results.confirmation import Confirmation, Confirmed
+from tune_jobs.results.report.cells import duration
 from tune_jobs.results.report.effects import Effect, effects, label, outcomes
-from tune_jobs.results.report.loaded import Loaded
-from tune_jobs.results.statistics import LEVEL, half_interval, p_of_shares
+from tune_jobs.results.report.finding import Finding, points, wilson
+from tune_jobs.results.report.loaded import REPEATS, Loaded
+from tune_jobs.results.report.standing import standing
 
 LEARNING = ("tpe", "gp", "nsga2")
 """Samplers that choose by what they have seen."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing to know."""
-
-    kind: Literal["clear", "unclear", "note"]
-    """clear: told from chance.  unclear: not distinguishable, or too little to say.  note: a fact or a hint."""
-    lead: str
-    text: str
 
 
 def findings(loaded: Loaded) -> list[Finding]:
@@ -37,7 +25,7 @@ def findings(loaded: Loaded) -> list[Finding]:
     compared = outcomes(loaded)
     found = effects(loaded, compared)
     return [
-        *_standing(loaded),
+        *standing(loaded),
         *map(_field, found),
         *_not_compared(loaded, found),
         *_footing(loaded, found, compared.basis),
@@ -47,106 +35,6 @@ def findings(loaded: Loaded) -> list[Finding]:
         *_progress(loaded),
         *_failures(loaded),
     ]
-
-
-def points(difference: float, sign: bool = False) -> str:
-    """A difference of accuracies, in percentage points."""
-    return f"{100 * difference:{'+' if sign else ''}.2f}".replace("-", "−")
-
-
-def wilson(loaded: Loaded, accuracy: float) -> tuple[float, float]:
-    """95 % interval of a share of the validation images (Wilson 1927)."""
-    images = loaded.val_images
-    low, high = proportion_confint(round(accuracy * images), images, alpha=1 - LEVEL, method="wilson")
-    return float(low), float(high)
-
-
-def _standing(loaded: Loaded) -> Iterator[Finding]:
-    choice = loaded.choice
-    if choice is None:
-        return
-    if loaded.confirmation is not None:
-        yield from _confirmed(loaded)
-        return
-    first, *others = loaded.candidates
-    if not others or any(len(candidate.rows) > 1 for candidate in loaded.candidates):
-        return
-    images = loaded.val_images
-    near = [other for other in others if p_of_shares(first.accuracy, other.accuracy, images) >= 1 - LEVEL]
-    if near:
-        text = (
-            f"{len(near)} of the {len(others)} other complete configs are not distinguishable from the best one on "
-            f"{images:,} validation images (two-sided test of two shares, 5 %; the lowest of them has "
-            f"{near[-1].accuracy:.2%}). One training each says nothing of the spread over seeds."
-        )
-        yield Finding("unclear", "The best may not be the best", text)
-    else:
-        gap = points(first.accuracy - others[0].accuracy)
-        text = (
-            f"It lies {gap} points above the next of {len(others)} other complete configs, more than {images:,} "
-            "validation images leave to chance. The spread over seeds is not known yet."
-        )
-        yield Finding("clear", "The best stands apart", text)
-
-
-def _confirmed(loaded: Loaded) -> Iterator[Finding]:
-    found = loaded.confirmation
-    assert found is not None
-    first = found.configs[0]
-    over = f"{len(found.seeds)} fresh seeds" + (" and splits" if found.splits else " on the same images")
-    if found.left_out:
-        text = "; ".join(f"trial {trial}: {ended}" for trial, ended in found.left_out.items())
-        yield Finding("unclear", "Not all could be trained again", f"Under the fresh seeds, and not compared: {text}.")
-    if tied := found.are("tied"):
-        names = " and ".join(config.trial for config in tied)
-        text = (
-            f"Over {over}, trial{'s' * (len(tied) > 1)} {names} cannot be told from trial {first.trial}, "
-            f"mean {first.val.mean:.2%} ({found.test_of(tied)}, Holm's correction)."
-        )
-        yield Finding("unclear", "Tied at the top", text)
-    if worse := _gaps(found.are("worse")):
-        text = f"Over {over}, trial {first.trial} is ahead of {worse} points (p below 0.05 after Holm's correction)."
-        yield Finding("clear", "Really apart", text)
-    if here := _gaps(found.are("worse on these images")):
-        text = (
-            f"Over {over}, trial {first.trial} is ahead of {here} points (p below 0.05 after Holm's correction). "
-            f"{found.images:,} images alone leave such a gap to chance: on others it may be gone."
-        )
-        yield Finding("unclear", "Apart on these images", text)
-    yield from _optimism(found, over)
-
-
-def _gaps(configs: Sequence[Confirmed]) -> str:
-    return ", ".join(f"{c.trial} by {points(-c.versus_first.difference)}" for c in configs if c.versus_first)
-
-
-def _optimism(found: Confirmation, over: str) -> Iterator[Finding]:
-    """How much better the single score by which the winner was chosen is than its mean."""
-    winner = next((config for config in found.configs if config.trial == found.winner), None)
-    if winner is None:
-        return
-    text = f"Trial {winner.trial} was chosen by {winner.search_val_accuracy:.2%} in the search; over {over} it has "
-    if not winner.reads_seed and not found.splits:
-        text += "the same, as it depends on no seed: that says nothing of what the choosing added."
-        yield Finding("note", "The winner's score", text)
-        return
-    text += (
-        f"{winner.val.mean:.2%} on average: the search's score is {points(abs(found.optimism))} points "
-        f"{'too high' if found.optimism > 0 else 'too low'}"
-    )
-    half = half_interval(winner.val, found.images)
-    on_them = ""
-    if not found.splits:
-        on_them = " The images are those that it was chosen on: what it owes to them is in both figures."
-    if math.isnan(half):
-        yield Finding("note", "The winner's score", f"{text}.{on_them}")
-    elif abs(found.optimism) <= half:
-        text += f", which the mean's own interval covers (±{points(half)}, 95 %).{on_them}"
-        yield Finding("note", "The winner's score", text)
-    else:
-        text += f", more than the mean's own interval leaves open (±{points(half)}, 95 %).{on_them}"
-        flattered = "flattered" if found.optimism > 0 else "undersold"
-        yield Finding("clear", f"The search {flattered} its winner", text)
 
 
 def _field(effect: Effect) -> Finding:
@@ -203,18 +91,20 @@ def _footing(loaded: Loaded, found: list[Effect], basis: str) -> Iterator[Findin
 
 
 def _cheaper(loaded: Loaded) -> Iterator[Finding]:
-    """The least training time among those that cannot be told from the best."""
+    """The least training time among those that cannot be told from the best, and that no confirmation found worse."""
     if loaded.choice is None:
         return
     best = loaded.choice.candidate
     half = best.accuracy - wilson(loaded, best.accuracy)[0]
     near = [c for c in loaded.candidates if c.accuracy >= best.accuracy - half and not math.isnan(c.train_time_s)]
+    if (confirmed := loaded.confirmation) is not None:
+        near = [c for c in near if not confirmed.refutes(c.rows[0])]
     least = min(near, key=lambda c: c.train_time_s, default=best)
     if least is best or least.train_time_s <= 0 or best.train_time_s / least.train_time_s < 1.25:
         return
     beside = loaded.times([row for candidate in near for row in candidate.rows])
     text = (
-        f"Trial {least.rows[0].id} ({_in_words(loaded, least)}) trained in {least.train_time_s:.2g} s, "
+        f"Trial {least.rows[0].id} ({_in_words(loaded, least)}) trained in {duration(least.train_time_s)}, "
         f"{best.train_time_s / least.train_time_s:.1f} times faster than the best, for "
         f"{points(best.accuracy - least.accuracy)} points of accuracy, within the interval of {loaded.val_images:,} "
         "images."
@@ -246,11 +136,10 @@ def _edges(loaded: Loaded, found: list[Effect]) -> Iterator[Finding]:
     config = loaded.choice.row.config
     for axis in loaded.axes.values():
         numbers = [v for v in axis.values if isinstance(v, int | float) and not isinstance(v, bool)]
-        if axis.field not in config or len(numbers) != len(axis.values) or len(numbers) < 2:
+        if axis.field in REPEATS or axis.field not in config or len(numbers) != len(axis.values) or len(numbers) < 2:
             continue
-        place = _place(config[axis.field], min(numbers), max(numbers), axis.kind.startswith("log"))
-        if place <= 0.05 or place >= 0.95:
-            end, way = ("lowest", "lower") if place <= 0.05 else ("highest", "higher")
+        if end := _end(axis, config[axis.field]):
+            way = "lower" if end == "lowest" else "higher"
             text = (
                 f"The best has {label(config[axis.field])}, at the {end} end of what was searched "
                 f"({label(min(numbers))} to {label(max(numbers))}); a {way} one was not tried."
@@ -260,11 +149,23 @@ def _edges(loaded: Loaded, found: list[Effect]) -> Iterator[Finding]:
             yield Finding("note", f"{axis.field} is at the edge", text)
 
 
-def _place(value: float, low: float, high: float, log: bool) -> float:
-    """Where it lies between the ends, 0 to 1."""
-    if log:
-        value, low, high = math.log(value), math.log(low), math.log(high)
-    return (value - low) / (high - low)
+def _end(axis: Axis, value: float) -> str:
+    """Which end of what was searched it lies at: of a list the end itself, of a range within a twentieth of it.
+
+    Empty where it lies at none, or where the field allows nothing beyond.
+    """
+    low, high = min(axis.values), max(axis.values)
+    ends = (low, high, value)
+    if axis.kind.startswith("log"):
+        ends = (math.log(low), math.log(high), math.log(value))
+    place = (ends[2] - ends[0]) / (ends[1] - ends[0])
+    margin = 0.05 if axis.kind in RANGES else 0.0
+    bounds = TrainConfig.model_fields[axis.field].metadata
+    if place <= margin:
+        return "" if any(getattr(bound, "ge", None) == low for bound in bounds) else "lowest"
+    if place >= 1 - margin:
+        return "" if any(getattr(bound, "le", None) == high for bound in bounds) else "highest"
+    return ""
 
 
 def _progress(loaded: Loaded) -> Iterator[Finding]:

@@ -31,13 +31,11 @@ class Choice:
     """The config that the run names."""
 
     candidate: Candidate
+    row: Row
+    """Of its rows the one that is named: of repeats the first, unless another was asked for."""
     reason: str
     exported: bool
     """Whether best.yaml holds it."""
-
-    @property
-    def row(self) -> Row:
-        return self.candidate.rows[0]
 
 
 @dataclass(frozen=True)
@@ -112,13 +110,13 @@ class Loaded:
         """What best.yaml names; before there is one, what it would; None without a usable trial."""
         if not self.candidates:
             return None
-        by_trial = {row.id: candidate for candidate in self.candidates for row in candidate.rows}
+        by_trial = {row.id: (candidate, row) for candidate in self.candidates for row in candidate.rows}
         if self.run.best.exists():
             written = best.load(self.run.best)
             if written.trial in by_trial:
-                return Choice(by_trial[written.trial], written.reason or "", exported=True)
+                return Choice(*by_trial[written.trial], written.reason or "", exported=True)
         row, reason = best.choose(self.rows, "best")
-        return Choice(by_trial[row.id], reason, exported=False)
+        return Choice(*by_trial[row.id], reason, exported=False)
 
     @cached_property
     def noise(self) -> Noise:

@@ -18,8 +18,8 @@ from typing import Any
 import jinja2
 
 from tune_jobs.errors import UsageError
-from tune_jobs.results.confirmation import Confirmed
-from tune_jobs.results.report import benchmarked, drawing, predictions
+from tune_jobs.results import best
+from tune_jobs.results.report import benchmarked, confirmed, drawing, predictions
 from tune_jobs.results.report.benchmarked import Benchmark
 from tune_jobs.results.report.cells import Cell, Column, count, duration, of_trials, percent
 from tune_jobs.results.report.compared import Line, lines, times
@@ -27,11 +27,13 @@ from tune_jobs.results.report.drawing import Figure
 from tune_jobs.results.report.effects import effects, label, outcomes
 from tune_jobs.results.report.figures import comparison as comparison_of
 from tune_jobs.results.report.figures import figures
-from tune_jobs.results.report.findings import Finding, findings, wilson
+from tune_jobs.results.report.finding import Finding, wilson
+from tune_jobs.results.report.findings import findings
 from tune_jobs.results.report.loaded import Loaded, load
 from tune_jobs.results.report.predictions import Predictions
 from tune_jobs.results.report.published import beside_table
 from tune_jobs.results.report.published_table import Shown, shown
+from tune_jobs.results.report.standing import confirm_again
 from tune_jobs.results.rundir import RunDir, write_text
 from tune_jobs.results.table import Row
 
@@ -47,6 +49,8 @@ class Section:
     loaded: Loaded
     headline: dict[str, Any]
     findings: list[Finding]
+    confirmed: Shown | None
+    """The configs that were trained again."""
     figures: list[Figure]
     whole: set[str]
     """Keys of those that take the page's whole width; the others stand two by two."""
@@ -120,8 +124,9 @@ def _section(key: str, loaded: Loaded, data_dir: Path | None, look: bool) -> Sec
         key=key,
         name=loaded.run.name,
         loaded=loaded,
-        headline=_headline(loaded),
+        headline=_headline(loaded, data_dir),
         findings=findings(loaded),
+        confirmed=confirmed.shown(loaded.confirmation) if loaded.confirmation else None,
         figures=drawn,
         whole=_whole(drawn),
         columns=columns,
@@ -141,7 +146,7 @@ def _whole(drawn: Sequence[Figure]) -> set[str]:
     return broad | set(others[-1:] if len(others) % 2 else [])
 
 
-def _headline(loaded: Loaded) -> dict[str, Any]:
+def _headline(loaded: Loaded, data_dir: Path | None) -> dict[str, Any]:
     """The best config's standing, its cost and its command."""
     ends = [attempt.end for attempt in loaded.attempts]
     total = sum(row.train_time_s for row in loaded.rows if not math.isnan(row.train_time_s))
@@ -155,33 +160,42 @@ def _headline(loaded: Loaded) -> dict[str, Any]:
     choice = loaded.choice
     if choice is None:
         return run | {"choice": None}
-    confirmed = None
-    if loaded.confirmation is not None:
-        configs = loaded.confirmation.configs
-        confirmed = next((c for c in configs if c.trial == choice.row.id), None)
-    row = choice.row
-    name = ["python", "-m", "tune_jobs"]
-    again = [*name, "train", str(loaded.run.best)]
-    if not choice.exported:
-        again = [*name, "export", str(loaded.run)]
-    return run | {
-        "choice": choice,
-        "confirmed": confirmed,
-        "first": confirmed is not None and confirmed.versus_first is None,
-        "higher": _higher(loaded, confirmed),
-        "images": wilson(loaded, choice.candidate.accuracy),
-        "config": [(f, label(row.config[f])) for f in loaded.fields if f in row.config],
-        "command": shlex.join(again),
-        "confirm": shlex.join([*name, "confirm", str(loaded.run)]),
+    row, repeats = choice.row, len(choice.candidate.rows)
+    return (
+        run
+        | _confirmed(loaded, row)
+        | {
+            "choice": choice,
+            "repeats": repeats,
+            "epochs": f"{choice.candidate.value('epochs'):.3g}",
+            "images": wilson(loaded, choice.candidate.accuracy),
+            "config": [(f, label(row.config[f])) for f in loaded.fields if f in row.config],
+            "command": best.again(loaded.run, row.id, data_dir)
+            if choice.exported
+            else _tune_jobs("export", str(loaded.run)),
+            "confirm": confirm_again(loaded),
+        }
+    )
+
+
+def _confirmed(loaded: Loaded, row: Row) -> dict[str, Any]:
+    """What the confirmation says of the named config, and whether another one has a higher mean."""
+    found = loaded.confirmation
+    own = found.of(row) if found else None
+    if found is None or own is None:
+        return {"confirmed": None}
+    first = found.configs[0]
+    test = found.test_accuracy(own)
+    return {
+        "confirmed": own,
+        "test": math.nan if test is None else test.mean,
+        "higher": first if first.val.mean > own.val.mean else None,
+        "better": _tune_jobs("export", str(loaded.run), "--trial", first.trial) if found.refutes(row) else None,
     }
 
 
-def _higher(loaded: Loaded, confirmed: Confirmed | None) -> Confirmed | None:
-    """A confirmed config with a higher mean than this one."""
-    if loaded.confirmation is None or confirmed is None:
-        return None
-    first = loaded.confirmation.configs[0]
-    return first if first.val.mean > confirmed.val.mean else None
+def _tune_jobs(*words: str) -> str:
+    return shlex.join(["python", "-m", "tune_jobs", *words])
 
 
 def _constant(loaded: Loaded) -> dict[str, str]:
@@ -200,23 +214,24 @@ def _predictions(loaded: Loaded, data_dir: Path | None, look: bool) -> tuple[Pre
     from datasets import DataError
     from models import ModelError
 
-    weights = loaded.run.best_model
-    train, report = (
-        shlex.join(["python", "-m", "tune_jobs", *words])
-        for words in (["train", str(loaded.run.best)], ["report", str(loaded.run)])
-    )
+    run = loaded.run
+    weights, report = run.best_model, _tune_jobs("report", str(run), *best.data_option(data_dir))
     try:
-        found = predictions.look(loaded.run, data_dir) if look else predictions.known(loaded.run)
+        found = predictions.look(run, data_dir) if look else predictions.known(run)
     except (DataError, ModelError, UsageError) as error:
         return None, f"{weights.name} is here, but: {error}"
     if found is None:
         why = "is of another config, or was not looked at yet" if weights.exists() else "is not here"
+        if run.mirror is not None and not weights.exists():  # what `train` writes is no part of it
+            return None, f"{weights.name} {why}: it is where the search ran."
+        train = _tune_jobs("train", str(run.best), *best.data_option(data_dir))
         again = f"{report}, or first {train}" if weights.exists() else f"{train}, then {report}"
         return None, f"{weights.name} {why}. To see what it confuses: {again}."
     what = f"Its {found.of:,} test images"
     if not found.whole:
         what = f"{len(found.numbers):,} of its {found.of:,} test images, drawn at random; {report} looks at all"
-    return found, f"{what}: how many of each class it named what. Nothing was chosen by them."
+    kept = f" They could not be kept for the next report ({found.unkept})." if found.unkept else ""
+    return found, f"{what}: how many of each class it named what. Nothing was chosen by them.{kept}"
 
 
 def _confusion(found: Predictions) -> dict[str, Any]:

@@ -93,24 +93,9 @@ def history(loaded: Loaded) -> Iterator[Figure]:
 def importance(loaded: Loaded, effects: Sequence[Effect]) -> Iterator[Figure]:
     """Each field's share of the variance; of many sampled configs, Optuna's PED-ANOVA."""
     sampled = loaded.experiment.search.method != "grid"
-    figure = _ped_anova(loaded) if sampled and len(loaded.candidates) >= FEWEST_FOR_IMPORTANCE else _shares(effects)
-    if figure is None:
-        return
-    if not sampled:
-        x = axis("share of the variance, %")
-        caption = "The share of the variance between its matched cells that goes with each field alone."
-        rest = 100 * (1 - sum(effect.share for effect in effects))
-        if len({effect.n * len(effect.groups) for effect in effects}) == 1 and rest > 0:  # all of the same cells
-            caption = caption.replace("its matched", "matched").rstrip(".")
-            caption += f"; interactions and noise have what is left ({rest:.0f} %)."
-    elif len(loaded.candidates) < FEWEST_FOR_IMPORTANCE:
-        x = axis("share of the variance of ranks, %")
-        caption = (
-            "The share of the variance between the scores' ranks that goes with each field (epsilon squared of the "
-            "Kruskal-Wallis tests). Which fields are told from chance, the findings say."
-        )
-    else:
-        x = axis("relative importance")
+    if sampled and len(loaded.candidates) >= FEWEST_FOR_IMPORTANCE:
+        figure: go.Figure = _ped_anova(loaded)
+        title = "relative importance"
         name = in_words(next(iter(loaded.experiment.search.objectives))).split(",")[0]
         caption = (
             f"PED-ANOVA (Optuna; Watanabe et al. 2023) of {len(loaded.candidates)} complete configs, for {name}: what "
@@ -118,17 +103,42 @@ def importance(loaded: Loaded, effects: Sequence[Effect]) -> Iterator[Figure]:
             "the findings say."
         )
         caption += on_times(loaded, list(loaded.experiment.search.objectives)[:1])
+    elif effects:
+        figure = _shares(effects)
+        title, caption = _of_shares(effects)
+    else:
+        return
     figure.update_traces(marker_color="var(--c0)", hovertemplate="%{y}: %{x:.3g}<extra></extra>")
     height = 120 + 34 * len(figure.data[0].y)
-    yield Figure("importance", "What mattered", caption, spec(figure, height, xaxis=x))
+    yield Figure("importance", "What mattered", caption, spec(figure, height, xaxis=axis(title)))
 
 
-def _shares(effects: Sequence[Effect]) -> go.Figure | None:
+def _shares(effects: Sequence[Effect]) -> go.Figure:
     ranked = sorted(effects, key=lambda effect: effect.share)
-    if not ranked:
-        return None
     shares, names = [100 * effect.share for effect in ranked], [effect.field for effect in ranked]
     return go.Figure(go.Bar(x=shares, y=names, orientation="h"))
+
+
+def _of_shares(effects: Sequence[Effect]) -> tuple[str, str]:
+    """What the shares are of, for the axis and as the caption: a grid, too, may have fields without matched cells, and
+    a search fields with them."""
+    ranks = (
+        "the scores' ranks that goes with each field (epsilon squared of the Kruskal-Wallis tests). Which fields are "
+        "told from chance, the findings say."
+    )
+    unmatched = [effect.field for effect in effects if not effect.matched]
+    if len(unmatched) == len(effects):
+        return "share of the variance of ranks, %", f"The share of the variance between {ranks}"
+    if unmatched:
+        caption = "The share of the variance between its matched cells that goes with each field alone; of "
+        caption += f"{', '.join(unmatched)}, without matched cells, the share of the variance between {ranks}"
+        return "share of the variance, %", caption
+    rest = 100 * (1 - sum(effect.share for effect in effects))
+    if len({effect.n * len(effect.groups) for effect in effects}) == 1 and rest > 0:  # all of the same cells
+        caption = "The share of the variance between matched cells that goes with each field alone"
+        return "share of the variance, %", f"{caption}; interactions and noise have what is left ({rest:.0f} %)."
+    caption = "The share of the variance between its matched cells that goes with each field alone."
+    return "share of the variance, %", caption
 
 
 def _ped_anova(loaded: Loaded) -> go.Figure:

@@ -10,11 +10,12 @@ import pandas as pd
 from profiling import rows
 from tune_jobs.errors import UsageError
 from tune_jobs.results import table
-from tune_jobs.results.report import benchmarked, published
+from tune_jobs.results.report import benchmarked, confirmed, published
 from tune_jobs.results.report.benchmarked import Benchmark
 from tune_jobs.results.report.compared import lines, times
 from tune_jobs.results.report.effects import label
-from tune_jobs.results.report.findings import findings, wilson
+from tune_jobs.results.report.finding import wilson
+from tune_jobs.results.report.findings import findings
 from tune_jobs.results.report.loaded import Loaded, load
 from tune_jobs.results.report.published_table import Shown, shown
 from tune_jobs.results.rundir import RunDir
@@ -98,7 +99,8 @@ def _run(loaded: Loaded) -> str:
         parts.append(_escaped(loaded.experiment.description))
     parts += [_best(loaded), "## Trials", _trials(loaded)]
     if loaded.confirmation is not None:
-        parts += ["## Confirmed over fresh seeds", _confirmed(loaded)]
+        again = confirmed.shown(loaded.confirmation)
+        parts += [f"## {again.title}", _shown(again)]
     found = [f"- **{_escaped(finding.lead)}.** {_escaped(finding.text)}" for finding in findings(loaded)]
     if found:
         parts += ["## What the rows say", "\n".join(found)]
@@ -109,13 +111,21 @@ def _best(loaded: Loaded) -> str:
     if loaded.choice is None:
         return "No usable trial: none is COMPLETE with an accuracy."
     row, accuracy = loaded.choice.row, loaded.choice.candidate.accuracy
+    test, found = loaded.choice.candidate.test_accuracy, loaded.confirmation
+    repeats = len(loaded.choice.candidate.rows)
+    mean = f", means of {repeats} repeats" if repeats > 1 else ""
+    standing = "Not confirmed over fresh seeds."
+    if found is not None:
+        own = found.of(row)
+        standing = "Confirmed below." if own else "Not confirmed over fresh seeds: those below are of other configs."
+        if own and found.refutes(row):
+            standing = f"Refuted below: {found.verdict(own)} than trial {found.configs[0].trial}."
     low, high = wilson(loaded, accuracy)
     among = len(loaded.candidates)
     chosen = f"; chosen among {among}, and so likely too high" if among > 1 else ""
     return (
         f"Best: trial {row.id}, validation accuracy {accuracy:.2%} in the search ({low:.2%} to {high:.2%} by "
-        f"{loaded.val_images:,} images alone, 95 %{chosen}), test accuracy {row.test_accuracy:.2%}. "
-        f"{'Confirmed below.' if loaded.confirmation else 'Not confirmed over fresh seeds.'}"
+        f"{loaded.val_images:,} images alone, 95 %{chosen}), test accuracy {test:.2%}{mean}. {standing}"
     )
 
 
@@ -146,16 +156,6 @@ def _trials(loaded: Loaded) -> str:
     ]
     note = loaded.times(loaded.rows)
     return _table(heads, numbers, cells) + (f"\n\n{_escaped(note)}" if note else "")
-
-
-def _confirmed(loaded: Loaded) -> str:
-    assert loaded.confirmation is not None
-    cells = []
-    for config in loaded.confirmation.configs:
-        val, verdict = config.val, loaded.confirmation.verdict(config)
-        numbers = [_fixed(100 * config.search_val_accuracy), str(val.n), _fixed(100 * val.mean), _fixed(100 * val.std)]
-        cells.append([config.trial, verdict, *numbers, f"{_fixed(100 * val.low)} to {_fixed(100 * val.high)}"])
-    return _table(["trial", "verdict"], ["search %", "seeds", "mean %", "std", "95 % interval"], cells)
 
 
 def _comparison(loaded: Sequence[Loaded]) -> str:

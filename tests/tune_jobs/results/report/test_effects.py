@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from tests.tune_jobs.results.report.conftest import MakeRun, Trial
-from tune_jobs.results.report.effects import Effect, effects, outcomes
+from tune_jobs.results.report import studied
+from tune_jobs.results.report.effects import Effect, Group, effects, outcomes
 from tune_jobs.results.report.loaded import load
 from tune_jobs.results.rundir import RunDir
 
@@ -134,3 +135,17 @@ def test_repeats_of_what_reads_no_seed_give_no_noise(make_run: MakeRun) -> None:
     noise = load(make_run(trials, {"repeats": 3})).noise
     assert noise.sd == pytest.approx(0.02)
     assert "4 configs" in noise.source
+
+
+def test_what_mattered_says_of_which_fields_the_shares_are_of_ranks() -> None:
+    def effect(field: str, matched: bool) -> Effect:
+        groups = [Group("a", 3, 0.9), Group("b", 3, 0.8)]
+        return Effect(field, matched, groups, 0.1, math.nan, math.nan, 3, 3, 0.01, 0.01, 0.4)
+
+    title, caption = studied._of_shares([effect("lr", True), effect("momentum", True)])
+    assert title == "share of the variance, %"
+    assert caption.endswith("interactions and noise have what is left (20 %).")
+    assert studied._of_shares([effect("lr", False)])[0] == "share of the variance of ranks, %"
+    title, caption = studied._of_shares([effect("lr", True), effect("momentum", False)])
+    assert title == "share of the variance, %"
+    assert "of momentum, without matched cells, the share of the variance between the scores' ranks" in caption

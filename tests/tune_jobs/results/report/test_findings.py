@@ -3,12 +3,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from tests.tune_jobs.results.report.conftest import MakeRun, Trial
 from tune_jobs.results.confirmation import conclude, dump
-from tune_jobs.results.report.findings import Finding, findings, points
+from tune_jobs.results.report import text
+from tune_jobs.results.report.compared import lines
+from tune_jobs.results.report.finding import Finding, points
+from tune_jobs.results.report.findings import findings
 from tune_jobs.results.report.loaded import load
 from tune_jobs.results.rundir import RunDir
 
@@ -47,9 +51,51 @@ def test_sentences_follow_the_numbers(make_run: MakeRun) -> None:
 
 
 def test_best_at_the_end_of_its_axis_is_told(make_run: MakeRun) -> None:
-    text = by_lead(make_run(grid(0.1), GRID))["lr is at the edge"].text
-    assert "at the lowest end of what was searched (0.001 to 0.1)" in text
-    assert text.endswith("What the field does is not distinguishable, so that may be chance.")
+    told = by_lead(make_run(grid(0.1), GRID))["lr is at the edge"].text
+    assert "at the lowest end of what was searched (0.001 to 0.1)" in told
+    assert told.endswith("What the field does is not distinguishable, so that may be chance.")
+
+
+@pytest.mark.parametrize(
+    ("field", "axis", "best", "told"),
+    [
+        ("lr", {"grid": [1e-4, 1e-3, 1e-2, 1e-1]}, 1e-3, ""),
+        ("lr", {"grid": [1e-4, 1e-3, 1e-2, 1e-1]}, 1e-4, "at the lowest end"),
+        ("lr", {"grid": [1e-4, 1e-3, 1e-2, 1e-1]}, 1e-1, "at the highest end"),
+        ("weight_decay", {"grid": [0.0, 1e-4, 1e-2]}, 0.0, ""),
+        ("weight_decay", {"grid": [0.0, 1e-4, 1e-2]}, 1e-2, "at the highest end"),
+        ("hidden_layers", {"grid": [1, 2]}, 1, ""),
+        ("seed", {"grid": [1, 2]}, 2, ""),
+        ("lr", {"loguniform": [1e-4, 1e-1]}, 1.2e-4, "at the lowest end"),
+        ("lr", {"uniform": [1e-4, 1e-1]}, 1e-3, "at the lowest end"),
+        ("lr", {"loguniform": [1e-4, 1e-1]}, 1e-3, ""),
+    ],
+)
+def test_an_edge_is_the_end_of_a_list_or_near_that_of_a_range_and_no_bound_of_the_field(
+    make_run: MakeRun, field: str, axis: dict[str, list[float]], best: float, told: str
+) -> None:
+    search = {"method": "grid"} if "grid" in axis else {"method": "random", "trials": 1}
+    document = {"space": {field: axis}, "train": {"model": "mlp"}, "search": search}
+    found = by_lead(make_run([({"model": "mlp", field: best}, "COMPLETE", [0.9], {})], document))
+    edge = found.get(f"{field} is at the edge")
+    assert (told in edge.text) if edge and told else edge is None and not told
+
+
+def test_a_cheaper_one_is_none_that_the_confirmation_refuted(make_run: MakeRun) -> None:
+    trials: list[Trial] = [
+        ({"model": "mlp", "lr": 0.1}, "COMPLETE", [0.9], {"train_time_s": 9000.0}),
+        ({"model": "mlp", "lr": 0.2}, "COMPLETE", [0.899], {"train_time_s": 100.0}),
+    ]
+    run = make_run(trials)
+    assert "trained in 1.7 min, 90.0 times faster" in by_lead(run)["A cheaper one"].text
+    fresh = [[0.90, 0.901, 0.902], [0.70, 0.701, 0.702]]
+    again = make_run(
+        [(trials[n][0], "COMPLETE", [score], {"number": n, "fold": fold})
+         for n, scores in enumerate(fresh) for fold, score in enumerate(scores)], name="again",
+    )  # fmt: skip
+    found = conclude(load(run).candidates, load(again).rows, [1, 2, 3], False, 1000, 7000)
+    run.confirmation.write_text(dump(found))
+    assert "A cheaper one" not in by_lead(run)
 
 
 def test_failures_are_counted_by_class(sampled: Callable[[int], RunDir]) -> None:
@@ -135,6 +181,42 @@ def test_a_config_that_failed_under_a_fresh_seed_is_told_and_stays_the_winner(ma
     found = by_lead(run)
     assert "trial 00000: 1 FAIL of 3" in found["Not all could be trained again"].text
     assert not [lead for lead in found if "winner" in lead]
+
+
+def test_a_confirmation_of_other_configs_is_not_taken_for_the_named_one(make_run: MakeRun) -> None:
+    run = confirmed(make_run, [[0.9, 0.91, 0.9], [0.8, 0.81, 0.8]])
+    assert "Confirmed below." in text.markdown([run])
+    found = load(run).confirmation
+    assert found is not None
+    run.confirmation.write_text(dump(replace(found, configs=found.configs[1:])))
+    told = by_lead(run)["The best is not confirmed"]
+    assert told.text.startswith("Trial 00000, which the run names now, is not among those trained again (00001)")
+    assert "those below are of other configs" in text.markdown([run])
+    (line,) = lines([("made", load(run))])
+    assert (line.accuracy, line.test_accuracy) == pytest.approx((0.9, 0.89))
+    assert math.isnan(line.low)
+
+
+def test_the_named_config_is_said_to_be_refuted_and_has_its_own_fresh_scores(make_run: MakeRun) -> None:
+    run = confirmed(make_run, [[0.7, 0.71, 0.7], [0.8, 0.81, 0.8]])
+    assert "Refuted below: worse than trial 00001." in text.markdown([run])
+    (line,) = lines([("made", load(run))])
+    assert (line.accuracy, line.test_accuracy) == pytest.approx((2.11 / 3, 2.11 / 3 - 0.01))
+
+
+def test_repeats_without_a_confirmation_have_an_interval(make_run: MakeRun) -> None:
+    config = {"model": "mlp", "lr": 0.1, "seed": 1}
+    repeats: list[Trial] = [
+        (config | {"lr": lr}, "COMPLETE", [lr + 0.01 * fold], {"number": number, "fold": fold, "train_time_s": fold})
+        for number, lr in enumerate((0.5, 0.4)) for fold in range(3)
+    ]  # fmt: skip
+    run = make_run(repeats)
+    told = by_lead(run)["The best over its repeats"].text
+    assert told.startswith(
+        "Over the 3 seeds of its repeats it has 51.00% on average (48.52 to 53.48 %, 95 % interval)."
+    )
+    assert "validation accuracy 51.00%" in text.markdown([run])
+    assert "test accuracy 50.00%, means of 3 repeats" in text.markdown([run])
 
 
 def test_tests_of_configs_that_a_sampler_chose_are_a_guide(sampled: Callable[[int], RunDir]) -> None:

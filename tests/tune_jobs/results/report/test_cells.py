@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tests.tune_jobs.results.report.conftest import MakeRun
+from tune_jobs.console import trials_table
+from tune_jobs.results.report.cells import count, of_trials
+from tune_jobs.results.report.loaded import load
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "–"), (math.nan, "–"), (0, "0"), (999, "999"), (1000, "1 k"), (61_706, "61.7 k"), (999_400, "999 k"),
+        (999_600, "1 M"), (1.8e9, "1.8 G"), (1.5e12, "1.5 T"), (1.5e16, "15,000 T"),
+    ],
+)  # fmt: skip
+def test_count_has_three_digits_and_no_exponent(value: float | None, said: str) -> None:
+    assert count(value) == said
+
+
+def test_epochs_asked_for_and_epochs_trained_are_two_columns(make_run: MakeRun) -> None:
+    loaded = load(
+        make_run(
+            [
+                ({"model": "mlp", "epochs": 2}, "COMPLETE", [0.5, 0.6], {}),
+                ({"model": "mlp", "epochs": 9}, "PRUNED", [0.4], {"reason": "stopped by asha after epoch 1"}),
+                ({"model": "svm"}, "COMPLETE", [0.3], {}),
+            ],
+            {"space": {"epochs": {"grid": [2, 9]}}},
+        )
+    )
+    columns, table = of_trials(loaded)
+    names = [column.name for column in columns]
+    assert len(names) == len(set(names))
+    asked, trained = names.index("epochs"), names.index("epochs trained")
+    found = [(cells[asked].text, cells[trained].text) for _, cells in table]
+    assert found == [("2", "2"), ("–", "1"), ("9", "1")]
+    heads = [str(column.header) for column in trials_table(loaded.rows).columns]
+    assert "epochs trained" in heads
+    assert len(heads) == len(set(heads))
