@@ -11,7 +11,7 @@ from tune_jobs.results.report.loaded import Loaded
 from tune_jobs.results.table import Row
 
 TRAINED = "epochs trained"
-"""The column's name: `epochs` is the config's field."""
+"""The column's name where the config's `epochs` are another one."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,10 @@ def of_trials(loaded: Loaded) -> tuple[list[Column], list[tuple[Row, list[Cell]]
     values = {name: [row.config.get(name) for row in loaded.rows] for name in loaded.fields}
     columns = [Column("trial", False), Column("state", False), Column("val %", True), Column("test %", True)]
     columns += [Column(name, all(v is None or type(v) in (int, float) for v in values[name])) for name in loaded.fields]
+    trained = TRAINED if "epochs" in loaded.fields else "epochs"
     if any(row.fold for row in loaded.rows):
         columns.append(Column("seed", True))
-    columns += [Column(name, True) for name in ("best epoch", TRAINED, "train s", "params", "MACs")]
+    columns += [Column(name, True) for name in ("best epoch", trained, "train s", "params", "MACs")]
     if any(row.shared_with >= 0.05 for row in loaded.rows):
         columns.append(Column("beside", True))
     if any(row.shared_card_with >= 0.05 for row in loaded.rows):
@@ -114,7 +115,7 @@ def _cell(row: Row, column: str, fields: Sequence[str]) -> Cell:
         case "reason":
             text = f"{row.failure}: {row.reason}" if row.failure else row.reason or ""
             return Cell(text, text)
-    value = {"best epoch": row.best_epoch, TRAINED: row.epochs, "seed": row.seed}[column]
+    value = {"best epoch": row.best_epoch, "epochs": row.epochs, TRAINED: row.epochs, "seed": row.seed}[column]
     return Cell("–", "") if value is None else Cell(label(value), str(value))
 
 

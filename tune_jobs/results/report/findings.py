@@ -152,8 +152,11 @@ def _edges(loaded: Loaded, found: list[Effect]) -> Iterator[Finding]:
 def _end(axis: Axis, value: float) -> str:
     """Which end of what was searched it lies at: of a list the end itself, of a range within a twentieth of it.
 
-    Empty where it lies at none, or where the field allows nothing beyond.
+    Empty where it lies at none, where the field allows nothing beyond, or where it is none of the axis, which a
+    condition kept out of the trial.
     """
+    if not axis.holds(value):
+        return ""
     low, high = min(axis.values), max(axis.values)
     ends = (low, high, value)
     if axis.kind.startswith("log"):

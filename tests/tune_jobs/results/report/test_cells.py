@@ -22,6 +22,7 @@ def test_count_has_three_digits_and_no_exponent(value: float | None, said: str) 
 
 
 def test_epochs_asked_for_and_epochs_trained_are_two_columns(make_run: MakeRun) -> None:
+    alike = make_run([({"model": name, "epochs": 2}, "COMPLETE", [0.5], {}) for name in ("mlp", "cnn")], name="alike")
     loaded = load(
         make_run(
             [
@@ -32,6 +33,7 @@ def test_epochs_asked_for_and_epochs_trained_are_two_columns(make_run: MakeRun) 
             {"space": {"epochs": {"grid": [2, 9]}}},
         )
     )
+    assert [column.name for column in of_trials(load(alike))[0]].count("epochs") == 1
     columns, table = of_trials(loaded)
     names = [column.name for column in columns]
     assert len(names) == len(set(names))

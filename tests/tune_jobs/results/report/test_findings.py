@@ -66,6 +66,7 @@ def test_best_at_the_end_of_its_axis_is_told(make_run: MakeRun) -> None:
         ("weight_decay", {"grid": [0.0, 1e-4, 1e-2]}, 1e-2, "at the highest end"),
         ("hidden_layers", {"grid": [1, 2]}, 1, ""),
         ("seed", {"grid": [1, 2]}, 2, ""),
+        ("lr", {"grid": [1e-4, 1e-3]}, 1e-2, ""),
         ("lr", {"loguniform": [1e-4, 1e-1]}, 1.2e-4, "at the lowest end"),
         ("lr", {"uniform": [1e-4, 1e-1]}, 1e-3, "at the lowest end"),
         ("lr", {"loguniform": [1e-4, 1e-1]}, 1e-3, ""),
