@@ -178,4 +178,7 @@ def test_the_page_and_markdown_have_what_the_confirmation_found(run: RunDir, mak
     section = html[html.index('id="r0-confirmed"') :].split("</section>")[0]
     for cell in ("00001", "worse on these images", "88.90 to 91.77", "no spread", "−2.33"):
         assert f">{cell}</td>" in section
+    export(run, trial="00001")
+    page.write([run], run.report, look=False)
+    assert "leave <b>85.84% to 89.87%</b>" in run.report.read_text()  # by the mean of 88 %, not the search's 89 %
     assert "| 88.00 | 0.00 | no spread | 87.00 |" in text.markdown([run])

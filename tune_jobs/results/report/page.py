@@ -19,7 +19,8 @@ import jinja2
 
 from tune_jobs.errors import UsageError
 from tune_jobs.results import best
-from tune_jobs.results.report import benchmarked, confirmed, drawing, predictions
+from tune_jobs.results.report import benchmarked, drawing, predictions
+from tune_jobs.results.report import confirmed as confirmed_table
 from tune_jobs.results.report.benchmarked import Benchmark
 from tune_jobs.results.report.cells import Cell, Column, count, duration, of_trials, percent
 from tune_jobs.results.report.compared import Line, lines, times
@@ -126,7 +127,7 @@ def _section(key: str, loaded: Loaded, data_dir: Path | None, look: bool) -> Sec
         loaded=loaded,
         headline=_headline(loaded, data_dir),
         findings=findings(loaded),
-        confirmed=confirmed.shown(loaded.confirmation) if loaded.confirmation else None,
+        confirmed=confirmed_table.shown(loaded.confirmation) if loaded.confirmation else None,
         figures=drawn,
         whole=_whole(drawn),
         columns=columns,
@@ -160,22 +161,19 @@ def _headline(loaded: Loaded, data_dir: Path | None) -> dict[str, Any]:
     choice = loaded.choice
     if choice is None:
         return run | {"choice": None}
-    row, repeats = choice.row, len(choice.candidate.rows)
-    return (
-        run
-        | _confirmed(loaded, row)
-        | {
-            "choice": choice,
-            "repeats": repeats,
-            "epochs": f"{choice.candidate.value('epochs'):.3g}",
-            "images": wilson(loaded, choice.candidate.accuracy),
-            "config": [(f, label(row.config[f])) for f in loaded.fields if f in row.config],
-            "command": best.again(loaded.run, row.id, data_dir)
-            if choice.exported
-            else _tune_jobs("export", str(loaded.run)),
-            "confirm": confirm_again(loaded),
-        }
-    )
+    row, confirmed = choice.row, _confirmed(loaded, choice.row)
+    own = confirmed["confirmed"]
+    command = best.again(loaded.run, row.id, data_dir) if choice.exported else _tune_jobs("export", str(loaded.run))
+    headline = {
+        "choice": choice,
+        "repeats": len(choice.candidate.rows),
+        "epochs": f"{choice.candidate.value('epochs'):.3g}",
+        "images": wilson(loaded, own.val.mean if own else choice.candidate.accuracy),
+        "config": [(f, label(row.config[f])) for f in loaded.fields if f in row.config],
+        "command": command,
+        "confirm": confirm_again(loaded),
+    }
+    return run | confirmed | headline
 
 
 def _confirmed(loaded: Loaded, row: Row) -> dict[str, Any]:
