@@ -12,7 +12,7 @@ from datasets import DatasetConfig, Splits, load, load_splits
 from datasets.splits import split
 from tune_jobs import experiment as experiments
 from tune_jobs.errors import NoUsableTrialError
-from tune_jobs.experiment import Scheduler, Search
+from tune_jobs.experiment import Experiment, Scheduler, Search
 from tune_jobs.listener import Listener
 from tune_jobs.points import Points
 from tune_jobs.results import confirmation, ledger, table
@@ -51,25 +51,13 @@ def confirm(
         )
     fresh = _fresh_seeds(rows, seeds)
     points = tuple(_point(candidate, fresh[0]) for candidate in ranked)
-    asked = experiment.model_copy(
-        update={
-            "name": experiments.named(experiment.name, "-confirm"),
-            "space": {},
-            "train": {},
-            "search": Search(max_concurrent=None if together else 1),
-            "scheduler": Scheduler(),
-            "repeats": seeds,
-            "min_usable": 1,
-            "budget": experiment.budget.model_copy(update={"minutes": None}),  # that was the search's
-        }
-    )
     which = hashlib.sha256(repr(points).encode()).hexdigest()[:8]  # a run that was extended may have other best configs
     where = run_dir.within(f"confirm-top{top}-seeds{seeds}{'-splits' if new_splits else ''}-{which}")
     splits = (
         _new_splits(experiment.dataset, seeds, data_dir) if new_splits else [load_splits(experiment.dataset, data_dir)]
     )
 
-    outcome = run_space(asked, Points((), {}, points), where, splits, listener)
+    outcome = run_space(_asked(experiment, seeds, together), Points((), {}, points), where, splits, listener)
     if outcome.ended != "done" or not candidates(outcome.rows):
         return outcome, None
     parts = splits[0]
@@ -82,6 +70,22 @@ def confirm(
     except StoreError as error:
         return replace(outcome, ended="store", detail=str(error)), None
     return outcome, found
+
+
+def _asked(experiment: Experiment, seeds: int, together: bool) -> Experiment:
+    """The search's own, but for its space, which is a list of points, and what stops trials."""
+    return experiment.model_copy(
+        update={
+            "name": experiments.named(experiment.name, "-confirm"),
+            "space": {},
+            "train": {},
+            "search": Search(max_concurrent=None if together else 1),
+            "scheduler": Scheduler(),
+            "repeats": seeds,
+            "min_usable": 1,
+            "budget": experiment.budget.model_copy(update={"minutes": None}),  # that was the search's
+        }
+    )
 
 
 def _new_splits(config: DatasetConfig, folds: int, data_dir: Path | None) -> list[Splits]:
