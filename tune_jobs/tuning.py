@@ -45,19 +45,7 @@ def run_trials(
     stop: Stop,
 ) -> None:
     """Run what is left, until it is done or `stop` says so.  `requests` are what the trials may ask for."""
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial's row has its reason
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own tables, which `verbose` does not silence
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # CSV and JSON twice over; ours are given below
-    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # an epoch's message has not every objective
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # its way of stopping takes ten seconds; `stop` hears the signals
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # Tune's own snapshots, of which we use none
-    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1024")  # the recorder hands out as many as there is room for
-    # Tune sets a variable for PyTorch Lightning in its workers.  Without it they are like any other, and those that Ray
-    # has started beforehand serve: 1.3 s sooner.
-    class_cache.DEFAULT_ENV_VARS.clear()
-    # For a tag in usage reports, which are off, Ray would import wandb, mlflow and comet where they are installed.
-    usage.tag_callbacks = lambda callbacks: False  # noqa: ARG005 - called by name
-
+    _set_up()
     told = loggers.callbacks(experiment.loggers, run_dir, study.space.varied())
     tuner = tune.Tuner(
         _worker(experiment, run_dir, splits),
@@ -86,6 +74,22 @@ def run_trials(
             recorder.waiting.end_workers()
         finally:
             _remove_snapshots(run_dir)
+
+
+def _set_up() -> None:
+    """What Tune reads of its process."""
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial's row has its reason
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own tables, which `verbose` does not silence
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # CSV and JSON twice over; ours are given below
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # an epoch's message has not every objective
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # its way of stopping takes ten seconds; `stop` hears the signals
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # Tune's own snapshots, of which we use none
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1024")  # the recorder hands out as many as there is room for
+    # Tune sets a variable for PyTorch Lightning in its workers.  Without it they are like any other, and those that Ray
+    # has started beforehand serve: 1.3 s sooner.
+    class_cache.DEFAULT_ENV_VARS.clear()
+    # For a tag in usage reports, which are off, Ray would import wandb, mlflow and comet where they are installed.
+    usage.tag_callbacks = lambda callbacks: False  # noqa: ARG005 - called by name
 
 
 def _remove_snapshots(run_dir: RunDir) -> None:

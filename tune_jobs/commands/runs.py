@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,13 @@ from tune_jobs.commands.common import (
     storage_at,
     write_report,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tune_jobs.results.confirmation import Confirmation
+    from tune_jobs.results.rundir import RunDir
+    from tune_jobs.results.table import Row
 
 
 def status(
@@ -103,25 +110,14 @@ def export(
     """
     with one_line_errors():
         from tune_jobs.console import console, say
-        from tune_jobs.errors import UsageError
         from tune_jobs.results import best, confirmation, ledger, rundir, selection, table
 
         run_dir = rundir.find(run, storage_at(storage))
         experiment = run_dir.read_experiment()
         trials = ledger.read_whole(run_dir.ledger)
         rows = selection.with_front(table.rows(trials.values()), experiment.search.objectives)
-        best.check_rule(rule)
-        if trial is not None and (rule != "best" or within is not None):
-            raise UsageError("--trial: names the config itself; leave --rule and --within out")
-        if rule == "best" and within is not None:
-            raise UsageError("--within: is of rules cheapest and smallest; best takes the highest accuracy alone")
         found = confirmation.load(run_dir.confirmation)
-        if trial is not None:
-            row, reason = best.named(rows, trial)
-        elif not selection.candidates(rows):
-            fail(f"run {run_dir.name}: no usable trial: none is COMPLETE with an accuracy", Exit.NO_USABLE_TRIAL)
-        else:
-            row, reason = best.by_rule(rows, rule, None if within is None else within / 100, found)
+        row, reason = _chosen(run_dir.name, rows, found, rule, within, trial)
         path = output or run_dir.best
         best.write(run_dir, experiment, row, "trial" if trial else rule, reason, path)
         if path.absolute() == run_dir.best.absolute():
@@ -133,6 +129,25 @@ def export(
         if output is None and (front := best.write_front(run_dir, experiment, rows)):
             where = run_dir.shown(front[0].parent)
             say(out, f"Pareto front: {', '.join(path.stem for path in front)}; a config each in {where}")
+
+
+def _chosen(
+    run: str, rows: list[Row], found: Confirmation | None, rule: str, within: float | None, trial: str | None
+) -> tuple[Row, str]:
+    """The config that `export` was asked for, and why it is that one."""
+    from tune_jobs.errors import UsageError
+    from tune_jobs.results import best, selection
+
+    best.check_rule(rule)
+    if trial is not None and (rule != "best" or within is not None):
+        raise UsageError("--trial: names the config itself; leave --rule and --within out")
+    if rule == "best" and within is not None:
+        raise UsageError("--within: is of rules cheapest and smallest; best takes the highest accuracy alone")
+    if trial is not None:
+        return best.named(rows, trial)
+    if not selection.candidates(rows):
+        fail(f"run {run}: no usable trial: none is COMPLETE with an accuracy", Exit.NO_USABLE_TRIAL)
+    return best.by_rule(rows, rule, None if within is None else within / 100, found)
 
 
 def confirm(
@@ -230,17 +245,22 @@ def report(
             page.write(found, path.absolute(), data_folder(data_dir))
             found[0].publish(path.absolute())
         else:
-            from tune_jobs.results.report import text
-
-            if published:
-                if form == "csv":
-                    raise UsageError("--published: is Markdown; leave --format out")
-                written = text.beside_published(found)
-            else:
-                written = text.markdown(found) if form == "md" else text.csv(found)
+            written = _as_text(found, form, published)
             if output is None:
                 typer.echo(written, nl=False)
                 return
             path = output
             rundir.write_text(path.absolute(), written)
         say(console(), f"report: {found[0].shown(path)}")
+
+
+def _as_text(runs: Sequence[RunDir], form: str, published: bool) -> str:
+    """The report in Markdown or CSV."""
+    from tune_jobs.errors import UsageError
+    from tune_jobs.results.report import text
+
+    if not published:
+        return text.markdown(runs) if form == "md" else text.csv(runs)
+    if form == "csv":
+        raise UsageError("--published: is Markdown; leave --format out")
+    return text.beside_published(runs)
