@@ -17,9 +17,9 @@ import ray
 from ray._private.resource_and_label_spec import ResourceAndLabelSpec
 from ray._private.services import canonicalize_bootstrap_address
 from ray._private.utils import get_num_cpus
-from ray.exceptions import AuthenticationError
+from ray.exceptions import RayError
 
-from tune_jobs import interruption, shipping
+from tune_jobs import interruption, refusals, shipping, tokens
 from tune_jobs.errors import UsageError
 from tune_jobs.membership import Membership
 from tune_jobs.resources import Request, unservable
@@ -41,6 +41,8 @@ _left: Membership | None = None
 """The one before, whose Ray may still be shutting down."""
 _is_joining = False
 """Whether it is a cluster that was there before."""
+_is_closed = ""
+"""Why nobody else has the token of the Ray that this process has started, where that is so."""
 
 
 def begin() -> None:
@@ -59,7 +61,7 @@ def connect(say: Callable[[str], None] | None = None) -> None:
     """Join the cluster that RAY_ADDRESS or this job names, or one that runs here; else start Ray on this machine.
 
     A cluster that is joined is sent our packages, for its other nodes to import; a job's have come with the job.
-    Where it has a dashboard, `say` is told its address as soon as it answers, from another thread.
+    Where it has a dashboard that can be opened, `say` is told its address as soon as it answers, from another thread.
 
     Raises UsageError where none can be joined.
     """
@@ -75,7 +77,11 @@ def connect(say: Callable[[str], None] | None = None) -> None:
 
     def tell(address: Future[str]) -> None:
         if say is not None and address.exception() is None and address.result():
-            say(f"Ray dashboard: http://{address.result()}")
+            say(
+                f"note: Ray keeps its token to this search, and its dashboard closed ({_is_closed})"
+                if _is_closed
+                else f"Ray dashboard: http://{address.result()}"
+            )
 
     _membership.dashboard.add_done_callback(tell)
 
@@ -119,28 +125,11 @@ def _join() -> str:
             dashboard = ray.init(**where, log_to_driver=False, logging_level=logging.ERROR).dashboard_url
         interruption.take_back_sigterm()
         return dashboard or ""
-    except (AuthenticationError, ConnectionError) as error:
-        place = f"RAY_ADDRESS={address}" if address else "this machine"
-        raise UsageError(f"{place}: no Ray cluster can be joined there; one with tokens wants {WANTS_TOKEN}") from error
-    except OSError as error:
-        raise UsageError(_cannot_keep_files(error)) from error
-    except ValueError as error:
-        if isinstance(error, UsageError) or address in ("", "auto", "local"):
+    except (RayError, OSError, RuntimeError, ValueError) as error:
+        line = refusals.line(error, address)
+        if line is None:
             raise
-        raise UsageError(f"RAY_ADDRESS={address}: is no address of a cluster; give HOST:PORT, auto or local") from error
-
-
-def _cannot_keep_files(error: OSError) -> str:
-    """Ray keeps sockets and logs in a temporary folder; the kernel takes no socket whose path is longer than some
-    hundred bytes, of which Ray's own part takes some 65."""
-    read = ("RAY_TMPDIR", "TMPDIR") if platform.system() == "Linux" else ("RAY_TMPDIR",)
-    name = next((name for name in read if name in os.environ), "")
-    place = f"{name}={os.environ[name]}" if name else "/tmp"
-    if "AF_UNIX" in str(error):
-        return (
-            f"{place}: too long a path for Ray's sockets; set RAY_TMPDIR to a folder with a shorter one, such as /tmp"
-        )
-    return f"{place}: Ray cannot keep its files there ({error.strerror or error}); set RAY_TMPDIR to another folder"
+        raise UsageError(line) from error
 
 
 def is_there() -> bool:
@@ -180,7 +169,7 @@ def _known_here() -> str | None:
     """HOST:PORT of the cluster that was started on this machine, for a RAY_ADDRESS of nothing or `auto`."""
     try:
         return canonicalize_bootstrap_address(None)  # type: ignore[arg-type]  # as ray.init calls it
-    except ConnectionError:  # of `auto`, where there is none
+    except OSError:  # of `auto`, where there is none; or it is somebody else's, who keeps it from others
         return None
 
 
@@ -240,16 +229,12 @@ def is_lost(node_id: str) -> bool:
     return False
 
 
-WANTS_TOKEN = "RAY_AUTH_MODE=token, and the cluster's in RAY_AUTH_TOKEN_PATH, RAY_AUTH_TOKEN or ~/.ray/auth_token"
-"""What a client of a cluster with tokens needs in its environment."""
-
-
 @contextlib.contextmanager
 def _code() -> Iterator[dict[str, Any]]:
     """What ray.init is told of the cluster: the runtime environment of one that is joined, where the code is not there
     already; the GPUs of a new one that Ray would not find, and how its workers are kept."""
-    global _is_joining
-    _is_joining = False
+    global _is_joining, _is_closed
+    _is_joining, _is_closed = False, ""
     is_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # Ray refuses a second working_dir
     if is_job:
         _is_joining = True
@@ -257,6 +242,7 @@ def _code() -> Iterator[dict[str, Any]]:
     elif os.environ.get("RAY_ADDRESS") == "auto" and not _runs_here():
         raise UsageError("RAY_ADDRESS=auto: no Ray cluster runs on this machine")
     elif not is_there():
+        _is_closed = tokens.provide()
         gpus = _gpus_unknown_to_ray()
         yield {"address": "local", "_system_config": _workers()} | ({} if gpus is None else {"num_gpus": gpus})
     else:

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 import aiohttp
 import requests
 from ray.exceptions import AuthenticationError, RayError
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobErrorType, JobStatus, JobSubmissionClient
 
 from profiling.machine import COMMIT_VARIABLE, git_commit
 from tune_jobs import experiment as experiments
-from tune_jobs import shipping, space, yaml
+from tune_jobs import shipping, space, tokens, yaml
 from tune_jobs.checks import check_experiment
-from tune_jobs.cluster import WANTS_TOKEN, check_reachable, is_gone
+from tune_jobs.cluster import check_reachable, is_gone
 from tune_jobs.errors import UsageError
 from tune_jobs.storage import ALLOWED, OPTIONS, split
 
@@ -133,15 +133,32 @@ class Cluster:
         where = os.environ.get(name, "")
         self._called = "--address" if address is not None else name or "the cluster that runs here"
         check_reachable(where, self._called)
-        if where in ("", "auto") and is_gone():
+        is_of_this_machine = where in ("", "auto")
+        if is_of_this_machine and is_gone():
             raise UsageError(_NOWHERE)
         with self._one_line():
+            self._has_switched_on = is_of_this_machine and tokens.switch_on()
             try:
-                self._client = JobSubmissionClient()
+                self._client = self._connected()
             except ConnectionError as error:
                 place = f"{self._called}={where}: no Ray cluster answers there" if where else _NOWHERE
                 raise UsageError(place) from error
         self.address = self._client.get_address()
+
+    def _connected(self) -> JobSubmissionClient:
+        """With the token that is here, where the cluster asks for one: an address that was given gets none unasked."""
+        try:
+            return JobSubmissionClient()
+        except AuthenticationError:
+            if not tokens.switch_on():
+                raise
+            self._has_switched_on = True
+            return JobSubmissionClient()
+
+    def command(self, *words: str) -> str:
+        """One of Ray's commands about this cluster's jobs, as it is typed where this process was started."""
+        mode = f"{tokens.MODE}=token " if self._has_switched_on else ""
+        return mode + shlex.join(["ray", "job", *words, "--address", self.address])
 
     def submit(self, plan: Plan) -> str:
         """Send the job.  Returns its id."""
@@ -181,7 +198,7 @@ class Cluster:
             yield
         except AuthenticationError as error:
             raise UsageError(
-                f"{self._called}: the cluster asks for a token, and has not got the right one: {WANTS_TOKEN}"
+                f"{self._called}: the cluster asks for a token, and has not got the right one: {tokens.WANTED}"
             ) from error
         except (RayError, RuntimeError, ValueError, requests.RequestException) as error:
             if isinstance(error, UsageError):
@@ -189,18 +206,40 @@ class Cluster:
             raise UsageError(f"{self._called}: {str(error).splitlines()[0]}") from error
 
 
-def exit_code(details: JobDetails) -> int | None:
-    """The exit code of the job's command; null where it never ran.
+_NEVER_RAN = (
+    JobErrorType.RUNTIME_ENV_SETUP_FAILURE,
+    JobErrorType.JOB_SUPERVISOR_ACTOR_START_TIMEOUT,
+    JobErrorType.JOB_SUPERVISOR_ACTOR_START_FAILURE,
+    JobErrorType.JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE,
+    JobErrorType.JOB_ENTRYPOINT_COMMAND_START_ERROR,
+)
+"""What a job fails with whose command was never started."""
 
-    A command that was stopped by `ray job stop` has none that Ray keeps, and counts as interrupted; one that a signal
-    ended counts as in a shell: 128 and the signal's number.
+
+def exit_code(details: JobDetails) -> int:
+    """The exit code of the job's command; 2 where it never ran.
+
+    A command that was stopped by `ray job stop`, or lost with what watches it, has none that Ray keeps, and counts as
+    interrupted; one that a signal ended counts as in a shell: 128 and the signal's number.
     """
     if details.status == JobStatus.SUCCEEDED:
         return 0
     if details.status == JobStatus.STOPPED:
         return 4
     code: int | None = details.driver_exit_code
-    return 128 - code if code is not None and code < 0 else code
+    if code is None:
+        return 2 if details.error_type in _NEVER_RAN else 4
+    return 128 - code if code < 0 else code
+
+
+def failure(details: JobDetails) -> str:
+    """What became of a command that did not come to its own end; empty for one that did, whose log says it."""
+    if details.status != JobStatus.FAILED or details.driver_exit_code is not None:
+        return ""
+    why = details.message or details.error_type or "Ray does not say why"
+    if details.error_type in _NEVER_RAN:
+        return f"did not run its command: {why}"
+    return f"was lost ({why}); the same command takes the run up"
 
 
 def _quieten(name: str) -> None:

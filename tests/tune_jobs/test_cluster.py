@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import ray
 from ray.autoscaler import sdk
+from ray.exceptions import AuthenticationError, RuntimeEnvSetupError
 
 from tests.conftest import App, processes_under
-from tune_jobs import cluster
+from tune_jobs import cluster, refusals, tokens
 from tune_jobs.errors import UsageError
 from tune_jobs.resources import Request
 
@@ -354,6 +355,67 @@ def test_an_address_that_is_none_or_has_nobody_is_one_line(monkeypatch: pytest.M
     monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(ValueError("Invalid address format")))
     with pytest.raises(UsageError, match=rf"^RAY_ADDRESS={re.escape(address)}: "):
         cluster._join()
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            RuntimeError(
+                "Version mismatch: The cluster was started with:\n    Ray: 2.59.0\nThis process\n    Ray: 2.60.0"
+            ),
+            "the cluster there cannot be joined: Version mismatch: The cluster was started with: Ray: 2.59.0 This "
+            "process Ray: 2.60.0; RAY_ADDRESS=local starts a Ray of the search's own",
+        ),
+        (RuntimeEnvSetupError("Package size (600MiB) exceeds"), "the cluster there cannot be joined: Failed to set up"),
+        (
+            AuthenticationError("none"),
+            "no Ray cluster can be joined there; one with tokens wants RAY_AUTH_MODE=token, ",
+        ),
+    ],
+)
+def test_a_cluster_that_cannot_be_joined_is_one_line_with_the_way_out(
+    error: Exception, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    monkeypatch.setattr(cluster, "_known_here", lambda: None)
+    monkeypatch.setattr(tokens, "provide", lambda: "")
+    monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(error))
+    with pytest.raises(UsageError, match=f"^this machine: {re.escape(line)}") as refused:
+        cluster._join()
+    assert str(refused.value).endswith("RAY_ADDRESS=local starts a Ray of the search's own")
+    assert "\n" not in str(refused.value)
+
+
+def test_another_fault_of_rays_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    monkeypatch.setattr(cluster, "_known_here", lambda: None)
+    monkeypatch.setattr(tokens, "provide", lambda: "")
+    monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(RuntimeError("a fault")))
+    with pytest.raises(RuntimeError, match=r"^a fault$"):
+        cluster._join()
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(13, "Permission denied", "/home/me/.cache"), "/home/me/.cache: Permission denied; Ray needs it"),
+        (OSError(13, "Permission denied", "/short/ray"), "RAY_TMPDIR=/short: Ray cannot keep its files there (Permiss"),
+    ],
+)
+def test_a_file_that_ray_cannot_write_is_named(error: OSError, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/short")
+    assert str(refusals.line(error, "")).startswith(line)
+
+
+def test_somebody_elses_cluster_that_is_kept_from_others_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(_: object) -> str:
+        raise PermissionError(13, "Permission denied", "/tmp/ray/ray_current_cluster")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster, "canonicalize_bootstrap_address", unreadable)
+    assert not cluster.is_there()
+    assert not cluster.is_gone()
 
 
 def test_auto_where_no_cluster_runs_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import socket
 from pathlib import Path
@@ -9,12 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus
 from typer.testing import CliRunner
 
 from profiling.machine import COMMIT_VARIABLE, git_commit
 from tune_jobs import experiment as experiments
-from tune_jobs import shipping, submit, yaml
+from tune_jobs import shipping, submit, tokens, yaml
 from tune_jobs.__main__ import app
 from tune_jobs.errors import UsageError
 
@@ -103,19 +105,80 @@ def test_submit_unreachable_address_is_one_line(form: str, monkeypatch: pytest.M
         submit.Cluster(address)
 
 
+class AsksForToken:
+    """A job server that lets in whoever uses a token."""
+
+    asked = 0
+
+    def __init__(self) -> None:
+        type(self).asked += 1
+        if os.environ.get("RAY_AUTH_MODE") != "token":
+            raise AuthenticationError("Authentication required: Unauthorized")
+
+    def get_address(self) -> str:
+        return "http://head:8265"
+
+
 @pytest.mark.parametrize(
-    ("status", "driver", "code"),
+    ("address", "set_mode", "prefix", "asked"),
     [
-        (JobStatus.SUCCEEDED, 0, 0),
-        (JobStatus.FAILED, 3, 3),
-        (JobStatus.FAILED, -9, 137),
-        (JobStatus.FAILED, None, None),
-        (JobStatus.STOPPED, None, 4),
+        (None, None, "RAY_AUTH_MODE=token ", 1),
+        ("http://h", None, "RAY_AUTH_MODE=token ", 2),
+        ("http://h", "token", "", 1),
     ],
 )
-def test_exit_code_is_the_jobs_own(status: JobStatus, driver: int | None, code: int | None) -> None:
-    details: Any = SimpleNamespace(status=status, driver_exit_code=driver)
-    assert submit.exit_code(details) == code
+def test_submit_uses_the_token_that_is_here_where_one_is_asked_for(
+    address: str | None, set_mode: str | None, prefix: str, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ray start` asks for one as soon as a search has left one in the home, and RAY_AUTH_MODE is not set anywhere."""
+
+    def switch_on() -> bool:
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        return True
+
+    for name in ("RAY_AUTH_MODE", "RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
+        monkeypatch.setenv(name, "")  # put back afterwards
+        monkeypatch.delenv(name)
+    if set_mode is not None:
+        monkeypatch.setenv("RAY_AUTH_MODE", set_mode)
+    monkeypatch.setattr(submit, "JobSubmissionClient", AsksForToken)
+    monkeypatch.setattr(submit, "check_reachable", lambda *_: None)
+    monkeypatch.setattr(submit, "is_gone", lambda: False)
+    monkeypatch.setattr(tokens, "switch_on", switch_on)
+    before = AsksForToken.asked
+    cluster = submit.Cluster(address)
+    assert AsksForToken.asked - before == asked
+    assert cluster.command("stop", "a b") == f"{prefix}ray job stop 'a b' --address http://head:8265"
+
+
+def test_submit_without_the_token_that_is_asked_for_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # put back afterwards
+    monkeypatch.setattr(submit, "JobSubmissionClient", AsksForToken)
+    monkeypatch.setattr(submit, "check_reachable", lambda *_: None)
+    with pytest.raises(UsageError, match=r"^--address: the cluster asks for a token, .*: RAY_AUTH_MODE=token, and"):
+        submit.Cluster("http://head")
+
+
+@pytest.mark.parametrize(
+    ("status", "driver", "error_type", "code", "line"),
+    [
+        (JobStatus.SUCCEEDED, 0, None, 0, ""),
+        (JobStatus.FAILED, 3, "JOB_ENTRYPOINT_COMMAND_ERROR", 3, ""),
+        (JobStatus.FAILED, -9, "JOB_ENTRYPOINT_COMMAND_ERROR", 137, ""),
+        (JobStatus.FAILED, None, "RUNTIME_ENV_SETUP_FAILURE", 2, "did not run its command: why"),
+        (JobStatus.FAILED, None, "JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE", 2, "did not run its command: why"),
+        (JobStatus.FAILED, None, "JOB_SUPERVISOR_ACTOR_DIED", 4, "was lost (why); the same command takes the run up"),
+        (JobStatus.FAILED, None, None, 4, "was lost (why); the same command takes the run up"),
+        (JobStatus.STOPPED, None, None, 4, ""),
+    ],
+)
+def test_exit_code_is_the_jobs_own(
+    status: JobStatus, driver: int | None, error_type: str | None, code: int, line: str
+) -> None:
+    """A job whose supervisor was killed may have trained for hours; one whose environment failed has not begun."""
+    details: Any = SimpleNamespace(status=status, driver_exit_code=driver, error_type=error_type, message="why")
+    assert (submit.exit_code(details), submit.failure(details)) == (code, line)
 
 
 def test_runtime_env_has_the_packages_and_the_files_and_is_gone_afterwards() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,45 +15,57 @@ from tune_jobs.commands.common import (
     one_line_errors,
 )
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tune_jobs.submit import Cluster
+
+
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        envvar="TUNE_JOBS_STORAGE",
+        help="Directory or s3://…, gs://… of the run directories, as the cluster's nodes see it.  [default: "
+        "~/ray_results on the node that runs the job]",
+    ),
+]
+DataDir = Annotated[
+    str | None,
+    typer.Option("--data-dir", envvar="TUNE_JOBS_DATA", help="Folder of your data, as the cluster's nodes see it."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="http://HOST:PORT of the cluster's dashboard (port 8265), or HOST:PORT of the cluster.  [default: "
+        "RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or the cluster that runs on this machine]"
+    ),
+]
+Wait = Annotated[
+    bool,
+    typer.Option(
+        "--wait/--no-wait",
+        help="Follow the log to the job's end; or only print the job's id, how to follow it and how to stop it.",
+    ),
+]
+WaitForNodes = Annotated[
+    bool,
+    typer.Option(
+        "--wait-for-nodes",
+        help="Where no node can serve a trial, the job waits for one that joins instead of ending with code 2.",
+    ),
+]
+
 
 def submit(
     experiment: Experiments,
     overrides: Set = [],  # noqa: B006 - Typer reads it and never changes it
     name: Name = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            "--storage",
-            envvar="TUNE_JOBS_STORAGE",
-            help="Directory or s3://…, gs://… of the run directories, as the cluster's nodes see it.  [default: "
-            "~/ray_results on the node that runs the job]",
-        ),
-    ] = None,
-    data_dir: Annotated[
-        str | None,
-        typer.Option("--data-dir", envvar="TUNE_JOBS_DATA", help="Folder of your data, as the cluster's nodes see it."),
-    ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="http://HOST:PORT of the cluster's dashboard (port 8265), or HOST:PORT of the cluster.  [default: "
-            "RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or the cluster that runs on this machine]"
-        ),
-    ] = None,
-    wait: Annotated[
-        bool,
-        typer.Option(
-            "--wait/--no-wait",
-            help="Follow the log to the job's end; or only print the job's id, how to follow it and how to stop it.",
-        ),
-    ] = True,
-    wait_for_nodes: Annotated[
-        bool,
-        typer.Option(
-            "--wait-for-nodes",
-            help="Where no node can serve a trial, the job waits for one that joins instead of ending with code 2.",
-        ),
-    ] = False,
+    storage: Storage = None,
+    data_dir: DataDir = None,
+    address: Address = None,
+    wait: Wait = True,
+    wait_for_nodes: WaitForNodes = False,
 ) -> None:
     """Run an experiment as a job on a Ray cluster.
 
@@ -69,23 +80,29 @@ def submit(
         cluster = submits.Cluster(address)
         job = cluster.submit(plan)
         out = console()
-        out_of = ["--address", cluster.address]
         say(out, f"job {job}: run {plan.run}")
-        say(out, f"follow it: {shlex.join(['ray', 'job', 'logs', '-f', job, *out_of])}")
-        say(out, f"stop it:   {shlex.join(['ray', 'job', 'stop', job, *out_of])}")
-        if not wait:
-            return
-        try:
-            ended = cluster.follow(job, lambda text: typer.echo(text, nl=False))
-        except KeyboardInterrupt:
-            fail(f"job {job} is no longer followed; it goes on until it is stopped", Exit.INTERRUPTED)
-        except ConnectionError as error:
-            fail(
-                f"job {job} is no longer followed: {error}; if it died, the same command takes the run up",
-                Exit.INTERRUPTED,
-            )
-        say(out, f"job {job}: {ended.status.value}")
-        code = submits.exit_code(ended)
-        if code is None:
-            fail(f"job {job} did not run its command: {ended.message or ended.error_type}", Exit.WRONG)
-        raise typer.Exit(code)
+        say(out, f"follow it: {cluster.command('logs', '-f', job)}")
+        say(out, f"stop it:   {cluster.command('stop', job)}")
+        if wait:
+            _follow(cluster, job, out)
+
+
+def _follow(cluster: Cluster, job: str, out: Console) -> None:
+    """Show the job's log until it ends, and end as it did.  Raises Exit."""
+    from tune_jobs import submit as submits
+    from tune_jobs.console import say
+
+    try:
+        ended = cluster.follow(job, lambda text: typer.echo(text, nl=False))
+    except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C; or nobody reads what is written
+        fail(f"job {job} is no longer followed; it goes on until it is stopped", Exit.INTERRUPTED)
+    except ConnectionError as error:
+        fail(
+            f"job {job} is no longer followed: {error}; if it died, the same command takes the run up",
+            Exit.INTERRUPTED,
+        )
+    say(out, f"job {job}: {ended.status.value}")
+    code = submits.exit_code(ended)
+    if lost := submits.failure(ended):
+        fail(f"job {job} {lost}", Exit(code))
+    raise typer.Exit(code)
