@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Any
 
 import typer
@@ -11,6 +13,7 @@ from profiling import interrupts
 
 def run(app: typer.Typer, name: str) -> int:
     """Run the command that the process was given -> its exit code.  A wrong option is one line on stderr and code 2."""
+    _show_all()
     try:
         with interrupts.heard():
             code: int | None = app(prog_name=name, standalone_mode=False)
@@ -27,3 +30,10 @@ def run(app: typer.Typer, name: str) -> int:
             typer.echo(f"error: {line[0].lower()}{line[1:]}{more}", err=True)
         return int(wrong.exit_code)
     return code or 0
+
+
+def _show_all() -> None:
+    """Have a character that the locale's encoding lacks written as a question mark, instead of an error raised."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
+            stream.reconfigure(errors="replace")

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from profiling.console import console as console
+from profiling.console import is_live as is_live
 from profiling.console import say as say
 from tune_jobs.results.confirmation import Confirmation, interval
 from tune_jobs.results.ledger import TrialRecord

@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from tune_jobs import repeats
-from tune_jobs.console import percent, say, trial_line
+from tune_jobs.console import is_live, percent, say, trial_line
 from tune_jobs.experiment import Experiment
 from tune_jobs.results import ledger
 from tune_jobs.results.ledger import TrialRecord
@@ -123,7 +123,7 @@ def watch(run: RunDir, out: Console) -> None:
     running = run.is_running()  # asked first: what it wrote before it ended is read below
     board.read()
     say(out, f"run {run.name}: {board.finished} of {board.total} trials finished")
-    shown = Live(board, console=out, transient=True) if out.is_terminal else contextlib.nullcontext()
+    shown = Live(board, console=out, transient=True) if is_live(out) else contextlib.nullcontext()
     with contextlib.suppress(KeyboardInterrupt), shown:
         if not running and board.finished < board.total:
             say(out, f"nothing runs it now; waiting {START_S:.0f} s for a search that takes it up")

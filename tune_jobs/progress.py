@@ -7,6 +7,7 @@ terminal, the finished ones as lines, and below them a row a running trial and a
 from __future__ import annotations
 
 import math
+import signal
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from tune_jobs.console import config_text, percent, say, trial_line
+from tune_jobs.console import config_text, console, is_live, percent, say, trial_line
 from tune_jobs.results.ledger import TrialRecord
 
 EVERY_S = 30
@@ -34,6 +35,8 @@ class Progress:
     ) -> None:
         """`begun` is called once, when the first trial has started: from there on this process mostly waits."""
         self._out = out
+        self._is_live = is_live(out)
+        self._is_unread = False
         self._begun = begun
         self._fields = fields
         self._best = math.nan
@@ -54,7 +57,7 @@ class Progress:
         self._live = Live(console=out, get_renderable=self._view, transient=True, refresh_per_second=4)
 
     def __enter__(self) -> Self:
-        if self._out.is_terminal:
+        if self._is_live:
             self._live.start()
         return self
 
@@ -64,6 +67,10 @@ class Progress:
     def say(self, line: str) -> None:
         """A line about the search as a whole."""
         say(self._out, line)
+        if self._out.quiet and not self._is_unread:  # `console(lasts=True)` has found that out
+            self._is_unread = True
+            say(console(stderr=True), "note: nobody reads the output any more, so the search is interrupted")
+            signal.raise_signal(signal.SIGINT)
 
     def follow(self, trial: TrialRecord) -> None:
         """A trial has started, or trained an epoch."""
@@ -72,24 +79,24 @@ class Progress:
             self._begun = None
         new = trial.id not in self._running
         self._running[trial.id] = trial
-        if self._out.is_terminal:
+        if self._is_live:
             return
         now = time.monotonic()
         if new:
             self._said[trial.id] = now
             again = f"attempt {trial.attempts}" if trial.attempts > 1 else "started"
             behind = f" behind epoch {trial.epochs[-1]['epoch']}" if trial.epochs else ""
-            say(self._out, f"{trial.id} {again}{behind}  {config_text(trial.config, self._fields)}")
+            self.say(f"{trial.id} {again}{behind}  {config_text(trial.config, self._fields)}")
         elif now - self._said[trial.id] > EVERY_S:
             self._said[trial.id] = now
             epoch = trial.epochs[-1]
             how = f"epoch {epoch['epoch']} of {trial.config.get('epochs', 1)}  val {percent(epoch['val_accuracy'])}"
-            say(self._out, f"{trial.id} {how}  {epoch['epoch_time_s']:.1f} s an epoch")
+            self.say(f"{trial.id} {how}  {epoch['epoch_time_s']:.1f} s an epoch")
 
     def tell(self, trial: TrialRecord, finished: int, total: int) -> None:
         """A trial has just finished or is to be tried again; so many are finished; so many there are."""
         self._running.pop(trial.id, None)
-        say(self._out, trial_line(trial, finished, total, self._fields))
+        self.say(trial_line(trial, finished, total, self._fields))
         if trial.state == "COMPLETE" and not trial.result["val_accuracy"] <= self._best:
             self._best, self._best_id = trial.result["val_accuracy"], trial.id
         best = f"best val {percent(self._best)} ({self._best_id})" if self._best_id else ""

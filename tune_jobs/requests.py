@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,7 +55,8 @@ class Requests:
     ) -> None:
         """`data_mib` is what the images take: in main memory, and on a card where they lie there from the start.
 
-        `cache` keeps what was measured, for each kind of card and version of PyTorch; one file in the home by default.
+        `cache` keeps what was measured, for each kind of card and version of PyTorch; one file in the user's cache
+        folder by default.  Where it cannot be read or written, the same is measured again the next time.
         """
         self._resources = resources
         self._shape = shape
@@ -64,7 +66,9 @@ class Requests:
         """The kinds of cards that the cluster has, as Ray calls them, at least one: a trial may come to any of them, so
         that each is measured, and the largest fraction asked for."""
         self._probes: dict[str, Probe] = {}
-        self._cache = cache or Path("~/.cache/tune_jobs/probes.json").expanduser()
+        self._cache = cache or _users_cache()
+        self._trouble = ""
+        """Why the cache is not used."""
 
     def of(self, config: Mapping[str, Any]) -> Request:
         """What a trial of this config asks for.  Raises UsageError where that was never measured.
@@ -111,6 +115,9 @@ class Requests:
             self._save()
             got = self._filled(asked, self._known(point, asked), point)
             say(f"measured: {_words(point)} takes {_taken(asked, probe)}, so it asks for {got}")
+        if self._trouble:
+            say(f"note: what was measured is not kept ({self._trouble})")
+            self._trouble = ""
 
     def _kinds(self, asked: Request) -> Sequence[str]:
         return self.cards if asked.gpu else ("",)
@@ -139,16 +146,35 @@ class Requests:
         return [point for point in self._points if point["model"] == model]
 
     def _load(self) -> None:
-        if self._cache.exists():
-            try:
-                stored = json.loads(self._cache.read_text(encoding="utf-8"))
-                self._probes |= {key: Probe(**probe) for key, probe in stored.items()}
-            except (ValueError, TypeError, AttributeError) as error:
-                raise UsageError(f"{self._cache}: is damaged ({error}); remove it, and it is measured again") from error
+        if self._cache is None:
+            return
+        try:
+            stored = json.loads(self._cache.read_text(encoding="utf-8"))
+            self._probes |= {key: Probe(**probe) for key, probe in stored.items()}
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._trouble = f"{self._cache}: {error.strerror}"
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UsageError(f"{self._cache}: is damaged ({error}); remove it, and it is measured again") from error
 
     def _save(self) -> None:
-        self._cache.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self._cache, json.dumps({key: asdict(probe) for key, probe in self._probes.items()}, indent=1))
+        if self._cache is None:
+            self._trouble = "there is no home folder"
+            return
+        try:
+            self._cache.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self._cache, json.dumps({key: asdict(probe) for key, probe in self._probes.items()}, indent=1))
+        except OSError as error:
+            self._trouble = f"{error.filename or self._cache}: {error.strerror}"
+
+
+def _users_cache() -> Path | None:
+    """None for who has no home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tune_jobs" / "probes.json"
+    except RuntimeError:
+        return None
 
 
 def requests_of(experiment: Experiment, space: Space, splits: Splits) -> Requests:

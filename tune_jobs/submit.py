@@ -239,7 +239,7 @@ def failure(details: JobDetails) -> str:
     why = details.message or details.error_type or "Ray does not say why"
     if details.error_type in _NEVER_RAN:
         return f"did not run its command: {why}"
-    return f"was lost ({why}); the same command takes the run up"
+    return f"was lost ({why.splitlines()[0]}); the same command takes the run up"  # the log has the others
 
 
 def _quieten(name: str) -> None:

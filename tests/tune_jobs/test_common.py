@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,14 @@ def test_a_full_disk_is_one_line_and_can_be_gone_on_from(
 def test_data_folder_in_the_home_of_nobody_is_one_line() -> None:
     with pytest.raises(UsageError, match=r"^~nosuchuser/data: Could not determine home directory"):
         data_folder(Path("~nosuchuser/data"))
+
+
+def test_a_package_that_is_missing_is_one_line_and_a_module_of_ours_a_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        raise ModuleNotFoundError("No module named 'pandas.core'", name="pandas.core")
+    assert ended.value.code == Exit.WRONG
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {sys.executable} lacks pandas, and perhaps more")
+    assert err.count("\n") == 1
+    with pytest.raises(ModuleNotFoundError), one_line_errors():
+        raise ModuleNotFoundError("No module named 'tune_jobs.gone'", name="tune_jobs.gone")

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
-def start(raised: str, stdout: IO[str] | int) -> subprocess.Popen[str]:
+def start(raised: str, stdout: IO[str] | int, **environment: str) -> subprocess.Popen[str]:
     """A command that leaves a line in the buffer of its stdout and ends by this exception."""
     code = (
         "import tune_jobs.__main__ as main\n"
@@ -25,7 +25,8 @@ def start(raised: str, stdout: IO[str] | int) -> subprocess.Popen[str]:
         "main.main()\n"
     )
     command = [sys.executable, "-c", code]
-    return subprocess.Popen(command, cwd=ROOT, env=BUFFERED, stdout=stdout, stderr=subprocess.PIPE, text=True)
+    env = BUFFERED | environment
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
 
 def end(raised: str, stdout: str) -> tuple[int, str]:
@@ -61,3 +62,9 @@ def test_main_whose_reader_is_gone_says_nothing_and_does_not_end_well() -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 1
+
+
+def test_main_writes_a_question_mark_for_what_the_locale_has_no_character_for() -> None:
+    with start("SystemExit('no – such')", subprocess.PIPE, PYTHONIOENCODING="iso-8859-1") as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (1, "a line\n", "no ? such\n")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
 
+from tests.conftest import ROOT
+from tune_jobs.console import is_live
 from tune_jobs.progress import Progress
 from tune_jobs.results.ledger import TrialRecord
 
@@ -53,3 +57,45 @@ def test_nothing_is_left_at_the_end_and_nothing_known_at_the_beginning() -> None
     progress.tell(ended("00000", 9.0), 1, 1)
     out.print(progress._view())
     assert " left" not in out.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_terminal_that_draws_nothing_anew_gets_lines_as_a_log_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    out = Console(file=io.StringIO(), force_terminal=True, width=120)
+    assert not is_live(out)
+    with Progress(out, ["model"], 1) as progress:
+        progress.follow(TrialRecord("00000", {"model": "mlp"}, "RUNNING"))
+    assert out.file.getvalue() == "00000 started  model=mlp\n"  # type: ignore[attr-defined]
+
+
+_UNREAD = """
+import time
+from tune_jobs.console import console, say
+from tune_jobs.progress import Progress
+
+out = console(lasts=True)
+input()
+say(out, "a line")
+with Progress(out, ["model"], 1) as progress:
+    try:
+        progress.say("a line")
+        time.sleep(60)
+    except KeyboardInterrupt:
+        progress.say("a line")
+        say(console(), "a line")
+        raise SystemExit(4)
+"""
+
+
+def test_search_whose_output_nobody_reads_is_interrupted_once_and_still_ends_in_order() -> None:
+    words = [sys.executable, "-c", _UNREAD]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert process.stderr.read() == "note: nobody reads the output any more, so the search is interrupted\n"
+    assert process.returncode == 4

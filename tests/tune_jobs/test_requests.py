@@ -98,6 +98,37 @@ def test_auto_damaged_cache_is_named(tmp_path: Path) -> None:
         requests.measure(FakeCard(), lambda _: None)
 
 
+def test_auto_cache_that_cannot_be_written_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    said: list[str] = []
+    for _ in range(2):
+        card = FakeCard()
+        requests = Requests(Resources(gpu="auto"), space(), SHAPE)
+        requests.measure(card, said.append)
+        assert len(card.probed) == 4
+        assert requests.of({"model": "mlp", "batch_size": 16, "hidden_units": 10}).gpu == 0.04
+    note = f"note: what was measured is not kept ({tmp_path / 'file' / 'tune_jobs'}: Not a directory)"
+    assert [said[4], said[9], len(said)] == [note, note, 10]
+
+
+def test_auto_without_a_home_is_measured_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    said: list[str] = []
+    Requests(Resources(gpu="auto"), space(), SHAPE).measure(FakeCard(), said.append)
+    assert said[4:] == ["note: what was measured is not kept (there is no home folder)"]
+
+
+def test_auto_is_kept_in_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    Requests(Resources(gpu="auto"), space(), SHAPE).measure(FakeCard(), lambda _: None)
+    assert (tmp_path / "tune_jobs" / "probes.json").is_file()
+
+
 def test_numbers_are_taken_as_they_are_and_nothing_is_probed(tmp_path: Path) -> None:
     requests = Requests(Resources(gpu=0.5), space(), SHAPE, tmp_path / "cache.json")
     card = FakeCard()

@@ -166,6 +166,14 @@ def one_line_errors() -> Iterator[None]:
         if error.filename is None:
             raise
         fail(f"{error.filename}: {error.strerror}", Exit.WRONG)
+    except ModuleNotFoundError as error:
+        from profiling import end_outside
+        from tune_jobs.shipping import PACKAGES
+
+        package = (error.name or "").partition(".")[0]
+        if package in ("", *PACKAGES):
+            raise
+        end_outside(package)
     except KeyboardInterrupt:
         fail("interrupted; the same command starts again from what is done", Exit.INTERRUPTED)
 

@@ -79,7 +79,7 @@ def search(
         from tune_jobs.storage import StoreError
 
         total = repeats.total(asked, checked)
-        out = console()
+        out = console(lasts=True)  # the files at its end are worth more than its lines
         for note in notes.notes(asked, checked):
             say(out, f"note: {note}")
         say(out, f"run {run_dir.name}: {total} trials, into {run_dir}")
