@@ -267,8 +267,8 @@ def _workers() -> dict[str, Any]:
 
 
 def check_reachable(address: str, name: str) -> None:
-    """Raise UsageError where `address`, which is called `name`, has a host and port at which nobody listens: Ray
-    would try for minutes."""
+    """Raise UsageError where `address`, which is called `name`, has a host and port at which nobody listens, or
+    something else than Ray: Ray would try for minutes."""
     try:
         _call(address)
     except ValueError as error:
@@ -277,9 +277,19 @@ def check_reachable(address: str, name: str) -> None:
         raise UsageError(f"{name}={address}: no Ray cluster answers there ({error.strerror or error})") from error
 
 
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+"""With which an HTTP/2 client begins (RFC 9113, 3.4); a server, as gRPC's is one, answers with a frame of type 4."""
+
+
 def _call(address: str) -> None:
-    """Raises OSError where an address with a host and port has nobody who listens, ValueError where it is none."""
+    """Raises OSError where an address with a host and port has nobody who listens, or one without http:// somebody who
+    is no Ray cluster; ValueError where it is none."""
     parts = urlsplit(address if "://" in address else f"//{address}")
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    if parts.hostname and port:  # else empty, auto or local
-        socket.create_connection((parts.hostname, port), timeout=10).close()
+    if not (parts.hostname and port):  # empty, auto or local
+        return
+    with socket.create_connection((parts.hostname, port), timeout=10) as connection:
+        if not parts.scheme and os.environ.get("RAY_USE_TLS", "0").lower() in ("0", "false"):
+            connection.sendall(_GREETING)
+            if connection.recv(9)[3:4] != b"\4":
+                raise OSError("what listens there is none; a dashboard's address begins with http://")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import signal
 import socket
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -416,6 +418,37 @@ def test_somebody_elses_cluster_that_is_kept_from_others_is_none(monkeypatch: py
     monkeypatch.setattr(cluster, "canonicalize_bootstrap_address", unreadable)
     assert not cluster.is_there()
     assert not cluster.is_gone()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", r" \(what listens there is none; a dashboard"),
+        (b"", r" \(what listens there is none; a dashboard"),
+        (b"\0\0\6\4\0\0\0\0\0\0\3\0\0\0\x64", None),
+    ],
+)
+def test_what_listens_is_a_cluster_where_it_speaks_as_one(answer: bytes, reason: str | None) -> None:
+    """Ray would try for more than ten minutes to join another program that has the port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        refused = (
+            contextlib.nullcontext()
+            if reason is None
+            else pytest.raises(UsageError, match=f"^RAY_ADDRESS={address}: no Ray cluster answers there{reason}")
+        )
+        with refused:
+            cluster.check_reachable(address, "RAY_ADDRESS")
+        thread.join()
 
 
 def test_auto_where_no_cluster_runs_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
