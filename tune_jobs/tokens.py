@@ -22,7 +22,7 @@ def switch_on() -> bool:
     """
     if MODE in os.environ:
         return False
-    logging.getLogger(setup.__name__).setLevel(logging.ERROR)  # else a warning that tokens are on
+    _quieten()
     return setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
@@ -36,6 +36,7 @@ def provide() -> str:
     loader = AuthenticationTokenLoader.instance()
     if os.environ.get(MODE, "token").lower() != "token" or loader.has_token(ignore_auth_mode=True):
         return ""
+    _quieten()
     why = ""
     try:
         setup.generate_and_save_token()
@@ -45,3 +46,8 @@ def provide() -> str:
         why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
     loader.reset_cache()
     return why
+
+
+def _quieten() -> None:
+    """Ray says on stderr that it has made a token, and warns of tokens being on."""
+    logging.getLogger(setup.__name__).setLevel(logging.ERROR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,12 @@ def has_token() -> bool:
     return bool(AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
 
 
-def test_token_of_a_first_ray_is_kept_in_the_home_for_its_owner_alone(home: Path) -> None:
+def test_token_of_a_first_ray_is_kept_in_the_home_for_its_owner_alone(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("ray._private.authentication.authentication_token_setup")
+    logger.setLevel(logging.INFO)  # as Ray has it in a fresh process
+    logger.addHandler(caplog.handler)  # Ray's loggers pass nothing on
     assert not has_token()
     assert tokens.provide() == ""
     file = home / ".ray" / "auth_token"
@@ -38,6 +44,8 @@ def test_token_of_a_first_ray_is_kept_in_the_home_for_its_owner_alone(home: Path
     assert tokens.provide() == ""
     assert file.read_text() == first
     assert "RAY_AUTH_TOKEN" not in os.environ
+    logger.removeHandler(caplog.handler)
+    assert caplog.messages == []
 
 
 def test_token_of_a_ray_whose_home_cannot_be_written_is_in_the_environment_alone(
