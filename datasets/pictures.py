@@ -84,8 +84,7 @@ def folder(config: DatasetConfig, data_dir: Path | None) -> Dataset:
     total = len(files.paths)
     used = torch.cat(part_indices(total, None, config)).sort().values
     rows = used.tolist()
-    shift = _shift_to_eight_bits([files.paths[row] for row in rows if row in deep])
-
+    shift = _shift_to_eight_bits([files.paths[number] for number in sorted(deep)])  # whatever the split uses of them
     channels = 1 if grey else 3
     images = torch.empty(len(rows), channels, size, size, dtype=torch.uint8)
     for index, row in enumerate(rows):

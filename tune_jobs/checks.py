@@ -7,6 +7,7 @@ from datasets import Splits
 from models import TrainConfig
 from models.config import TOGETHER
 from models.training import check_classes
+from tune_jobs.axis import REAL_RANGES
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
 from tune_jobs.repeats import check_seeds, configs
@@ -23,6 +24,7 @@ def check_experiment(experiment: Experiment, space: Space) -> None:
             raise UsageError("amp_dtype: fp16 needs a GPU (resources.gpu); on a CPU give auto or bf16")
     if experiment.search.method != "grid":  # whose points are all made before the first is run
         space.meeting(*TOGETHER)
+    _check_sampling(experiment, space)
     check_seeds(experiment, space)
     space.check_enqueued(experiment.search.enqueue)
     trials = configs(experiment, space)
@@ -30,6 +32,25 @@ def check_experiment(experiment: Experiment, space: Space) -> None:
         raise UsageError(f"search.enqueue: {len(experiment.search.enqueue)} points, more than are tried: {trials}")
     if experiment.min_usable > trials:
         raise UsageError(f"min_usable: {experiment.min_usable}, and there are {trials} configs")
+
+
+def _check_sampling(experiment: Experiment, space: Space) -> None:
+    """What runs of earlier versions may have, and what is not to be begun."""
+    search, scheduler = experiment.search, experiment.scheduler
+    if search.warm_start is not None and search.sampler in ("random", "qmc"):
+        raise UsageError(f"search.warm_start: is for tpe, gp and nsga2; {search.sampler} does not learn from results")
+    if scheduler.name in ("asha", "hyperband") and scheduler.reduction_factor < 1.5:
+        raise UsageError(
+            f"scheduler.reduction_factor: {scheduler.reduction_factor:g}: give 1.5 or more; below, rungs share epochs"
+        )
+    real = {axis.field for axis in space.axes if axis.kind in REAL_RANGES}
+    for axis in space.axes:
+        for other in axis.when:
+            if other in real:
+                raise UsageError(
+                    f"space.{axis.field}.when: {other} is a range of real numbers, which are never met exactly; make "
+                    "it a choice"
+                )
 
 
 def check_shapes(space: Space, splits: Splits) -> None:

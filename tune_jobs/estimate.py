@@ -129,7 +129,7 @@ def estimate(point: Mapping[str, Any], request: Request, splits: Splits, measure
         one
         for one in shaped
         if (one.precision is None or one.precision in precisions)
-        and (kind != "cpu" or one.threads in (None, request.threads))
+        and (kind != "cpu" or one.threads in (None, request.threads) or not models.is_network(one.model))
     ]
     others = _networks(measured, kind, point)
     for candidates, basis in ((alike, "measured"), (shaped, "scaled"), (same, "scaled"), (others, "scaled")):

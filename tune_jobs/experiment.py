@@ -64,9 +64,8 @@ class Search(_Section):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if self.warm_start is not None and (self.method != "optuna" or self.sampler in ("random", "qmc")):
-            who = f"sampler {self.sampler}" if self.method == "optuna" else self.method
-            raise ValueError(f"warm_start is of method optuna with tpe, gp or nsga2; {who} does not learn from results")
+        if self.warm_start is not None and self.method != "optuna":
+            raise ValueError(f"warm_start is of method optuna; {self.method} does not learn from results")
         if self.method == "grid":
             given = [name for name in ("trials", "enqueue") if name in self.model_fields_set and getattr(self, name)]
             if given:
@@ -86,8 +85,8 @@ class Scheduler(_Section):
     hyperband: the same over several brackets.  median: stops what is below the median of the others' means."""
     grace_epochs: int = Field(default=1, ge=1)
     """Epochs that every trial gets."""
-    reduction_factor: float = Field(default=3, ge=1.5, le=1000)
-    """asha and hyperband: one in so many goes on at each rung.  From 1.5 on each rung has an epoch of its own."""
+    reduction_factor: float = Field(default=3, ge=1.1, le=1000)
+    """asha and hyperband: one in so many goes on at each rung; 1.5 or more, so that each has an epoch of its own."""
 
 
 class Budget(_Section):

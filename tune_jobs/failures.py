@@ -16,8 +16,8 @@ class Rule:
     """Whether that counts against the experiment's `retries`."""
     more_memory: bool = False
     """Whether it asks for more memory then; where no node has more, it FAILs."""
-    elsewhere: bool = False
-    """Whether it may be its node's doing: the trial is started again on another one, where one can serve it."""
+    by_node: bool = False
+    """Whether its node may have done it, which gets no more trials where that goes on."""
     by_config: bool = False
     """Whether its config did it, and one like it would too: samplers are told so."""
 
@@ -29,8 +29,8 @@ RULES = {
     "user_error": Rule(retry=False, by_config=True),
     "node_lost": Rule(retry=True, counted=False),  # not its fault
     "store_lost": Rule(retry=True, counted=False),
-    "worker_crashed": Rule(retry=True, elsewhere=True),
-    "error": Rule(retry=True, elsewhere=True),
+    "worker_crashed": Rule(retry=True, by_node=True),
+    "error": Rule(retry=True, by_node=True),
 }
 """Class of a failure -> its rule.  `disk_full` is none: it stops the search, and the trial is taken up with it."""
 

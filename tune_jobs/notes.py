@@ -46,10 +46,9 @@ def _of_search(experiment: Experiment, space: Space) -> list[str]:
     if search.method == "optuna" and search.sampler in ("gp", "nsga2", "qmc"):
         always, sampled = space.always(), [axis.field for axis in space.axes if axis.sampled]
         if len(always) < len(sampled):
-            said.append(
-                f"{search.sampler} chooses what every config has ({', '.join(always) or 'nothing'}) and draws the rest "
-                "at random; tpe chooses all"
-            )
+            has = "what the first config to end has" if search.sampler == "qmc" else "what every config has"
+            common = "" if search.sampler == "qmc" else f" ({', '.join(always) or 'nothing'})"
+            said.append(f"{search.sampler} chooses {has}{common} and draws the rest at random; tpe chooses all")
         if scheduler != "none" and search.sampler != "qmc" and stops_early(experiment, space):
             said.append(f"{search.sampler} learns from complete trials, tpe also from those that {scheduler} stops")
     if "val_accuracy" not in search.objectives:

@@ -11,10 +11,10 @@ from ray import tune
 
 from datasets import Splits
 from tune_jobs import failures
+from tune_jobs.broken_nodes import BrokenNodes
 from tune_jobs.cluster import is_lost
 from tune_jobs.cost import with_macs
 from tune_jobs.drawn import to_draw
-from tune_jobs.elsewhere import Elsewhere
 from tune_jobs.experiment import Experiment
 from tune_jobs.interruption import Stop, room
 from tune_jobs.keeping import Keeping
@@ -64,7 +64,7 @@ class Recorder(tune.Callback):
         self._total = total(experiment, study.space)
         self._sharing = Sharing()
         self._metrics = Metrics(run_dir.name, len(splits.train))
-        self._elsewhere = Elsewhere(listener.say)
+        self._broken = BrokenNodes(listener.say)
         self.groups = by_number(trials.values())
         """Number in the study -> its repeats, the first one first."""
         self._states = Counter(trial.state for trial in trials.values())
@@ -73,7 +73,7 @@ class Recorder(tune.Callback):
         self._disk = Leftovers(run_dir.checkpoints, listener.say, stop)
         self._keeping = Keeping(experiment.keep_models, self._disk)
         self._keeping.sweep(self.groups.values())
-        self.waiting = Waiting(request_of, self._elsewhere)
+        self.waiting = Waiting(request_of, self._broken)
         """What is to be run, and what Ray has."""
         self._watch = Watch(self.waiting, experiment.budget.trial_minutes, listener, stop, wait_for_nodes)
         self.stopped: set[str] = set()
@@ -103,7 +103,7 @@ class Recorder(tune.Callback):
             for own in others if first.state == "PRUNED" else []:
                 if not own.finished and self.waiting.take_back(own):
                     self._start(first)
-                    self._finish(own, state="PRUNED", reason=f"{first.id}, of the same config, was stopped")
+                    self._finish(own, state="PRUNED", reason=_STOPPED_WITH.format(first.id))
 
     def to_ask(self) -> int:
         """How many points are still to be asked of the sampler."""
@@ -149,7 +149,6 @@ class Recorder(tune.Callback):
         actor = trial.temporary_state.ray_actor
         assert actor is not None
         self.waiting.start(own, actor)
-        self._elsewhere.leave(own.id)
         request = self.waiting.request(own).model_dump()
         self._write(own, "state", state="RUNNING", attempt=own.attempts + 1, request=request)
         self._listener.follow(own)
@@ -168,7 +167,7 @@ class Recorder(tune.Callback):
         if "epoch" not in result:
             return
         self._write(own, "epoch", attempt=own.attempts, **{name: result[name] for name in _EPOCH_FIELDS})
-        self._elsewhere.epoch(own.id)
+        self._broken.epoch(own.id)
         self._watch.store_is_there(own.id)
         self._metrics.epoch(own.id, self.waiting.ran_s(own), result)
         if self._group(own)[0] is own:  # of its repeats, the first speaks for all
@@ -193,13 +192,12 @@ class Recorder(tune.Callback):
         else:
             text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
             failure, reason = failures.classify(text)
-            if failure == "out_of_memory":  # Ray's monitor watches over main memory
-                self._fail(own, failure, f"{reason}; it had asked for {self.waiting.request(own)}", main_memory=True)
-                return
-            node = self._elsewhere.node(own.id, failures.worker_in(text))
+            is_memory = failure == "out_of_memory"  # Ray's monitor watches over main memory
+            reason += f"; it had asked for {self.waiting.request(own)}" if is_memory else ""
+            node = self._broken.node(own.id, failures.worker_in(text))
             if failure == "worker_crashed" and any(map(is_lost, self.waiting.alive() if node is None else [node])):
                 failure, reason = "node_lost", failures.NODE_LOST
-            self._fail(own, failure, reason)
+            self._fail(own, failure, reason, main_memory=is_memory)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Leave Tune's loop where the search is to stop; else see to those that hang or are lost."""
@@ -217,7 +215,7 @@ class Recorder(tune.Callback):
 
     def _arrive(self, own: ledger.TrialRecord, where: dict[str, Any]) -> None:
         """The first word of an attempt says where it runs."""
-        self._elsewhere.arrive(own.id, where["node_id"], where["node"])
+        self._broken.arrive(own.id, where["node_id"], where["node"], where["cards"])
         named = {key: where[key] for key in ("node", "cards")}
         self._write(own, "place", attempt=own.attempts, slot=self.waiting.slot(own), **named)
         self._sharing.enter(own.id, where["node"], where["cards"])
@@ -228,8 +226,11 @@ class Recorder(tune.Callback):
             self._stop.ask("disk" if failure == "disk_full" else "store", reason)
             return
         rule = failures.RULES[failure]
-        if rule.elsewhere:
-            self._elsewhere.fail(own.id, reason)
+        if rule.by_node:
+            self._broken.fail(own.id, reason, self.waiting.alive())
+        if (first := self._group(own)[0]).state == "PRUNED":
+            self._finish(own, state="PRUNED", reason=_STOPPED_WITH.format(first.id))
+            return
         if not failures.may_retry(own.failures, own.lost, failure, self._experiment.retries):
             self._finish(own, state="FAIL", failure=failure, reason=reason)
             return
@@ -243,11 +244,12 @@ class Recorder(tune.Callback):
             more = {"next_request": request.model_dump()}
         self._write(own, "state", state="WAITING", failure=failure, reason=reason, **more)
         self._leave(own)
-        self.waiting.put_first(own)
+        (self.waiting.put_second if rule.by_node else self.waiting.put_first)(own)
         self._tell(own)
 
     def _leave(self, own: ledger.TrialRecord) -> tuple[float | None, Company]:
         """Seconds that it had a worker, None where it never had one, and how many others there were beside it."""
+        self._broken.leave(own.id)
         return self.waiting.leave(own), self._sharing.leave(own.id)
 
     def _why_pruned(self, own: ledger.TrialRecord) -> str:
@@ -295,3 +297,4 @@ class Recorder(tune.Callback):
 
 
 _EPOCH_FIELDS = ("epoch", "train_loss", "val_loss", "val_accuracy", "epoch_time_s")
+_STOPPED_WITH = "{}, of the same config, was stopped"

@@ -59,9 +59,9 @@ class SeededByTrial(BaseSampler):
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """nsga2 counts a trial to a generation when it is asked for values; one whose values are all given, which it is
         asked for none of, would be in no population."""
-        inner = self._of(trial)
-        inner.before_trial(study, trial)
-        if isinstance(inner, NSGAIISampler) and not trial.state.is_finished():
+        if first_generation(self._search).keys() - trial.system_attrs.keys() and not trial.state.is_finished():
+            inner = self._of(trial)
+            assert isinstance(inner, NSGAIISampler)
             inner.get_trial_generation(study, trial)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

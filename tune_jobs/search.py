@@ -195,7 +195,8 @@ def _queue(
     early_stopping = EarlyStopping(experiment.scheduler, space.most_epochs(), recorder.own, recorder.stopped)
     if is_left(experiment, space, trials):
         for own in early_stopping.replay(ledger.events(run_dir.ledger), trials):
-            recorder.prune(own)
+            if not own.finished:  # with its first repeat
+                recorder.prune(own)
         recorder.prune_repeats(list(recorder.groups.values()))
     waiting = [own for own in trials.values() if not own.finished]
     if experiment.search.method == "grid":  # the longest first, so that no core is idle at the end

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 import models
 from models import ModelError, TrainConfig
 from models.config import CONDITIONS
-from tune_jobs.axis import RANGES, REAL_RANGES, Axis, check_value, key, parse_axis
+from tune_jobs.axis import RANGES, Axis, check_value, key, parse_axis
 from tune_jobs.errors import UsageError, one_line
 
 if TYPE_CHECKING:
@@ -228,11 +228,6 @@ def _check_conditions(axes: tuple[Axis, ...], fixed: Mapping[str, Any]) -> None:
         for other in axis.when:
             if position.get(other, -1) > position[axis.field]:
                 raise UsageError(f"space.{axis.field}.when: {other} stands later in the space; put it first")
-            if other in position and axes[position[other]].kind in REAL_RANGES:
-                raise UsageError(
-                    f"space.{axis.field}.when: {other} is a range of real numbers, which are never met exactly; "
-                    "make it a choice"
-                )
 
 
 def _decides(field: str, axes: tuple[Axis, ...]) -> bool:

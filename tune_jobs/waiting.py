@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
 
-from tune_jobs.elsewhere import Elsewhere
+from tune_jobs.broken_nodes import BrokenNodes
 from tune_jobs.resources import Request, grown, slots, unservable
 from tune_jobs.results.ledger import TrialRecord
 
@@ -25,14 +25,10 @@ that grows when asked sees them.  Of shorter ones each is handed out as another 
 placement group, and removes it when a worker comes free."""
 
 
-_Kind = tuple[str, frozenset[str]]
-"""What a trial asks for, and the nodes on which it failed."""
-
-
 class Waiting:
     """Trials on their way to Ray and with it, by their ids in the ledger."""
 
-    def __init__(self, request_of: Callable[[Mapping[str, Any]], Request], elsewhere: Elsewhere) -> None:
+    def __init__(self, request_of: Callable[[Mapping[str, Any]], Request], broken: BrokenNodes) -> None:
         self.out: dict[str, str] = {}
         """Those that Ray has now -> Ray's own id of each."""
         self.actors: dict[str, ActorHandle[Any]] = {}
@@ -40,8 +36,8 @@ class Waiting:
         self.since: dict[str, float] = {}
         """... -> when it was given it, by the monotonic clock."""
         self._request_of = request_of
-        self._elsewhere = elsewhere
-        self._queues: dict[_Kind, deque[tuple[int, TrialRecord]]] = {}
+        self._broken = broken
+        self._queues: dict[str, deque[tuple[int, TrialRecord]]] = {}
         self._first = self._behind = 0
         self._ran_s: dict[str, float] = {}
         self._requests: dict[str, Request] = {}
@@ -67,6 +63,16 @@ class Waiting:
         self._first -= 1
         self._queue(own).appendleft((self._first, own))
 
+    def put_second(self, own: TrialRecord) -> None:
+        """It is to be run before all others of its kind but the first: where it failed since its node is broken, it is
+        another one that finds that out too."""
+        queue = self._queue(own)
+        if not queue:
+            self.put_first(own)
+            return
+        place, first = queue.popleft()
+        queue.extendleft([(place, own), (place, first)])
+
     def take_back(self, own: TrialRecord) -> bool:
         """It is not to be run after all; False where Ray has it already."""
         if own.id in self.out:
@@ -77,8 +83,7 @@ class Waiting:
         return True
 
     def _queue(self, own: TrialRecord) -> deque[tuple[int, TrialRecord]]:
-        kind = str(self.request(own)), self._elsewhere.failed_on(own.id)
-        return self._queues.setdefault(kind, deque())
+        return self._queues.setdefault(str(self.request(own)), deque())
 
     def request(self, own: TrialRecord) -> Request:
         """What it asks for: the experiment's request, or the greater one that it was promised when it ran out."""
@@ -103,41 +108,41 @@ class Waiting:
         So a long row of trials for the GPUs does not keep those for the CPUs from starting.  None: for none.
         """
         ahead = Counter(
-            (asked, self._elsewhere.failed_on(own_id))
-            for own_id, asked in self._kinds().items()
-            if own_id not in self.actors or self._ran_s.get(asked, AHEAD_S) < AHEAD_S
+            kind
+            for own_id, kind in self._kinds().items()
+            if own_id not in self.actors or self._ran_s.get(kind, AHEAD_S) < AHEAD_S
         )
         heads = [
             (queue[0][0], kind)
             for kind, queue in self._queues.items()
-            if queue and ahead[kind] < slots(self.request(queue[0][1]), self._others(self._away(queue[0][1])))
+            if queue and ahead[kind] < self._slots(self.request(queue[0][1]))
         ]
         if not heads:
             return None
         _, own = self._queues[min(heads)[1]].popleft()
         self.out[own.id] = trial_id
         self._promised[own.id] = self._free_slot()
-        self._kept_from[own.id] = self._away(own)
+        self._kept_from[own.id] = self._away(self.request(own))
         return own
 
     def kept_from(self, own: TrialRecord) -> list[str]:
         """The ids of the nodes to which one that is handed out is not to go."""
         return sorted(self._kept_from[own.id])
 
-    def _away(self, own: TrialRecord) -> frozenset[str]:
-        """The nodes that this one is to be kept from, as long as there are others that can serve it."""
-        broken = frozenset(self._elsewhere.broken)
-        for away in (broken | self._elsewhere.failed_on(own.id), broken):
-            if away and not unservable([self.request(own)], self._others(away)):
-                return away
-        return frozenset()
+    def _away(self, request: Request) -> frozenset[str]:
+        """The broken nodes, as long as there are others that can serve the request."""
+        broken = self._broken.ids.intersection(node["NodeID"] for node in self.nodes() if node["Alive"])
+        return broken if broken and not unservable([request], self._others(broken)) else frozenset()
 
-    def _others(self, away: Set[str]) -> Sequence[Mapping[str, Any]]:
+    def _others(self, away: frozenset[str]) -> Sequence[Mapping[str, Any]]:
         return [node for node in self.nodes() if node["NodeID"] not in away] if away else self.nodes()
 
+    def _slots(self, request: Request) -> int:
+        return slots(request, self._others(self._away(request)))
+
     def room(self, requests: Sequence[Request]) -> int:
-        """How many trials run at once at most, on the nodes that there are now."""
-        return max(slots(request, self._others(self._elsewhere.broken)) for request in requests)
+        """How many trials run at once at most, on the nodes that there are now and are not broken."""
+        return max(map(self._slots, requests))
 
     def nodes(self) -> Sequence[Mapping[str, Any]]:
         """The cluster's nodes, looked at every few seconds."""
@@ -209,7 +214,6 @@ class Waiting:
     def forget(self, own: TrialRecord) -> None:
         """It is final and asks for nothing any more."""
         self._requests.pop(own.id, None)
-        self._elsewhere.forget(own.id)
 
     def _kinds(self) -> dict[str, str]:
         return {own_id: str(self._requests[own_id]) for own_id in self.out}

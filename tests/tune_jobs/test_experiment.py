@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tune_jobs import yaml
+from tune_jobs.checks import check_experiment
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import check, check_name, load, named, override, shipped
 from tune_jobs.extension import extended
@@ -245,3 +246,34 @@ def test_extended_of_a_sampled_run_says_what_it_is() -> None:
     sampled = check(document | {"search": {"method": "random", "trials": 3}})
     with pytest.raises(UsageError, match=r"the run is of search\.method random, and this is grid"):
         extended(sampled, check(document))
+
+
+SAMPLED = {"model": "mlp", "lr": {"loguniform": [1e-3, 0.1]}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"space": SAMPLED | {"momentum": {"uniform": [0.1, 0.9], "when": {"lr": 0.01}}}},
+            "space.momentum.when: lr is a range of real numbers, which are never met exactly; make it a choice",
+        ),
+        (
+            {"search": {"method": "optuna", "trials": 3, "sampler": "qmc", "warm_start": "earlier"}},
+            "search.warm_start: is for tpe, gp and nsga2; qmc does not learn from results",
+        ),
+        (
+            {"scheduler": {"name": "asha", "reduction_factor": 1.4}},
+            "scheduler.reduction_factor: 1.4: give 1.5 or more; below, rungs share epochs",
+        ),
+    ],
+)
+def test_what_an_earlier_run_may_have_and_none_that_begins(changes: dict[str, Any], line: str) -> None:
+    """Its report can still be read."""
+    document = {"name": "x", "dataset": {"name": "digits"}, "space": SAMPLED, "train": {"optimizer": "sgd"}}
+    document |= {"search": {"method": "optuna", "trials": 3}} | changes
+    experiment = check(document)
+    space = parse(experiment.space, experiment.train, experiment.search.method)
+    with pytest.raises(UsageError) as raised:
+        check_experiment(experiment, space)
+    assert str(raised.value) == line

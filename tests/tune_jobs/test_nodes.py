@@ -155,9 +155,7 @@ def test_search_node_killed_its_trials_go_on_elsewhere_from_their_checkpoints(ap
 
 @pytest.mark.slow
 @pytest.mark.cluster
-def test_search_a_node_where_every_worker_dies_costs_a_trial_one_retry_and_the_search_none(
-    app: App, tmp_path: Path
-) -> None:
+def test_search_a_node_where_every_worker_dies_costs_no_trial(app: App, tmp_path: Path) -> None:
     """The broken node's processes end as soon as they are to train, as where a card or a library of it is broken."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys, threading, time\n"
@@ -169,7 +167,7 @@ def test_search_a_node_where_every_worker_dies_costs_a_trial_one_retry_and_the_s
         "    threading.Thread(target=watch, daemon=True).start()\n"
     )
     broken = replace(app, environment={"PYTHONPATH": str(tmp_path)})
-    sets = ["model=baseline", "lr=1e-3,3e-3,1e-2", "epochs=3", "retries=1"]
+    sets = ["model=baseline", "lr=1e-3,3e-3,1e-2", "epochs=3"]
     command = ["search", "digits-demo", *(word for value in sets for word in ("--set", value))]
     with two_nodes(app, broken) as (cluster, _):
         done = cluster(*command, "--name", "broken")
@@ -177,7 +175,5 @@ def test_search_a_node_where_every_worker_dies_costs_a_trial_one_retry_and_the_s
     trials = ledger.read(app.storage / "broken" / "trials.jsonl").values()
     assert {trial.state for trial in trials} == {"COMPLETE"}
     assert OTHER not in {trial.place["node"] for trial in trials}
-    failures_of = sorted(len(trial.failures) for trial in trials)
-    assert failures_of[-3:] == [1, 1, 1], done.stdout
-    assert not any(failures_of[:-3])
-    assert f"{OTHER} gets no more trials: 3 in a row failed there" in done.stdout
+    assert 3 <= sum(len(trial.failures) for trial in trials) <= 4, done.stdout  # one may have been sent there by then
+    assert f"note: {OTHER} is sent no more trials: 3 in a row failed on {OTHER}" in done.stdout

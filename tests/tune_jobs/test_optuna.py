@@ -13,6 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from tune_jobs.results import ledger
+from tune_jobs.study import by_number
 
 if TYPE_CHECKING:
     from tests.conftest import App
@@ -60,6 +61,10 @@ def sets(*values: str) -> list[str]:
     return [word for value in values for word in ("--set", value)]
 
 
+TOLD: dict[str | None, str] = {"diverged": "PRUNED", "timeout": "PRUNED"}
+"""Failures that samplers are not to leave out -> the state in the study."""
+
+
 @pytest.fixture(scope="module")
 def file(app: App) -> str:
     path = app.home / "sampled.yaml"
@@ -81,7 +86,7 @@ def test_optuna_search_study_says_what_the_table_says_and_is_extended(app: App, 
     assert len({str(trial.config) for trial in trials}) == len(asked) == 12
     for trial, frozen in zip(trials, asked, strict=True):
         assert int(trial.id) == frozen.number
-        assert trial.state == frozen.state.name
+        assert TOLD.get(trial.failure, trial.state) == frozen.state.name
         assert frozen.params.items() <= trial.config.items()
         if trial.state == "COMPLETE":
             assert frozen.value == trial.result["val_accuracy"]
@@ -91,7 +96,7 @@ def test_optuna_search_study_says_what_the_table_says_and_is_extended(app: App, 
             assert len(trial.epochs) < 9
         else:
             assert trial.failure == "diverged"
-            assert frozen.value is None
+            assert frozen.value == (trial.epochs[-1]["val_accuracy"] if trial.epochs else None)
         steps = {epoch["epoch"]: epoch["val_accuracy"] for epoch in trial.epochs}
         assert frozen.intermediate_values == steps
     data = pd.read_parquet(run / "trials.parquet")
@@ -128,7 +133,8 @@ def test_warm_start_begins_with_what_an_earlier_run_found(app: App, file: str) -
     assert [trial.value for trial in begun] == [trial.result["val_accuracy"] for trial in complete]
     own = records(app.storage / "warm")
     assert [int(trial.id) for trial in own] == [len(complete), len(complete) + 1]
-    assert [trial.state.name for trial in study.trials[len(complete) :]] == [trial.state for trial in own]
+    told = [TOLD.get(trial.failure, trial.state) for trial in own]
+    assert [trial.state.name for trial in study.trials[len(complete) :]] == told
 
     for change, why in [
         ("dataset.limit=500", "it saw other images or another split"),
@@ -224,7 +230,21 @@ def test_trial_that_runs_too_long_is_ended_and_the_search_goes_on(app: App) -> N
     assert quick.state == "COMPLETE"
     assert (slow.state, slow.failure, slow.attempts) == ("FAIL", "timeout", 1)
     assert slow.reason == "still running after 0.1 minutes"
-    assert [trial.state.name for trial in study_of(app.storage / "slow").trials] == ["COMPLETE", "FAIL"]
+    assert [trial.state.name for trial in study_of(app.storage / "slow").trials] == ["COMPLETE", "PRUNED"]
+
+
+@pytest.mark.slow
+def test_repeats_of_a_stopped_config_are_not_begun_and_those_that_run_end(app: App) -> None:
+    values = ["model=mlp", "optimizer=adam", "lr=1e-2,1e-5,1e-6", "epochs=6", "repeats=3", "scheduler.name=asha"]
+    ran = app("search", "digits-demo", "--name", "followed", *sets(*values, "scheduler.reduction_factor=2"))
+    assert ran.returncode == 0, ran.stderr
+    groups = by_number(records(app.storage / "followed"))
+    assert [trial.state for trial in groups[0]] == ["COMPLETE"] * 3
+    for first, *others in (groups[1], groups[2]):
+        assert first.reason == "stopped by asha after epoch 1"
+        assert {trial.state for trial in others} == {"PRUNED"}
+        assert f"{first.id}, of the same config, was stopped" in {trial.reason for trial in others if not trial.epochs}
+    assert [trial.state.name for trial in study_of(app.storage / "followed").trials] == ["COMPLETE", "PRUNED", "PRUNED"]
 
 
 @pytest.mark.slow

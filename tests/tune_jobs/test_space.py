@@ -328,14 +328,6 @@ def test_range_with_a_value_within_that_is_none_is_refused_before_it_is_drawn() 
         parse({"model": "svm", "max_iter": {"int": [-1, 3]}}, {}, "random")
 
 
-def test_condition_on_an_exact_value_of_a_real_range_is_refused() -> None:
-    space = {
-        "model": "mlp", "momentum": {"uniform": [0.5, 0.9]}, "lr": {"loguniform": [1e-3, 1], "when": {"momentum": 0.9}},
-    }  # fmt: skip
-    with pytest.raises(UsageError, match=r"^space\.lr\.when: momentum is a range of real numbers.*make it a choice"):
-        parse(space, {"optimizer": "sgd"}, "optuna")
-
-
 def test_contains_a_seed_of_another_search_and_no_fraction_of_a_whole_range() -> None:
     space = parse({"model": "svm", "C": {"int": [1, 100]}}, {}, "optuna")
     point = space.suggest(optuna.trial.FixedTrial({"C": 3}))

@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from tune_jobs import waiting
-from tune_jobs.elsewhere import Elsewhere
+from tune_jobs.broken_nodes import BrokenNodes
 from tune_jobs.resources import MIB, Request
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.waiting import Waiting
@@ -21,7 +21,7 @@ REQUESTS = {"resnet18": Request(gpu=0.5), "svm": Request()}
 @pytest.fixture
 def queue(monkeypatch: pytest.MonkeyPatch) -> Waiting:
     monkeypatch.setattr(ray, "nodes", lambda: NODES)
-    queue = Waiting(lambda config: REQUESTS[config["model"]], Elsewhere(print))
+    queue = Waiting(lambda config: REQUESTS[config["model"]], Broken())
     models = ["resnet18"] * 6 + ["svm"] * 6
     for number, model in enumerate(models):
         queue.put(TrialRecord(f"{number:05d}", {"model": model}))
@@ -69,7 +69,7 @@ def test_grow_is_what_it_asks_for_from_then_on_and_after_a_take_up(queue: Waitin
     assert queue.request(own) == Request(gpu=1)
     assert queue.grow(own, main_memory=False) is None
     taken_up = TrialRecord("00000", {"model": "resnet18"}, next_request=Request(gpu=1).model_dump())
-    assert Waiting(lambda config: REQUESTS[config["model"]], Elsewhere(print)).request(taken_up) == Request(gpu=1)
+    assert Waiting(lambda config: REQUESTS[config["model"]], Broken()).request(taken_up) == Request(gpu=1)
 
 
 def test_put_first_goes_before_all_others_of_whatever_kind(queue: Waiting) -> None:
@@ -126,88 +126,71 @@ def test_grow_counts_on_a_node_that_went_away_and_may_come_back(monkeypatch: pyt
     large = {"NodeID": "b", "Alive": True, "Resources": {"CPU": 4.0, "memory": 64_000 * MIB}}
     alive = [small, large]
     monkeypatch.setattr(ray, "nodes", lambda: alive)
-    queue = Waiting(lambda _: Request(memory_mib=4000), Elsewhere(print))
+    queue = Waiting(lambda _: Request(memory_mib=4000), Broken())
     own = TrialRecord("00000", {"model": "resnet18"})
     queue.nodes()
     alive = [small, large | {"Alive": False}]
     assert queue.grow(own, main_memory=True) == Request(memory_mib=8000)
 
 
-@pytest.fixture
-def elsewhere() -> Elsewhere:
-    return Elsewhere(print)
+class Broken(BrokenNodes):
+    """Those that it is told."""
+
+    def __init__(self, *ids: str) -> None:
+        super().__init__(print)
+        self.given = ids
+
+    @property
+    def ids(self) -> frozenset[str]:
+        return frozenset(self.given)
 
 
-@pytest.fixture
-def on_two_nodes(monkeypatch: pytest.MonkeyPatch, elsewhere: Elsewhere) -> Waiting:
+def on_two_nodes(monkeypatch: pytest.MonkeyPatch, *broken: str) -> Waiting:
     """Four trials of a core each, on two nodes with one core each."""
     nodes = [{"NodeID": name, "Alive": True, "Resources": {"CPU": 1.0}} for name in ("a", "b")]
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    queue = Waiting(lambda _: Request(), elsewhere)
+    queue = Waiting(lambda _: Request(), Broken(*broken))
     for number in range(4):
         queue.put(TrialRecord(f"{number:05d}", {"model": "svm"}))
     return queue
 
 
-def fail(queue: Waiting, elsewhere: Elsewhere, own: TrialRecord, node: str) -> None:
-    """It runs on this node, fails there and is to be run again."""
-    queue.start(own, worker(own.id))
-    elsewhere.arrive(own.id, node, node)
-    elsewhere.fail(own.id, "boom")
-    queue.leave(own)
-    queue.put_first(own)
+def test_next_no_trial_goes_to_a_broken_node_where_another_can_serve_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = on_two_nodes(monkeypatch, "a")
+    (own,) = all_next(queue)
+    assert queue.kept_from(own) == ["a"]
+    assert queue.room([Request()]) == 1
+    assert queue.stuck() == []
+    for broken in ([], ["a", "b"], ["gone"]):
+        queue = on_two_nodes(monkeypatch, *broken)
+        found = all_next(queue)
+        assert len(found) == queue.room([Request()]) == 2
+        assert not any(map(queue.kept_from, found))
 
 
-def test_next_of_a_trial_that_failed_on_a_node_it_is_kept_from_it_and_keeps_no_other_back(
-    on_two_nodes: Waiting, elsewhere: Elsewhere
-) -> None:
-    queue = on_two_nodes
-    first, second = all_next(queue)
-    assert (queue.kept_from(first), queue.kept_from(second)) == ([], [])
-    fail(queue, elsewhere, first, "a")
-    assert queue.next("ray-2") is first
-    assert queue.kept_from(first) == ["a"]
-    third = queue.next("ray-3")
-    assert third is not None
-    assert (third.id, queue.kept_from(third)) == ("00002", [])
-    fail(queue, elsewhere, third, "a")
-    fourth = queue.next("ray-4")
-    assert fourth is not None
-    assert fourth.id == "00003"  # on b is room for one, for which the first waits: the third has to, but not the fourth
-    queue.leave(first)
-    assert queue.next("ray-5") is third
-
-
-def test_next_of_a_trial_that_failed_on_every_node_it_may_go_to_any(
-    on_two_nodes: Waiting, elsewhere: Elsewhere
-) -> None:
-    queue = on_two_nodes
-    own = queue.next("ray-0")
-    assert own is not None
-    for node, away in (("a", ["a"]), ("b", [])):
-        fail(queue, elsewhere, own, node)
-        assert queue.next("ray-1") is own
-        assert queue.kept_from(own) == away
-
-
-def test_next_no_trial_goes_to_a_broken_node_where_another_can_serve_it(
-    on_two_nodes: Waiting, elsewhere: Elsewhere
-) -> None:
-    elsewhere.broken.add("a")
-    (own,) = all_next(on_two_nodes)
-    assert on_two_nodes.kept_from(own) == ["a"]
-    assert on_two_nodes.room([Request()]) == 1
-    assert on_two_nodes.stuck() == []
-    elsewhere.broken.add("b")
-    on_two_nodes.leave(own)
-    assert len(all_next(on_two_nodes)) == 2
-
-
-def test_stuck_names_what_is_kept_from_the_only_node_left(
-    on_two_nodes: Waiting, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    elsewhere.broken.add("a")
-    all_next(on_two_nodes)
+def test_stuck_names_what_is_kept_from_the_only_node_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = on_two_nodes(monkeypatch, "a")
+    all_next(queue)
     monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "a", "Alive": True, "Resources": {"CPU": 1.0}}])
     monkeypatch.setattr(waiting, "LOOK_EVERY_S", -1.0)
-    assert on_two_nodes.stuck() == [Request()]
+    assert queue.stuck() == [Request()]
+    assert queue.room([Request()]) == 1
+
+
+def test_put_second_goes_behind_the_first_of_its_kind(queue: Waiting) -> None:
+    again = TrialRecord("00012", {"model": "svm"})
+    queue.put_second(again)
+    assert [own.id for own in all_next(queue)] == ["00000", "00001", "00006", "00012", "00007", "00008"]
+    alone = Waiting(lambda _: Request(), Broken())
+    alone.put_second(again)
+    assert alone.next("ray-0") is again
+
+
+def test_take_back_what_ray_has_not_yet(queue: Waiting) -> None:
+    first, *_ = found = all_next(queue)
+    assert not queue.take_back(first)
+    other = TrialRecord("00011", {"model": "svm"})
+    assert queue.take_back(other)  # which was not put in: there is nothing to take
+    waiting_still = queue._queues[str(REQUESTS["svm"])][0][1]
+    assert queue.take_back(waiting_still)
+    assert len(queue) == 12 - len(found) - 1

@@ -114,7 +114,7 @@ def outcomes(loaded: Loaded) -> Outcomes:
         reached = [_best_up_to(trial, shared) for trial in group]
         if all(math.isfinite(value) for value in reached):
             scores.append(Score(group[0].config, statistics.fmean(reached)))
-    pruned = sum(row.state == "PRUNED" for row in loaded.rows)
+    pruned = sum(trial.state == "PRUNED" for trial in usable)
     epochs = "epoch 1" if shared == 1 else f"{shared} epochs"
     return Outcomes(scores, f"by the accuracy after {epochs}, which also the {pruned} stopped trials reached")
 
