@@ -14,6 +14,7 @@ from profiling.console import is_live as is_live
 from profiling.console import say as say
 from tune_jobs.results.confirmation import Confirmation, interval
 from tune_jobs.results.ledger import TrialRecord
+from tune_jobs.results.statistics import p_cell
 from tune_jobs.results.table import Row, varied
 
 
@@ -85,7 +86,7 @@ def confirmation_table(found: Confirmation) -> Table:
         if versus is None:
             cells += ["", "", "first"]
         else:
-            cells += [f"{100 * versus.difference:+.2f}", _fixed(versus.p, 3), found.verdict(confirmed)]
+            cells += [f"{100 * versus.difference:+.2f}", p_cell(versus.p), found.verdict(confirmed)]
         table.add_row(*map(escape, cells))
     return table
 

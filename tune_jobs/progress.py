@@ -69,7 +69,8 @@ class Progress:
         say(self._out, line)
         if self._out.quiet and not self._is_unread:  # `console(lasts=True)` has found that out
             self._is_unread = True
-            say(console(stderr=True), "note: nobody reads the output any more, so the search is interrupted")
+            note = "note: nobody reads the output any more, so the search is interrupted"
+            say(console(stderr=True, lasts=True), note)
             signal.raise_signal(signal.SIGINT)
 
     def follow(self, trial: TrialRecord) -> None:

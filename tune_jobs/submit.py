@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import os
 import shlex
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import aiohttp
 import requests
@@ -133,24 +135,25 @@ class Cluster:
         where = os.environ.get(name, "")
         self._called = "--address" if address is not None else name or "the cluster that runs here"
         check_reachable(where, self._called)
-        is_of_this_machine = where in ("", "auto")
-        if is_of_this_machine and is_gone():
+        is_unnamed = where in ("", "auto")
+        if is_unnamed and is_gone():
             raise UsageError(_NOWHERE)
         with self._one_line():
-            self._has_switched_on = is_of_this_machine and tokens.switch_on()
+            self._has_switched_on = is_unnamed and tokens.switch_on()
             try:
-                self._client = self._connected()
+                self._client = self._connected(where)
             except ConnectionError as error:
                 place = f"{self._called}={where}: no Ray cluster answers there" if where else _NOWHERE
                 raise UsageError(place) from error
         self.address = self._client.get_address()
 
-    def _connected(self) -> JobSubmissionClient:
-        """With the token that is here, where the cluster asks for one: an address that was given gets none unasked."""
+    def _connected(self, where: str) -> JobSubmissionClient:
+        """With the token that is here, where this machine's end asks for one: whoever has it may run code on the
+        cluster that it is of, so that no other machine is given it without RAY_AUTH_MODE."""
         try:
             return JobSubmissionClient()
         except AuthenticationError:
-            if not tokens.switch_on():
+            if not _is_of_this_machine(where) or not tokens.switch_on():
                 raise
             self._has_switched_on = True
             return JobSubmissionClient()
@@ -206,14 +209,32 @@ class Cluster:
             raise UsageError(f"{self._called}: {str(error).splitlines()[0]}") from error
 
 
+def _is_of_this_machine(address: str) -> bool:
+    """Whether nothing sent to it leaves this machine, unless by a tunnel of the user's own."""
+    host = urlsplit(address if "://" in address else f"//{address}").hostname or "localhost"
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
+
+
 _NEVER_RAN = (
     JobErrorType.RUNTIME_ENV_SETUP_FAILURE,
     JobErrorType.JOB_SUPERVISOR_ACTOR_START_TIMEOUT,
-    JobErrorType.JOB_SUPERVISOR_ACTOR_START_FAILURE,
     JobErrorType.JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE,
-    JobErrorType.JOB_ENTRYPOINT_COMMAND_START_ERROR,
 )
 """What a job fails with whose command was never started."""
+
+
+def _never_ran(details: JobDetails) -> bool:
+    """Ray says that a supervisor did not start also of one that it no longer finds after its own restart, and that a
+    command did not start of whatever goes wrong until its end: of those that ran it knows an agent, or a driver."""
+    match details.error_type:
+        case JobErrorType.JOB_SUPERVISOR_ACTOR_START_FAILURE:
+            return details.driver_agent_http_address is None
+        case JobErrorType.JOB_ENTRYPOINT_COMMAND_START_ERROR:
+            return details.driver_info is None
+    return details.error_type in _NEVER_RAN
 
 
 def exit_code(details: JobDetails) -> int:
@@ -228,7 +249,7 @@ def exit_code(details: JobDetails) -> int:
         return 4
     code: int | None = details.driver_exit_code
     if code is None:
-        return 2 if details.error_type in _NEVER_RAN else 4
+        return 2 if _never_ran(details) else 4
     return 128 - code if code < 0 else code
 
 
@@ -237,7 +258,7 @@ def failure(details: JobDetails) -> str:
     if details.status != JobStatus.FAILED or details.driver_exit_code is not None:
         return ""
     why = details.message or details.error_type or "Ray does not say why"
-    if details.error_type in _NEVER_RAN:
+    if _never_ran(details):
         return f"did not run its command: {why}"
     return f"was lost ({why.splitlines()[0]}); the same command takes the run up"  # the log has the others
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 
@@ -40,7 +41,8 @@ def provide() -> str:
     why = ""
     try:
         setup.generate_and_save_token()
-        setup._get_default_token_path().chmod(0o600)
+        with contextlib.suppress(OSError):  # some file systems have no modes
+            setup._get_default_token_path().chmod(0o600)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
         os.environ["RAY_AUTH_TOKEN"] = generate_new_authentication_token()
         why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)

@@ -56,12 +56,15 @@ def two_nodes(app: App, second: App | None = None) -> Iterator[tuple[App, subpro
     with socket.socket() as free:
         free.bind((HEAD, 0))
         address = f"{HEAD}:{free.getsockname()[1]}"
+    # Once a search has left a token in this home, the head would want it of the others.
+    plain = {"RAY_AUTH_MODE": "disabled"}
+    one, two = (replace(node, environment=node.environment | plain) for node in (app, second or app))
     head = ["--head", f"--node-ip-address={HEAD}", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false"]
     with (
-        ray_node(app, *head, f"--temp-dir={app.home / 'cluster'}"),
-        ray_node(second or app, f"--address={address}", f"--node-ip-address={OTHER}") as other,
+        ray_node(one, *head, f"--temp-dir={app.home / 'cluster'}"),
+        ray_node(two, f"--address={address}", f"--node-ip-address={OTHER}") as other,
     ):
-        yield replace(app, environment={"RAY_ADDRESS": address}), other
+        yield replace(app, environment={"RAY_ADDRESS": address} | plain), other
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
@@ -167,7 +170,7 @@ def test_search_a_node_where_every_worker_dies_costs_no_trial(app: App, tmp_path
         "    threading.Thread(target=watch, daemon=True).start()\n"
     )
     broken = replace(app, environment={"PYTHONPATH": str(tmp_path)})
-    sets = ["model=baseline", "lr=1e-3,3e-3,1e-2", "epochs=3"]
+    sets = ["model=baseline", "lr=1e-3,2e-3,3e-3,5e-3,1e-2", "epochs=15"]
     command = ["search", "digits-demo", *(word for value in sets for word in ("--set", value))]
     with two_nodes(app, broken) as (cluster, _):
         done = cluster(*command, "--name", "broken")
@@ -175,5 +178,6 @@ def test_search_a_node_where_every_worker_dies_costs_no_trial(app: App, tmp_path
     trials = ledger.read(app.storage / "broken" / "trials.jsonl").values()
     assert {trial.state for trial in trials} == {"COMPLETE"}
     assert OTHER not in {trial.place["node"] for trial in trials}
-    assert 3 <= sum(len(trial.failures) for trial in trials) <= 4, done.stdout  # one may have been sent there by then
+    # Some may have been sent there by then: as many wait at Ray's as there is room for.
+    assert 3 <= sum(len(trial.failures) for trial in trials) <= 5, done.stdout
     assert f"note: {OTHER} is sent no more trials: 3 in a row failed on {OTHER}" in done.stdout

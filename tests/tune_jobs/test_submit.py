@@ -123,7 +123,9 @@ class AsksForToken:
     ("address", "set_mode", "prefix", "asked"),
     [
         (None, None, "RAY_AUTH_MODE=token ", 1),
-        ("http://h", None, "RAY_AUTH_MODE=token ", 2),
+        ("http://localhost:8265", None, "RAY_AUTH_MODE=token ", 2),
+        ("127.0.0.2:6379", None, "RAY_AUTH_MODE=token ", 2),
+        ("http://[::1]:8265", None, "RAY_AUTH_MODE=token ", 2),
         ("http://h", "token", "", 1),
     ],
 )
@@ -149,6 +151,20 @@ def test_submit_uses_the_token_that_is_here_where_one_is_asked_for(
     cluster = submit.Cluster(address)
     assert AsksForToken.asked - before == asked
     assert cluster.command("stop", "a b") == f"{prefix}ray job stop 'a b' --address http://head:8265"
+
+
+@pytest.mark.parametrize("address", ["http://head:8265", "head:6379", "http://10.0.0.7", "http://127.0.0.1.example"])
+def test_submit_gives_no_other_machine_a_token_unless_it_is_told_to(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has it may run code on the cluster that it is of."""
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # put back afterwards
+    monkeypatch.setattr(submit, "JobSubmissionClient", AsksForToken)
+    monkeypatch.setattr(submit, "check_reachable", lambda *_: None)
+    monkeypatch.setattr(tokens, "switch_on", lambda: pytest.fail("it was to be sent"))
+    with pytest.raises(UsageError, match="the cluster asks for a token"):
+        submit.Cluster(address)
 
 
 def test_submit_without_the_token_that_is_asked_for_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,8 +193,30 @@ def test_exit_code_is_the_jobs_own(
     status: JobStatus, driver: int | None, error_type: str | None, code: int, line: str
 ) -> None:
     """A job whose supervisor was killed may have trained for hours; one whose environment failed has not begun."""
-    details: Any = SimpleNamespace(status=status, driver_exit_code=driver, error_type=error_type, message="why")
+    details: Any = SimpleNamespace(
+        status=status, driver_exit_code=driver, error_type=error_type, message="why",
+        driver_agent_http_address=None, driver_info=None,
+    )  # fmt: skip
     assert (submit.exit_code(details), submit.failure(details)) == (code, line)
+
+
+@pytest.mark.parametrize(
+    ("error_type", "known"),
+    [
+        ("JOB_SUPERVISOR_ACTOR_START_FAILURE", {"driver_agent_http_address": "http://10.0.0.7:52365"}),
+        ("JOB_ENTRYPOINT_COMMAND_START_ERROR", {"driver_info": {"pid": "7"}}),
+    ],
+)
+def test_exit_code_of_a_job_that_did_run_though_ray_says_that_it_did_not_start(
+    error_type: str, known: dict[str, Any]
+) -> None:
+    """Ray's manager says the first of each supervisor that it does not find after its own restart."""
+    nothing = {"driver_agent_http_address": None, "driver_info": None}
+    fields = {"status": JobStatus.FAILED, "driver_exit_code": None, "error_type": error_type, "message": "why"}
+    lost: Any = SimpleNamespace(**fields, **(nothing | known))
+    assert (submit.exit_code(lost), submit.failure(lost)) == (4, "was lost (why); the same command takes the run up")
+    never: Any = SimpleNamespace(**fields, **nothing)
+    assert (submit.exit_code(never), submit.failure(never)) == (2, "did not run its command: why")
 
 
 def test_runtime_env_has_the_packages_and_the_files_and_is_gone_afterwards() -> None:

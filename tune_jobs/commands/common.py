@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
-import importlib
+import importlib.util
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -171,7 +172,7 @@ def one_line_errors() -> Iterator[None]:
         from tune_jobs.shipping import PACKAGES
 
         package = (error.name or "").partition(".")[0]
-        if package in ("", *PACKAGES):
+        if package in ("", *PACKAGES) or importlib.util.find_spec(package) is not None:  # another version of it
             raise
         end_outside(package)
     except KeyboardInterrupt:
@@ -180,5 +181,6 @@ def one_line_errors() -> Iterator[None]:
 
 def fail(line: str, code: Exit) -> NoReturn:
     """End the command with one line on stderr."""
-    typer.echo("error: " + " ".join(line.split()), err=True)
+    with contextlib.suppress(BrokenPipeError):  # its exit code says it to whoever reads no more
+        typer.echo("error: " + " ".join(line.split()), err=True)
     raise typer.Exit(code)

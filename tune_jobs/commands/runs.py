@@ -120,9 +120,11 @@ def export(
         row, reason = _chosen(run_dir.name, rows, found, rule, within, trial)
         path = output or run_dir.best
         best.write(run_dir, experiment, row, "trial" if trial else rule, reason, path)
-        if path.absolute() == run_dir.best.absolute():
-            best.write_model(run_dir, row)
         out = console()
+        if path.absolute() == run_dir.best.absolute():
+            if aside := best.set_aside(run_dir, rows, row):
+                say(out, f"note: other weights were there, which are {run_dir.shown(aside)} now")
+            best.write_model(run_dir, row)
         say(out, f"trial {row.id} ({reason}) written to {run_dir.shown(path)}")
         if found is not None and (said := best.better(run_dir, found, found.of(row))):
             say(out, f"note: {said}")
@@ -177,7 +179,7 @@ def confirm(
         from tune_jobs.results import best, rundir
 
         run_dir = rundir.find(run, storage_at(storage))
-        out = console()
+        out = console(lasts=True)
         with Progress(out, ["model", "seed"], top * seeds) as progress:
             outcome, found = confirms.confirm(run_dir, top, seeds, splits, together, data_folder(data_dir), progress)
         leave()

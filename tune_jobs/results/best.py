@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 import shlex
 from collections.abc import Sequence
@@ -158,11 +160,25 @@ def write_model(run: RunDir, row: Row) -> None:
     """Put the row's weights beside its best.yaml; where they were not kept, no other config's weights stay there."""
     kept = Checkpoints(run.checkpoints, row.id).read_model()
     if kept is None:
-        if not _is_of(run.best_model, row):  # else `train` wrote them
+        if _config_of(run.best_model) != _config(row):  # else `train` wrote them
             run.remove(run.best_model)
     else:
         write_bytes(run.best_model, kept)
         run.publish(run.best_model)
+
+
+def set_aside(run: RunDir, rows: Sequence[Row], row: Row) -> Path | None:
+    """Before other weights take their place: those beside best.yaml that no checkpoint could give back, as a person
+    trained them, get another name, which is returned."""
+    if not run.best_model.exists() or not (of := _config_of(run.best_model)) or of == _config(row):
+        return None
+    if any(of == _config(other) and Checkpoints(run.checkpoints, other.id).read_model() is not None for other in rows):
+        return None
+    data = run.best_model.read_bytes()
+    path = run.best_model.with_name(f"best-{hashlib.sha256(data).hexdigest()[:8]}.safetensors")
+    write_bytes(path, data)
+    run.publish(path)
+    return path
 
 
 def header(path: Path) -> dict[str, str]:
@@ -179,13 +195,18 @@ def header(path: Path) -> dict[str, str]:
     return metadata
 
 
-def _is_of(weights: Path, row: Row) -> bool:
+def _config_of(weights: Path) -> TrainConfig | None:
+    """None for weights that are not there, or do not say of a config of today's fields."""
     if not weights.exists():
-        return False
+        return None
     try:
-        return header(weights)["config"] == TrainConfig(**_trained(row)).model_dump_json()
-    except UsageError:
-        return False
+        return TrainConfig(**json.loads(header(weights)["config"]))
+    except (UsageError, ValueError, TypeError):
+        return None
+
+
+def _config(row: Row) -> TrainConfig:
+    return TrainConfig(**_trained(row))
 
 
 def _trained(row: Row) -> dict[str, Any]:

@@ -17,6 +17,18 @@ LEVEL = 0.95
 """Of the intervals; differences count where the corrected p is below 1 − LEVEL."""
 
 
+def p_cell(p: float) -> str:
+    """As a table has it: none is 0."""
+    if math.isnan(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def p_in_words(p: float) -> str:
+    """`p = 0.012`, or `p < 0.001`."""
+    return f"p {p_cell(p)}" if p < 0.001 else f"p = {p_cell(p)}"
+
+
 @dataclass(frozen=True)
 class Summary:
     """Scores of one config over seeds.  With one score the spread and the interval are NaN."""

@@ -80,6 +80,26 @@ def test_export_leaves_weights_that_train_wrote_of_the_same_config(run: RunDir) 
     assert run.best_model.read_bytes() == written
 
 
+def test_export_sets_weights_aside_that_a_person_trained(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    config = TrainConfig(**best.load(run.best).train)
+    network = build(config, 1, 10, 8)
+    assert isinstance(network, torch.nn.Module)
+    weights.save(network, config, {}, run.best_model)
+    written = run.best_model.read_bytes()
+    keep(run, "00000", written)  # which can give them back
+    export(run, trial="00001")
+    assert not list(run.path.glob("best-*.safetensors"))
+    assert not run.best_model.exists()
+    Checkpoints(run.checkpoints, "00000").drop_all()
+    run.best_model.write_bytes(written)
+    capsys.readouterr()
+    export(run, trial="00001")
+    (aside,) = run.path.glob("best-*.safetensors")
+    assert aside.read_bytes() == written
+    assert not run.best_model.exists()
+    assert f"note: other weights were there, which are {aside} now" in capsys.readouterr().out
+
+
 def test_export_by_id(run: RunDir, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     export(run, trial="00001", output=path)

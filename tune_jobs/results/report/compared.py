@@ -10,7 +10,7 @@ from tune_jobs.results.confirmation import Confirmed
 from tune_jobs.results.report import timing
 from tune_jobs.results.report.finding import points
 from tune_jobs.results.report.loaded import Loaded
-from tune_jobs.results.statistics import LEVEL, holm, p_of_means, p_of_shares, p_value
+from tune_jobs.results.statistics import LEVEL, holm, p_in_words, p_of_means, p_of_shares, p_value
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _verdicts(first: Loaded, others: Sequence[Loaded]) -> list[str]:
             told = "not distinguishable"
         elif one.images:
             told = f"apart on these {one.images:,} images, which alone leave such a gap to chance"
-        by = f"{one.by}, p = {p:.3f}{holms}"
+        by = f"{one.by}, {p_in_words(p)}{holms}"
         verdicts.append(f"{points(one.difference, sign=True)} points to the first run, {told} ({by})")
     return verdicts
 

@@ -9,6 +9,7 @@ from tune_jobs.results.confirmation import Confirmation, Confirmed, interval
 from tune_jobs.results.report.effects import label
 from tune_jobs.results.report.finding import points
 from tune_jobs.results.report.published_table import Shown
+from tune_jobs.results.statistics import p_cell
 
 NUMBERS = ["search %", "seeds", "mean %", "std", "95 % interval", "test %", "train s", "to the first", "p"]
 
@@ -32,7 +33,7 @@ def _row(found: Confirmation, config: Confirmed, fields: list[str]) -> list[str]
     values = [label(config.config[name]) if name in config.config else "–" for name in fields]
     numbers = [_percent(config.search_val_accuracy), str(val.n), _percent(val.mean), _percent(val.std), interval(val)]
     numbers += ["–" if test is None else _percent(test.mean), _fixed(config.train_time_s, 2)]
-    numbers += ["–", "–"] if versus is None else [points(versus.difference, sign=True), _fixed(versus.p, 3)]
+    numbers += ["–", "–"] if versus is None else [points(versus.difference, sign=True), p_cell(versus.p)]
     return [config.trial, *values, found.verdict(config), *numbers]
 
 

@@ -15,6 +15,7 @@ from tune_jobs.results.report.effects import Effect, effects, label, outcomes
 from tune_jobs.results.report.finding import Finding, points, wilson
 from tune_jobs.results.report.loaded import REPEATS, Loaded
 from tune_jobs.results.report.standing import standing
+from tune_jobs.results.statistics import p_in_words
 
 LEARNING = ("tpe", "gp", "nsga2")
 """Samplers that choose by what they have seen."""
@@ -40,7 +41,7 @@ def findings(loaded: Loaded) -> list[Finding]:
 def _field(effect: Effect) -> Finding:
     best, worst = effect.groups[0], effect.groups[-1]
     gap = points(effect.difference)
-    tested = "" if math.isnan(effect.p) else f"; {_p(effect.p)} after Holm's correction"
+    tested = "" if math.isnan(effect.p) else f"; {p_in_words(effect.p)} after Holm's correction"
     if effect.matched:
         spread = "" if math.isnan(effect.low) else f", 95 % interval {points(effect.low)} to {points(effect.high)}"
         text = (
@@ -58,10 +59,6 @@ def _field(effect: Effect) -> Finding:
         return Finding("clear", f"{effect.field} matters", text)
     why = f" Chance alone makes about {points(effect.noise)} points." if abs(effect.difference) <= effect.noise else ""
     return Finding("unclear", f"{effect.field}: not distinguishable", text + why)
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _not_compared(loaded: Loaded, found: list[Effect]) -> Iterator[Finding]:

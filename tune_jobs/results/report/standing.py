@@ -32,20 +32,27 @@ def standing(loaded: Loaded) -> Iterator[Finding]:
     first, *others = loaded.candidates
     if not others:
         return
+    if choice.candidate is not first:
+        gap = points(first.accuracy - choice.candidate.accuracy)
+        text = (
+            f"Trial {first.rows[0].id} has the highest validation accuracy, {gap} points above trial {choice.row.id}, "
+            "which the run names."
+        )
+        yield Finding("note", "The named config is not the highest", text)
     images = loaded.val_images
     near = [other for other in others if p_of_shares(first.accuracy, other.accuracy, images) >= 1 - LEVEL]
     if near:
         text = (
-            f"{len(near)} of the {len(others)} other complete configs are not distinguishable from the best one on "
-            f"{images:,} validation images (two-sided test of two shares, 5 %; the lowest of them has "
-            f"{near[-1].accuracy:.2%}). One training each says nothing of the spread over seeds."
+            f"{len(near)} of the {len(others)} other complete configs are not distinguishable from trial "
+            f"{first.rows[0].id} on {images:,} validation images (two-sided test of two shares, 5 %; the lowest of "
+            f"them has {near[-1].accuracy:.2%}). One training each says nothing of the spread over seeds."
         )
         yield Finding("unclear", "The best may not be the best", text)
     else:
         gap = points(first.accuracy - others[0].accuracy)
         text = (
-            f"It lies {gap} points above the next of {len(others)} other complete configs, more than {images:,} "
-            "validation images leave to chance. The spread over seeds is not known yet."
+            f"Trial {first.rows[0].id} lies {gap} points above the next of {len(others)} other complete configs, more "
+            f"than {images:,} validation images leave to chance. The spread over seeds is not known yet."
         )
         yield Finding("clear", "The best stands apart", text)
 

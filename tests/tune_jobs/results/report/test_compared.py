@@ -37,7 +37,7 @@ def verdicts(*runs: Loaded) -> list[str]:
 @pytest.mark.parametrize(
     ("gap", "splits", "said"),
     [
-        (0.1, False, "−10.00 points to the first run, really apart (t-test paired over seeds, p = 0.000)"),
+        (0.1, False, "−10.00 points to the first run, really apart (t-test paired over seeds, p < 0.001)"),
         (
             0.01,
             False,
@@ -76,7 +76,7 @@ def test_runs_over_other_splits_are_not_tested(make_run: MakeRun) -> None:
 
 def test_svms_are_told_apart_by_the_images(make_run: MakeRun) -> None:
     first, other = (confirmed(make_run, name, [score] * 3, model="svm") for name, score in (("a", 0.9), ("b", 0.8)))
-    assert verdicts(first, other)[0].endswith("really apart (test of two shares of the images, p = 0.000)")
+    assert verdicts(first, other)[0].endswith("really apart (test of two shares of the images, p < 0.001)")
 
 
 def test_several_runs_have_their_p_corrected(make_run: MakeRun) -> None:
