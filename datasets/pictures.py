@@ -74,7 +74,7 @@ def _is_left_out(name: str) -> bool:
 
 
 def folder(config: DatasetConfig, data_dir: Path | None) -> Dataset:
-    """A folder with one sub-folder of pictures a class; only those that the config's split uses are decoded.
+    """A folder with one sub-folder of pictures a class; of 8-bit ones only those that the split uses are decoded.
 
     Grey pictures alone give one channel, any colour among them gives three.  Pictures of several sizes are brought
     to `image_size` as they are read; of one square size, they keep it where `image_size` is not smaller.

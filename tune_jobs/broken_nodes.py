@@ -17,6 +17,15 @@ _Key = tuple[str, tuple[str, ...]]
 
 
 @dataclass
+class _Attempt:
+    """Where a trial runs, and since when as against others."""
+
+    key: _Key
+    began: int
+    came_further: bool = False
+
+
+@dataclass
 class _Row:
     """Failures without an epoch, since, of a trial that began after the first of them."""
 
@@ -31,7 +40,7 @@ class BrokenNodes:
         self._say = say
         self._broken: dict[str, _Key] = {}
         self._ticks = itertools.count()
-        self._places: dict[str, tuple[_Key, int]] = {}
+        self._attempts: dict[str, _Attempt] = {}
         self._names: dict[str, str] = {}
         self._rows: dict[_Key, _Row] = {}
         self._works: set[str] = set()
@@ -44,33 +53,39 @@ class BrokenNodes:
 
     def arrive(self, own_id: str, node_id: str, name: str, cards: Sequence[str] = ()) -> None:
         """The trial runs on this node, by Ray's id and by its address, with these cards."""
-        self._places[own_id] = (node_id, tuple(cards)), next(self._ticks)
+        self._attempts[own_id] = _Attempt((node_id, tuple(cards)), next(self._ticks))
         self._names[node_id] = name
 
     def node(self, own_id: str, worker: str | None) -> str | None:
         """The id of the node that it runs on or ran on; of one that died before it could say so by Ray's table of
         workers, where it is this one.  None where that does not know it either."""
-        if own_id not in self._places and worker is not None:
+        if own_id not in self._attempts and worker is not None:
             address = state.actors(worker).get("Address", {})
             if address.get("NodeID"):
                 self.arrive(own_id, address["NodeID"], address["IPAddress"])
-        return self._places[own_id][0][0] if own_id in self._places else None
+        return self._attempts[own_id].key[0] if own_id in self._attempts else None
 
     def epoch(self, own_id: str) -> None:
         """It has come further, and so its node works, unless it was there before others began to fail."""
-        (node_id, cards), began = self._places[own_id]
+        attempt = self._attempts[own_id]
+        attempt.came_further = True
+        node_id, cards = attempt.key
         self._works.add(node_id)
         for key in ((node_id, cards), (node_id, ())):
-            if key in self._rows and self._rows[key].began < began:
+            if key in self._rows and self._rows[key].began < attempt.began:
                 del self._rows[key]
                 if self._broken.get(node_id) == key:
                     del self._broken[node_id]
 
     def fail(self, own_id: str, reason: str, alive: Collection[str]) -> None:
-        """It failed in a way that may be its node's; `alive` are the ids of the cluster's nodes."""
-        if own_id not in self._places:
+        """It failed in a way that may be its node's; `alive` are the ids of the cluster's nodes.
+
+        One that had come further there says nothing of what begins there: a hiccup ends all that run on a node at once.
+        """
+        attempt = self._attempts.get(own_id)
+        if attempt is None or attempt.came_further:
             return
-        key = node_id, cards = self._places[own_id][0]
+        key = node_id, cards = attempt.key
         row = self._rows.setdefault(key, _Row(next(self._ticks)))
         row.trials.append(own_id)
         others_work = bool(self._works.intersection(alive) - self._broken.keys() - {node_id})
@@ -85,4 +100,4 @@ class BrokenNodes:
 
     def leave(self, own_id: str) -> None:
         """It runs no more, for now."""
-        self._places.pop(own_id, None)
+        self._attempts.pop(own_id, None)

@@ -24,7 +24,6 @@ def check_experiment(experiment: Experiment, space: Space) -> None:
             raise UsageError("amp_dtype: fp16 needs a GPU (resources.gpu); on a CPU give auto or bf16")
     if experiment.search.method != "grid":  # whose points are all made before the first is run
         space.meeting(*TOGETHER)
-    _check_sampling(experiment, space)
     check_seeds(experiment, space)
     space.check_enqueued(experiment.search.enqueue)
     trials = configs(experiment, space)
@@ -34,8 +33,8 @@ def check_experiment(experiment: Experiment, space: Space) -> None:
         raise UsageError(f"min_usable: {experiment.min_usable}, and there are {trials} configs")
 
 
-def _check_sampling(experiment: Experiment, space: Space) -> None:
-    """What runs of earlier versions may have, and what is not to be begun."""
+def check_new(experiment: Experiment, space: Space) -> None:
+    """Raise UsageError for what a run of an earlier version may have, and go on with, and what none is to begin with."""
     search, scheduler = experiment.search, experiment.scheduler
     if search.warm_start is not None and search.sampler in ("random", "qmc"):
         raise UsageError(f"search.warm_start: is for tpe, gp and nsga2; {search.sampler} does not learn from results")

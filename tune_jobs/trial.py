@@ -59,6 +59,8 @@ def run_trial(config: dict[str, Any], splits: Sequence[Splits], folder: str, kee
     train_config = TrainConfig(**{key: value for key, value in config.items() if key not in OWN_KEYS})
     place = Place(Request(**config[REQUEST_KEY]))
     try:
+        # Before all that may fail: so it is known who shares what, and which node it was where it is broken.
+        tune.report({"val_accuracy": math.nan} | _where())
         place.take()
         _train(train_config, splits[min(fold, len(splits) - 1)], place, config, folder, keep_model)
     except Exception as error:
@@ -79,7 +81,6 @@ def run_trial(config: dict[str, Any], splits: Sequence[Splits], folder: str, kee
 def _train(
     config: TrainConfig, splits: Splits, place: Place, asked: dict[str, Any], folder: str, keep_model: bool
 ) -> None:
-    tune.report({"val_accuracy": math.nan} | _where())  # before its first epoch, so that it is known who shares what
     last = config.epochs if is_network(config.model) else 1
     checkpoints = Checkpoints(folder, asked[TRIAL_KEY])
     held: list[EpochMetrics] = []

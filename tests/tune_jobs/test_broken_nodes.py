@@ -76,6 +76,15 @@ def test_epochs_of_one_that_began_before_them_say_nothing_of_what_begins_now(bro
     assert not broken.ids
 
 
+def test_trials_that_had_come_further_say_nothing_of_what_begins_now(broken: BrokenNodes) -> None:
+    """A hiccup that ends all that run on a node at once."""
+    for number in range(1, 6):
+        come_further(broken, f"{number:05d}")
+    for number in range(1, 6):
+        broken.fail(f"{number:05d}", "its worker process died", NODES)
+    assert not broken.ids
+
+
 def test_a_broken_card_beside_others_that_work(broken: BrokenNodes, said: list[str]) -> None:
     for number in range(1, 4):
         fail(broken, f"{number:05d}", cards=["3"])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tune_jobs import yaml
-from tune_jobs.checks import check_experiment
+from tune_jobs.checks import check_experiment, check_new
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import check, check_name, load, named, override, shipped
 from tune_jobs.extension import extended
@@ -269,11 +269,11 @@ SAMPLED = {"model": "mlp", "lr": {"loguniform": [1e-3, 0.1]}}
     ],
 )
 def test_what_an_earlier_run_may_have_and_none_that_begins(changes: dict[str, Any], line: str) -> None:
-    """Its report can still be read."""
     document = {"name": "x", "dataset": {"name": "digits"}, "space": SAMPLED, "train": {"optimizer": "sgd"}}
     document |= {"search": {"method": "optuna", "trials": 3}} | changes
     experiment = check(document)
     space = parse(experiment.space, experiment.train, experiment.search.method)
+    check_experiment(experiment, space)
     with pytest.raises(UsageError) as raised:
-        check_experiment(experiment, space)
+        check_new(experiment, space)
     assert str(raised.value) == line

@@ -134,6 +134,8 @@ def _conclude(
         raise typer.Exit(Exit.NO_USABLE_TRIAL)
     row, reason = best.choose(rows, "best")
     test_accuracy = selection.candidates(rows)[0].test_accuracy
+    if best.is_exported(run_dir) and (aside := best.set_aside(run_dir, rows, row)):
+        say(out, f"note: other weights were there, which are {run_dir.shown(aside)} now")
     best.write(run_dir, asked, row, "best", reason, run_dir.best)
     best.write_model(run_dir, row)
     say(out, f"best: trial {row.id}, {reason}; test accuracy {test_accuracy:.2%}")

@@ -160,19 +160,28 @@ def write_model(run: RunDir, row: Row) -> None:
     """Put the row's weights beside its best.yaml; where they were not kept, no other config's weights stay there."""
     kept = Checkpoints(run.checkpoints, row.id).read_model()
     if kept is None:
-        if _config_of(run.best_model) != _config(row):  # else `train` wrote them
+        if not _is_of(run.best_model, row):  # else `train` wrote them
             run.remove(run.best_model)
     else:
         write_bytes(run.best_model, kept)
         run.publish(run.best_model)
 
 
+def is_exported(run: RunDir) -> bool:
+    """Whether its best.yaml was written by `export`, for a config of another rule than the search's own."""
+    try:
+        return run.best.exists() and load(run.best).rule != "best"
+    except UsageError:  # damaged; a person's, maybe
+        return True
+
+
 def set_aside(run: RunDir, rows: Sequence[Row], row: Row) -> Path | None:
     """Before other weights take their place: those beside best.yaml that no checkpoint could give back, as a person
     trained them, get another name, which is returned."""
-    if not run.best_model.exists() or not (of := _config_of(run.best_model)) or of == _config(row):
+    if not run.best_model.exists() or _is_of(run.best_model, row):
         return None
-    if any(of == _config(other) and Checkpoints(run.checkpoints, other.id).read_model() is not None for other in rows):
+    kept = (other for other in rows if _is_of(run.best_model, other))
+    if any(Checkpoints(run.checkpoints, other.id).read_model() is not None for other in kept):
         return None
     data = run.best_model.read_bytes()
     path = run.best_model.with_name(f"best-{hashlib.sha256(data).hexdigest()[:8]}.safetensors")
@@ -195,18 +204,14 @@ def header(path: Path) -> dict[str, str]:
     return metadata
 
 
-def _config_of(weights: Path) -> TrainConfig | None:
-    """None for weights that are not there, or do not say of a config of today's fields."""
+def _is_of(weights: Path, row: Row) -> bool:
+    """False too of those that do not say of which config they are, or of one of another version's fields."""
     if not weights.exists():
-        return None
+        return False
     try:
-        return TrainConfig(**json.loads(header(weights)["config"]))
+        return TrainConfig(**json.loads(header(weights)["config"])) == TrainConfig(**_trained(row))
     except (UsageError, ValueError, TypeError):
-        return None
-
-
-def _config(row: Row) -> TrainConfig:
-    return TrainConfig(**_trained(row))
+        return False
 
 
 def _trained(row: Row) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def standing(loaded: Loaded) -> Iterator[Finding]:
     first, *others = loaded.candidates
     if not others:
         return
-    if choice.candidate is not first:
+    if choice.candidate.accuracy < first.accuracy:
         gap = points(first.accuracy - choice.candidate.accuracy)
         text = (
             f"Trial {first.rows[0].id} has the highest validation accuracy, {gap} points above trial {choice.row.id}, "
