@@ -34,7 +34,7 @@ def check_experiment(experiment: Experiment, space: Space) -> None:
 
 
 def check_new(experiment: Experiment, space: Space) -> None:
-    """Raise UsageError for what a run of an earlier version may have, and go on with, and what none is to begin with."""
+    """Raise UsageError for what a run of an earlier version may have and go on with, and none is to begin with."""
     search, scheduler = experiment.search, experiment.scheduler
     if search.warm_start is not None and search.sampler in ("random", "qmc"):
         raise UsageError(f"search.warm_start: is for tpe, gp and nsga2; {search.sampler} does not learn from results")
