@@ -16,7 +16,7 @@ from profiling import machine
 from tune_jobs import space as spaces
 from tune_jobs import warm_start
 from tune_jobs.axis import key
-from tune_jobs.checks import check_experiment, check_loggers, check_new, check_shapes
+from tune_jobs.checks import check_experiment, check_loggers, check_shapes
 from tune_jobs.cluster import connect, is_there, this_machine
 from tune_jobs.drawn import Drawn, to_draw
 from tune_jobs.errors import UsageError
@@ -85,8 +85,6 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
     check_loggers(experiment)
     run_dir.check_place()
     trials = ledger.read_whole(run_dir.ledger)
-    if not trials:
-        check_new(experiment, space)
     check_same(experiment, space, run_dir, splits.sha256, trials)
     if experiment.search.warm_start is not None and not trials:
         warm_start.read(experiment, space, run_dir.storage, splits.sha256)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tune_jobs.checks import check_new
 from tune_jobs.drawn import config_key, to_draw
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
@@ -35,12 +36,14 @@ def check_same(
     data_sha256: str,
     trials: Mapping[str, ledger.TrialRecord],
 ) -> None:
-    """Raise UsageError where the run exists and is of another experiment, unless this one adds to it, or other data."""
+    """Raise UsageError where the run exists and is of another experiment, unless this one adds to it, or other data; or
+    where there is none, and this one is not to be begun."""
     if run_dir.rows.exists():
         raise UsageError(f"run {run_dir.name} is a benchmark; give the search another --name")
     if not run_dir.experiment.exists():
         if trials:
             raise UsageError(f"run {run_dir.name} has trials but no {run_dir.experiment}; give this one another --name")
+        check_new(experiment, space)
         return
     before = run_dir.read_experiment()
     if before.space != experiment.space and (lost := [trial.id for trial in trials.values() if not trial.config]):

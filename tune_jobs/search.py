@@ -15,7 +15,7 @@ import torch
 from datasets import Splits, load_splits
 from tune_jobs import probe, warm_start, yaml
 from tune_jobs import space as spaces
-from tune_jobs.checks import check_experiment, check_loggers, check_new, check_shapes
+from tune_jobs.checks import check_experiment, check_loggers, check_shapes
 from tune_jobs.cluster import connect, is_own, is_there, this_machine, wait_until_servable
 from tune_jobs.cost import work_macs
 from tune_jobs.environment import environment
@@ -85,8 +85,6 @@ def run_space(
     run_dir.check_free()
     run_dir.fetch()
     known = ledger.read(run_dir.ledger)
-    if not known:
-        check_new(experiment, space)
     check_same(experiment, space, run_dir, splits[0].sha256, known)
     earlier: list[warm_start.Known] = []
     if experiment.search.warm_start is not None and not (known and is_whole(run_dir.study)):

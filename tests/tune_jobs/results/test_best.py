@@ -11,11 +11,10 @@ import torch
 import typer
 
 from models import TrainConfig, build, weights
-from tests.tune_jobs.results.report.conftest import MakeRun, Trial, make_run
+from tests.tune_jobs.results.report.conftest import MakeRun, Trial, make_run, train_again
 from tune_jobs.checkpoints import Checkpoints
 from tune_jobs.commands import runs
 from tune_jobs.results import best
-from tune_jobs.results.confirmation import conclude, dump
 from tune_jobs.results.mirror import Mirror
 from tune_jobs.results.report import page, text
 from tune_jobs.results.report.loaded import load
@@ -48,12 +47,7 @@ def keep(run: RunDir, trial: str, text: bytes) -> None:
 
 
 def confirm(make_run: MakeRun, run: RunDir, fresh: list[list[float]]) -> None:
-    again = make_run(
-        [(TRIALS[n][0], "COMPLETE", [score], {"number": n, "fold": fold})
-         for n, scores in enumerate(fresh) for fold, score in enumerate(scores)], name="again",
-    )  # fmt: skip
-    found = conclude(load(run).candidates, load(again).rows, [1, 2, 3], False, 1000, 7000)
-    run.confirmation.write_text(dump(found))
+    train_again(make_run, run, TRIALS, fresh)
 
 
 def test_export_puts_the_kept_weights_beside_best_yaml_and_leaves_no_others(run: RunDir) -> None:

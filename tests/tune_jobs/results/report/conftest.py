@@ -15,7 +15,9 @@ import pytest
 from tune_jobs import yaml
 from tune_jobs.experiment import check
 from tune_jobs.results import best, selection, table
+from tune_jobs.results.confirmation import conclude, dump
 from tune_jobs.results.ledger import Ledger, read, trial_id
+from tune_jobs.results.report.loaded import load
 from tune_jobs.results.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -80,6 +82,16 @@ def make_run(tmp_path: Path) -> MakeRun:
         return run
 
     return make
+
+
+def train_again(make_run: MakeRun, run: RunDir, trials: Sequence[Trial], fresh: Sequence[Sequence[float]]) -> None:
+    """Confirm a run of these trials: each has its scores under three fresh seeds."""
+    again = make_run(
+        [(trials[n][0], "COMPLETE", [score], {"number": n, "fold": fold})
+         for n, scores in enumerate(fresh) for fold, score in enumerate(scores)], name="again",
+    )  # fmt: skip
+    found = conclude(load(run).candidates, load(again).rows, [1, 2, 3], False, 1000, 7000)
+    run.confirmation.write_text(dump(found))
 
 
 @pytest.fixture
