@@ -103,9 +103,18 @@ def test_export_by_id(run: RunDir, capsys: pytest.CaptureFixture[str], tmp_path:
     assert (found.trial, found.rule, found.train["lr"]) == ("00001", "trial", 0.2)
     assert path.read_text().splitlines()[0].endswith(f"Train it again with: python -m tune_jobs train {path}")
     export(run, trial="00001")
-    choice = load(run).choice
+    loaded = load(run)
+    choice = loaded.choice
     assert choice is not None
-    assert (choice.row.id, choice.exported) == ("00001", True)
+    assert (choice.row.id, choice.exported, choice.by_id) == ("00001", True, True)
+    page.write([run], tmp_path / "page.html", None)
+    html = (tmp_path / "page.html").read_text()
+    assert "Named config, trial 00001" in html
+    assert "and so likely too high" not in html
+    assert "Named: trial 00001, validation" in text.markdown([run])
+    export(run)
+    assert load(run).choice != choice
+    assert "Best: trial 00000, validation" in text.markdown([run])
 
 
 def test_export_of_a_repeat_names_it(make_run: MakeRun) -> None:

@@ -100,11 +100,13 @@ def _cheaper(loaded: Loaded) -> Iterator[Finding]:
     if least is best or least.train_time_s <= 0 or best.train_time_s / least.train_time_s < 1.25:
         return
     beside = loaded.times([row for candidate in near for row in candidate.rows])
+    lost = best.accuracy - least.accuracy
+    within = f"within the interval of {loaded.val_images:,} images"
     text = (
         f"Trial {least.rows[0].id} ({_in_words(loaded, least)}) trained in {duration(least.train_time_s)}, "
-        f"{best.train_time_s / least.train_time_s:.1f} times faster than the best, for "
-        f"{points(best.accuracy - least.accuracy)} points of accuracy, within the interval of {loaded.val_images:,} "
-        "images."
+        f"{best.train_time_s / least.train_time_s:.1f} times faster than "
+        f"{f'trial {loaded.choice.row.id}' if loaded.choice.by_id else 'the best'}, "
+        + (f"for {points(lost)} points of accuracy, {within}." if lost >= 0 else f"with {points(-lost)} points more.")
     )
     yield Finding("note", "A cheaper one", f"{text} {beside}".strip())
 

@@ -36,6 +36,8 @@ class Choice:
     reason: str
     exported: bool
     """Whether best.yaml holds it."""
+    by_id: bool = False
+    """Whether it was asked for by its id, whatever its score."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ class Loaded:
         if self.run.best.exists():
             written = best.load(self.run.best)
             if written.trial in by_trial:
-                return Choice(*by_trial[written.trial], written.reason or "", exported=True)
+                by_id = written.rule == "trial"
+                return Choice(*by_trial[written.trial], written.reason or "", exported=True, by_id=by_id)
         row, reason = best.choose(self.rows, "best")
         return Choice(*by_trial[row.id], reason, exported=False)
 

@@ -122,10 +122,12 @@ def _best(loaded: Loaded) -> str:
             standing = f"Refuted below: {found.verdict(own)} than trial {found.configs[0].trial}."
     low, high = wilson(loaded, accuracy)
     among = len(loaded.candidates)
-    chosen = f"; chosen among {among}, and so likely too high" if among > 1 else ""
+    by_id = loaded.choice.by_id
+    chosen = f"; chosen among {among}, and so likely too high" if among > 1 and not by_id else ""
     return (
-        f"Best: trial {row.id}, validation accuracy {accuracy:.2%} in the search ({low:.2%} to {high:.2%} by "
-        f"{loaded.val_images:,} images alone, 95 %{chosen}), test accuracy {test:.2%}{mean}. {standing}"
+        f"{'Named' if by_id else 'Best'}: trial {row.id}, validation accuracy {accuracy:.2%} "
+        f"in the search ({low:.2%} to {high:.2%} by {loaded.val_images:,} images "
+        f"alone, 95 %{chosen}), test accuracy {test:.2%}{mean}. {standing}"
     )
 
 
