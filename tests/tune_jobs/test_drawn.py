@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -89,6 +90,30 @@ def test_sampler_that_keeps_to_one_config_is_given_others(tmp_path: Path) -> Non
         is_new = trial.number in numbers
         assert trial.state.name == ("RUNNING" if is_new else "FAIL")
         assert trial.user_attrs == ({} if is_new else {"same_as": 0})
+
+
+@pytest.mark.parametrize(
+    ("search", "most"),
+    [
+        ({"method": "random"}, math.inf),
+        ({"method": "optuna", "sampler": "random"}, math.inf),
+        ({"method": "optuna", "sampler": "tpe"}, 7),
+        ({"method": "optuna", "sampler": "qmc"}, 7),
+        ({"method": "random", "max_concurrent": 2}, 2),
+    ],
+)
+def test_more_than_there_is_room_for_is_asked_for_where_nothing_is_learnt(
+    search: dict[str, Any], most: float, tmp_path: Path
+) -> None:
+    """What waits at Ray's makes a cluster grow; a sampler that learns is asked when there is room."""
+    space = {"model": "mlp", "lr": {"uniform": [0.1, 0.2]}}
+    asked = check({"name": "x", "dataset": {"name": "digits"}, "space": space, "search": {"trials": 9} | search})
+    parsed = parse(asked.space, asked.train, asked.search.method)
+    waiting = SimpleNamespace(room=lambda _: 7)
+    recorder: Any = SimpleNamespace(waiting=waiting, groups={}, to_ask=lambda: 9)
+    stop: Any = None
+    own = _Searcher(Study(tmp_path / "study", asked, parsed), recorder, asked, [], stop)
+    assert own._most() == most
 
 
 def test_trainings_without_a_seed_may_be_alike(tmp_path: Path) -> None:
