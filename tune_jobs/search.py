@@ -17,7 +17,7 @@ from tune_jobs import probe, warm_start, yaml
 from tune_jobs import space as spaces
 from tune_jobs.checks import check_experiment, check_loggers, check_shapes
 from tune_jobs.cluster import connect, is_own, is_there, this_machine, wait_until_servable
-from tune_jobs.cost import work_macs
+from tune_jobs.cost import count_shapes, work_macs
 from tune_jobs.environment import environment
 from tune_jobs.experiment import Experiment
 from tune_jobs.interruption import DiskFull, Stop, room, sigterm_as_sigint
@@ -94,6 +94,8 @@ def run_space(
     _say_of_images(splits, listener)
     requests = requests_of(experiment, space, splits[0])
     if is_left(experiment, space, known):
+        if experiment.search.method == "grid":  # for the order of its trials, while Ray starts
+            count_shapes(space, splits[0])
         _join(experiment, space, run_dir, requests, listener, wait_for_nodes)
     stop = Stop(experiment.budget.minutes)
     with run_dir.locked(listener.say, lambda line: stop.ask("store", line)):

@@ -22,6 +22,7 @@ import torch
 import torchvision
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.datasets import load_digits
 
 import datasets
 from datasets import SOURCES, DataError, Dataset, DatasetConfig, load, load_splits
@@ -138,6 +139,13 @@ def test_digits() -> None:
     # scikit-learn's first row is 0, 0, 5, 13, 9, 1, 0, 0 of 16; 17 grey values fill 0 to 255
     assert dataset.images[0, 0, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]
     assert dataset.images.unique().tolist() == [round(value * 255 / 16) for value in range(17)]
+
+
+def test_digits_are_those_that_sklearn_loads() -> None:
+    dataset, bunch = load(DatasetConfig(name="digits")), load_digits()
+    np.testing.assert_array_equal(dataset.images[:, 0].numpy(), np.rint(bunch.images * (255 / 16)))
+    np.testing.assert_array_equal(dataset.labels.numpy(), bunch.target)
+    assert dataset.classes == tuple(str(name) for name in bunch.target_names)
 
 
 # --- IDX files ----------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ import torch
 from datasets import DatasetConfig, Splits, load_splits
 from models import TrainConfig
 from models.precision import choose_precision
-from tune_jobs import loggers, yaml
+from tune_jobs import cost, loggers, yaml
+from tune_jobs import space as spaces
 from tune_jobs.cost import work_macs
 from tune_jobs.errors import UsageError
 from tune_jobs.estimate import Estimate, Known, estimate
@@ -118,6 +119,16 @@ def test_work_grows_with_what_is_trained(splits: Splits) -> None:
     order = [{"model": name, "batch_size": 32, "epochs": 1} for name in ("mlp", "resnet18", "resnet50")]
     costs = [work_macs(point, splits) for point in order]
     assert costs == sorted(costs)
+
+
+def test_shapes_of_a_space_are_counted_before_their_trials_are_ordered(
+    splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    axes = {"model": {"grid": ["mlp", "svm"]}, "hidden_units": {"grid": [21, 22]}, "lr": {"grid": [0.1, 0.2]}}
+    space = spaces.parse(axes, {"epochs": 2}, "grid")
+    cost.count_shapes(space, splits)
+    monkeypatch.setattr(cost, "_count", lambda *_: pytest.fail("it was not counted"))
+    assert len({work_macs(point, splits) for point in space.grid()}) == 3
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0, "0 s"), (89, "89 s"), (600, "10 min"), (7200, "2.0 h")])
