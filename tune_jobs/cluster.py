@@ -19,13 +19,13 @@ from ray._private.services import canonicalize_bootstrap_address
 from ray._private.utils import get_num_cpus
 from ray.exceptions import RayError
 
-from tune_jobs import interruption, refusals, shipping, tokens
+from tune_jobs import forking, interruption, refusals, shipping, tokens
 from tune_jobs.errors import UsageError
 from tune_jobs.membership import Membership
 from tune_jobs.resources import Request, unservable
 
 PRELOADING_CPUS = 16
-"""Up to so many cores workers import PyTorch and Tune before they are asked for a trial."""
+"""Up to so many cores workers import Tune before they are asked for a trial."""
 
 IDLE_MS = 60_000
 """A worker that has been idle for so long is ended, where there are more of them than free cores.
@@ -244,7 +244,8 @@ def _code() -> Iterator[dict[str, Any]]:
     elif not is_there():
         _is_closed = tokens.provide()
         gpus = _gpus_unknown_to_ray()
-        yield {"address": "local", "_system_config": _workers()} | ({} if gpus is None else {"num_gpus": gpus})
+        with forking.fork_server():
+            yield {"address": "local", "_system_config": _workers()} | ({} if gpus is None else {"num_gpus": gpus})
     else:
         _is_joining = True
         with shipping.runtime_env() as runtime_env:
@@ -254,9 +255,9 @@ def _code() -> Iterator[dict[str, Any]]:
 def _workers() -> dict[str, Any]:
     """Ray's configuration of the workers of a new cluster, of which it starts one a core beforehand.
 
-    Each is to import most of what a trial needs at once, beside the driver's own imports, instead of when its first
-    trial comes: 2 s of work, and memory that a large server's many idle workers are not worth.  Our own packages are
-    not found yet at that point.
+    Each is to import Tune at once, and PyTorch where it was not forked with it, beside the driver's own imports,
+    instead of when its first trial comes: up to 2 s of work, and memory that a large server's many idle workers are not
+    worth.  Our own packages are not found yet at that point.
     """
     config: dict[str, Any] = {}
     if "RAY_idle_worker_killing_time_threshold_ms" not in os.environ:  # it would count for less than what is given here

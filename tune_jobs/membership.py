@@ -15,6 +15,8 @@ from typing import Any
 from ray._private import services, worker
 from ray._private.node import Node
 
+from tune_jobs import forking
+
 # Why `concurrent.futures.thread` is imported here: it has a lock held while a process is forked, and registers that at
 # its import.  An import between the beginning and the end of a fork, by another thread, would have a lock released that
 # nobody holds, and Python says so on stderr.
@@ -96,6 +98,8 @@ class Membership:
 
         def beside(node: Node, **asked: Any) -> None:
             node._ray_params.dashboard_agent_listen_port = 0
+            if forking.is_on():
+                node._ray_params.worker_path = str(forking.WORKER)
             node._ray_params.include_log_monitor = False  # type: ignore[assignment]  # declared as a path by mistake
             self._dashboard = threading.Thread(target=start, args=(node,), kwargs=asked, name="dashboard", daemon=True)
             self._dashboard.start()

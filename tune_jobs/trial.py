@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import gc
 import math
 import os
@@ -74,8 +75,13 @@ def run_trial(config: dict[str, Any], splits: Sequence[Splits], folder: str, kee
     finally:
         gc.collect()  # the next trial in this process starts with the memory of this one
         allocator.give_back()
-        if not gc.get_freeze_count():
-            gc.freeze()  # what is there after the first trial stays; to go through it again takes tenths of a second
+        _keep_what_is_there()
+
+
+@functools.cache
+def _keep_what_is_there() -> None:
+    """What is there after the first trial stays; to go through it at every collection takes tenths of a second."""
+    gc.freeze()
 
 
 def _train(
