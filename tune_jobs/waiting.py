@@ -177,11 +177,13 @@ class Waiting:
         return next(slot for slot in range(len(taken) + 1) if slot not in taken)
 
     def start(self, own: TrialRecord, actor: ActorHandle[Any]) -> None:
-        """It has a worker now, which keeps its slot from trial to trial where that is free."""
+        """It has a worker now, which keeps its slot from trial to trial where no other runs in it."""
         promised = self._promised.pop(own.id)
-        taken = {self._slot_of[other] for other in self.actors.values()}
-        if self._slot_of.get(actor, -1) in {-1, *taken}:
+        kept = self._slot_of.get(actor)
+        if kept is None or kept in {self._slot_of[other] for other in self.actors.values()}:
             self._slot_of[actor] = promised
+        else:  # one to which it was promised meanwhile has the other
+            self._promised = {one: promised if slot == kept else slot for one, slot in self._promised.items()}
         self.actors[own.id] = actor
         self.since[own.id] = time.monotonic()
 

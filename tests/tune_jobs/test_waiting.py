@@ -63,6 +63,69 @@ def test_slots_are_the_lowest_free_and_a_worker_keeps_its_own(queue: Waiting) ->
     assert queue.slot(third) == 1
 
 
+def test_slot_of_a_worker_that_comes_back_is_its_own_unless_another_has_it_now(queue: Waiting) -> None:
+    one, two, *_ = all_next(queue)
+    queue.start(one, worker("a"))
+    queue.start(two, worker("b"))
+    for own in (one, two):
+        queue.leave(own)
+    slots = []
+    for name in ("b", "c", "a"):
+        queue.leave(TrialRecord("00006", {"model": "svm"}))
+        own_or_none = queue.next("ray-9")
+        assert own_or_none is not None
+        queue.start(own_or_none, worker(name))
+        slots.append(queue.slot(own_or_none))
+    assert slots[0] == 1
+    assert len(set(slots)) == 3
+
+
+def test_slot_that_a_worker_keeps_is_nobody_elses_although_it_was_promised(queue: Waiting) -> None:
+    one, two, *_ = all_next(queue)
+    queue.start(one, worker("a"))
+    queue.start(two, worker("b"))
+    for own in (one, two):
+        queue.leave(own)
+    third, fourth = queue.next("ray-9"), queue.next("ray-10")
+    assert third is not None
+    assert fourth is not None
+    assert (queue.promised_slot(third), queue.promised_slot(fourth)) == (0, 1)
+    queue.start(third, worker("b"))
+    queue.start(fourth, worker("c"))
+    assert (queue.slot(third), queue.slot(fourth)) == (1, 0)
+
+
+def test_slot_promised_to_one_that_never_had_a_worker_is_free_again(queue: Waiting) -> None:
+    one, *_ = all_next(queue)
+    assert queue.leave(one) is None
+    again = queue.next("ray-9")
+    assert again is not None
+    assert queue.promised_slot(again) == 0
+
+
+def test_leave_of_one_that_ran_says_for_how_long_once(queue: Waiting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What had a worker longest is looked for among those that have one now."""
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    own, *_ = all_next(queue)
+    queue.start(own, worker("a"))
+    now = 7.0
+    assert queue.leave(own) == 7.0
+    assert not queue.since
+    assert queue.leave(own) is None
+
+
+def test_end_workers_ends_each_one_that_runs(queue: Waiting, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[Any] = []
+    monkeypatch.setattr(ray, "kill", ended.append)
+    one, two, *_ = all_next(queue)
+    queue.start(one, worker("a"))
+    queue.start(two, worker("b"))
+    queue.leave(one)
+    queue.end_workers()
+    assert ended == ["b"]
+
+
 def test_grow_is_what_it_asks_for_from_then_on_and_after_a_take_up(queue: Waiting) -> None:
     own = TrialRecord("00012", {"model": "resnet18"})
     assert queue.grow(own, main_memory=False) == Request(gpu=1)
@@ -116,6 +179,15 @@ def test_stuck_names_what_no_node_can_serve_any_more(queue: Waiting, monkeypatch
     assert queue.stuck() == [Request(gpu=0.5)]
 
 
+def test_stuck_says_nothing_of_those_that_run(queue: Waiting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their node may be one that Ray has just lost sight of: that they fail by it is told elsewhere."""
+    for own in all_next(queue):
+        queue.start(own, worker(own.id))
+    monkeypatch.setattr(ray, "nodes", list)
+    monkeypatch.setattr(waiting, "LOOK_EVERY_S", -1.0)
+    assert queue.stuck() == []
+
+
 def worker(name: str) -> Any:
     """Anything that can be told apart stands for a worker."""
     return name
@@ -160,12 +232,22 @@ def test_next_no_trial_goes_to_a_broken_node_where_another_can_serve_it(monkeypa
     (own,) = all_next(queue)
     assert queue.kept_from(own) == ["a"]
     assert queue.room([Request()]) == 1
+    assert queue.room([Request(), Request(cpu=0.5)]) == 2
     assert queue.stuck() == []
     for broken in ([], ["a", "b"], ["gone"]):
         queue = on_two_nodes(monkeypatch, *broken)
         found = all_next(queue)
         assert len(found) == queue.room([Request()]) == 2
         assert not any(map(queue.kept_from, found))
+
+
+def test_next_a_broken_node_that_is_dead_is_none_to_be_kept_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = on_two_nodes(monkeypatch, "a")
+    nodes = [{"NodeID": name, "Alive": name == "b", "Resources": {"CPU": 1.0}} for name in ("a", "b")]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    (own,) = all_next(queue)
+    assert queue.kept_from(own) == []
+    assert queue.alive() == ["b"]
 
 
 def test_stuck_names_what_is_kept_from_the_only_node_left(monkeypatch: pytest.MonkeyPatch) -> None:
