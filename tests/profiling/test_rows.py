@@ -92,6 +92,12 @@ def test_breakeven_gpu_pays_from_the_batch_size_where_it_stays_faster(made_up: M
     assert "a trial needs more, and gpu: auto measures how much" in counts
 
 
+def test_breakeven_holds_each_machine_against_its_own_cpu(made_up: Maker, gpu: Maker) -> None:
+    found = find([made_up(), gpu(images_per_s=2000.0), gpu(machine="another", images_per_s=500.0)])
+    told = [(one.machine, one.batch_sizes, one.gpu_pays_from, one.better_on_cpu) for one in found]
+    assert told == [("made-up", (16,), 16, False), ("another", (), None, False)]
+
+
 def test_breakeven_models_better_off_on_a_cpu(made_up: Maker, gpu: Maker) -> None:
     slow = [made_up(), made_up(batch_size=64), gpu(images_per_s=800.0), gpu(batch_size=64, images_per_s=700.0)]
     fast = [made_up(model="resnet18"), gpu(model="resnet18", images_per_s=1300.0)]

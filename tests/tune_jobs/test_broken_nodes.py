@@ -91,6 +91,7 @@ def test_a_broken_card_beside_others_that_work(broken: BrokenNodes, said: list[s
         come_further(broken, f"1{number:04d}", cards=["0"])
     assert broken.ids == {"a"}
     assert "3 in a row failed on 10.0.0.1, GPU 3, and" in said[0]
+    fail(broken, "19999", cards=["0"])
     come_further(broken, "20000", cards=["0"])
     assert broken.ids == {"a"}
     come_further(broken, "20001", cards=["3"])
@@ -118,6 +119,14 @@ def test_where_no_trial_came_further_on_another_living_node_none_is_broken(broke
 def test_the_only_node_that_is_left_to_work_is_never_broken(broken: BrokenNodes) -> None:
     for node in NODES:
         for number in range(3):
+            fail(broken, f"{number:05d}", node)
+    assert broken.ids == {"a"}
+
+
+def test_a_broken_node_that_worked_before_is_none_on_which_others_come_further(broken: BrokenNodes) -> None:
+    come_further(broken, "00001", "a")
+    for node in NODES:
+        for number in range(2, 5):
             fail(broken, f"{number:05d}", node)
     assert broken.ids == {"a"}
 

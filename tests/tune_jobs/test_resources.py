@@ -38,6 +38,11 @@ def test_slots_are_what_fits_on_each_node(request_: Request, expected: int) -> N
     assert slots(request_, [node(CPU=4), node(CPU=1, GPU=1), node(alive=False, CPU=64)]) == expected
 
 
+def test_slots_are_one_where_no_node_is_large_enough_yet() -> None:
+    """One is handed out all the same: a cluster grows for what waits at Ray's."""
+    assert slots(Request(cpu=64), [node(CPU=4)]) == slots(Request(), []) == 1
+
+
 def test_check_servable_takes_what_one_node_can_give() -> None:
     check_servable([Request(cpu=4), Request(cpu=1, gpu=0.5)], [node(CPU=4), node(CPU=1, GPU=1)])
 
@@ -60,6 +65,19 @@ def test_check_servable_refuses_what_no_single_node_can_give(request_: Request, 
         f"resources: a trial asks for {request_}, which no node can serve (nodes have: cpu 4, gpu 0; cpu 1, gpu 1); "
         f"{fit} would fit"
     )
+
+
+def test_check_servable_cuts_no_request_down_to_a_node_without_cores() -> None:
+    """A head node that is to run no trials has none."""
+    with pytest.raises(UsageError, match=r"; cpu 4 would fit$"):
+        check_servable([Request(cpu=8, gpu=1)], [node(CPU=0, GPU=4), node(CPU=4)])
+    with pytest.raises(UsageError, match=r"\(nodes have: cpu 0, gpu 4\)$"):
+        check_servable([Request(cpu=8, gpu=1)], [node(CPU=0, GPU=4)])
+
+
+def test_check_servable_keeps_what_a_node_has_of_custom_resources() -> None:
+    with pytest.raises(UsageError, match=r"; cpu 4, disk 1 would fit$"):
+        check_servable([Request(cpu=8, custom={"disk": 1})], [node(CPU=4, disk=2)])
 
 
 def test_check_servable_no_node_alive() -> None:
@@ -161,3 +179,9 @@ def test_wrong_request_is_refused_by_name(section: dict[str, Any], line: str) ->
 def test_grown_main_memory_of_a_trial_on_a_gpu() -> None:
     nodes = [node(CPU=4, GPU=1, memory=1024 * MIB)]
     assert grown(Request(gpu=1), nodes, main_memory=True) == Request(gpu=1, memory_mib=512)
+
+
+def test_grown_main_memory_is_twice_the_share_on_the_smallest_node_that_fits() -> None:
+    large, small = node(CPU=4, memory=4096 * MIB), node(CPU=4, memory=1024 * MIB)
+    assert grown(Request(), [large, small]) == Request(memory_mib=512)
+    assert grown(Request(cpu=2), [large, node(CPU=1, memory=64 * MIB)]) == Request(cpu=2, memory_mib=4096)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tune_jobs.experiment import Scheduler
@@ -124,6 +126,60 @@ def test_an_epoch_that_is_trained_again_is_not_decided_again() -> None:
     assert search.decisions[len(before) :] == [(own, 1, "CONTINUE")]
 
 
+def test_a_last_epoch_that_is_trained_again_counts_once_for_the_others() -> None:
+    """Its worker died before the epoch's checkpoint: two others must have got as far, and there is one."""
+    config = {"model": "mlp", "epochs": EPOCHS}
+    scheduler = stopping("median", {own: TrialRecord(own, config=config) for own in ("00000", "00001")})
+    for accuracy in (0.9, 0.8):
+        assert decide(scheduler, "00000", 1, accuracy) == "CONTINUE"
+    assert decide(scheduler, "00001", 1, 0.5) == "CONTINUE"
+
+
+def first_epochs(scheduler: dict[str, Any], accuracies: Sequence[float], epoch: int = 1) -> list[str]:
+    """What is decided of trials that come one after the other."""
+    records = {f"{n:05d}": TrialRecord(f"{n:05d}", config={"model": "mlp"}) for n in range(len(accuracies))}
+    asked = Scheduler.model_validate(scheduler)
+    made = EarlyStopping(asked, EPOCHS, lambda trial: records[trial.config["trial"]], set())
+    return [decide(made, own, epoch, accuracy) for own, accuracy in zip(records, accuracies, strict=True)]
+
+
+@pytest.mark.parametrize(("reduction_factor", "third"), [(2, "CONTINUE"), (4, "STOP")])
+def test_asha_lets_as_many_go_on_as_is_asked(reduction_factor: float, third: str) -> None:
+    """0.75 is above the median of 0.9 and 0.5, and not among the best quarter."""
+    asked = {"name": "asha", "reduction_factor": reduction_factor}
+    assert first_epochs(asked, [0.9, 0.5, 0.75]) == ["CONTINUE", "STOP", third]
+
+
+@pytest.mark.parametrize("name", ["asha", "hyperband", "median"])
+def test_nothing_is_stopped_in_its_grace_epochs(name: str) -> None:
+    falling = [1 - n / 20 for n in range(20)]
+    for grace in (3, EPOCHS + 5):  # more than there are is no mistake
+        for epoch in (1, 2):
+            assert set(first_epochs({"name": name, "grace_epochs": grace}, falling, epoch)) == {"CONTINUE"}
+    assert "STOP" in first_epochs({"name": name, "grace_epochs": 3}, falling, 3)
+
+
+def test_hyperband_lets_the_trials_of_some_brackets_go_on_longer_and_draws_from_nobody_elses_numbers() -> None:
+    falling = [1 - n / 30 for n in range(30)]
+    np.random.seed(0)
+    drawn = np.random.random()
+    np.random.seed(0)
+    stopped = [first_epochs({"name": name}, falling).count("STOP") for name in ("hyperband", "asha")]
+    assert np.random.random() == drawn
+    assert 0 < stopped[0] < stopped[1]
+
+
+def test_replay_of_epochs_that_belong_to_no_attempt_stops_nothing(tmp_path: Path) -> None:
+    """The line that the trial RUNs was damaged: it has no epochs, and is trained from its start again."""
+    path = tmp_path / "trials.jsonl"
+    config = {"model": "mlp", "epochs": EPOCHS}
+    with contextlib.closing(ledger.Ledger(path)) as record:
+        for own, accuracy in (("00000", 0.9), ("00001", 0.1)):
+            record.append(own, "state", state="WAITING", config=config)
+            record.append(own, "epoch", attempt=1, epoch=1, val_accuracy=accuracy)
+    assert stopping("asha", {}).replay(ledger.events(path), ledger.read(path)) == []
+
+
 def test_replay_of_an_epoch_that_was_trained_again_goes_by_when_it_came_first(tmp_path: Path) -> None:
     """00000 went on at the first rung, where 00001 was better; its worker died, and it trained that epoch again."""
     with contextlib.closing(ledger.Ledger(tmp_path / "trials.jsonl")) as record:
@@ -166,6 +222,27 @@ def test_of_repeats_the_first_is_judged_and_the_others_follow_it() -> None:
     assert decide(scheduler, "00001-1", 1, 0.1) == "CONTINUE"
     assert decide(scheduler, "00001-0", 1, 0.2) == "STOP"
     assert decide(scheduler, "00001-1", 2, 0.99) == "STOP"
-    last: Any = SimpleNamespace(trial_id="ray-00001-2", config={"trial": "00001-2"})
-    scheduler.on_trial_complete(None, last, {"epoch": EPOCHS, "val_accuracy": 0.9})  # one that is done stays COMPLETE
     assert decide(scheduler, "00000-1", 2, 0.1) == "CONTINUE"
+
+
+def test_of_repeats_one_that_was_done_when_the_driver_died_stays_so() -> None:
+    config = {"model": "mlp", "epochs": EPOCHS}
+    records = {own: TrialRecord(own, config, "RUNNING") for own in ("00000", "00001-0", "00001-1")}
+    told = [("00000", 1, 0.9), ("00001-0", 1, 0.2), ("00001-1", EPOCHS, 0.9)]
+    events = [{"event": "epoch", "trial": own, "epoch": epoch, "val_accuracy": value} for own, epoch, value in told]
+    for record in records.values():
+        record.epochs = [event for event in events if event["trial"] == record.id]
+    assert stopping("asha", records).replay(events, records) == [records["00001-0"]]
+
+
+def test_of_repeats_the_others_go_on_where_the_first_is_done_however_it_ended() -> None:
+    config = {"model": "mlp", "epochs": 2}
+    records = {own: TrialRecord(own, config=config) for own in ("00000-0", "00001-0", "00001-1")}
+    scheduler = stopping("median", records)
+    for own in ("00002-0", "00003-0", "00000-0"):
+        records[own] = TrialRecord(own, config=config)
+        for epoch in (1, 2):
+            assert decide(scheduler, own, epoch, 0.9) == "CONTINUE"
+    last: Any = SimpleNamespace(trial_id="ray-00001-0", config={"trial": "00001-0"})
+    scheduler.on_trial_complete(None, last, {"epoch": 2, "val_accuracy": 0.2})
+    assert decide(scheduler, "00001-1", 1, 0.2) == "CONTINUE"

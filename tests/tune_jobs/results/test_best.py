@@ -127,6 +127,19 @@ def test_export_of_a_repeat_names_it(make_run: MakeRun) -> None:
     assert choice.row.id == "00000-1"
 
 
+def test_export_of_a_repeat_beside_one_that_failed_is_one_line(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, failed = {"model": "mlp", "lr": 0.1, "seed": 1}, {"failure": "error", "reason": "x"}
+    run = make_run(
+        [(config, "COMPLETE", [0.9], {"number": 0, "fold": 0}), (config, "FAIL", [], {"number": 0, "fold": 1} | failed)]
+    )
+    with pytest.raises(typer.Exit) as ended:
+        export(run, trial="00000-0")
+    assert ended.value.exit_code == 2
+    assert "--trial 00000-0: not all repeats of its config are COMPLETE" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -174,6 +187,23 @@ def test_export_elsewhere_leaves_the_front_alone(
     assert "Pareto" not in capsys.readouterr().out
     export(run)
     assert sorted(path.name for path in (run.path / "pareto").iterdir()) == ["00000.yaml", "00001.yaml"]
+    (run.path / "pareto" / "00007.yaml").write_text("of a front before more trials")
+    export(run)
+    assert sorted(path.name for path in (run.path / "pareto").iterdir()) == ["00000.yaml", "00001.yaml"]
+
+
+def test_export_of_a_front_names_each_config_once(make_run: MakeRun) -> None:
+    document = {"search": {"method": "random", "trials": 2, "objectives": {"val_accuracy": "max", "macs": "min"}}}
+    run = make_run(
+        [
+            ({"model": "mlp", "lr": lr, "seed": fold}, "COMPLETE", [value], {"number": n, "fold": fold, "macs": macs})
+            for n, (lr, value, macs) in enumerate(((0.1, 0.9, 900), (0.2, 0.8, 100)))
+            for fold in (0, 1)
+        ],
+        document,
+    )
+    export(run)
+    assert sorted(path.name for path in (run.path / "pareto").iterdir()) == ["00000-0.yaml", "00001-0.yaml"]
 
 
 def test_the_command_that_trains_it_again_names_the_data_and_no_working_copy(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,12 @@ import pytest
 
 from tune_jobs.confirm import _fresh_seeds
 from tune_jobs.console import confirmation_lines
-from tune_jobs.results.confirmation import Confirmation, Confirmed, dump, half_width, interval, load
-from tune_jobs.results.statistics import Comparison, Summary
+from tune_jobs.errors import UsageError
+from tune_jobs.results.confirmation import Confirmation, Confirmed, conclude, dump, half_width, interval, load
+from tune_jobs.results.ledger import TrialRecord
+from tune_jobs.results.selection import candidates
+from tune_jobs.results.statistics import Comparison, Summary, p_value
+from tune_jobs.results.table import Row, rows
 
 
 @pytest.mark.parametrize(
@@ -74,3 +79,106 @@ def test_fresh_seeds_are_none_that_the_search_used_and_none_beyond_what_a_seed_m
 ) -> None:
     rows: list[Any] = [SimpleNamespace(seed=seed) for seed in used]
     assert _fresh_seeds(rows, 3) == [first, first + 1, first + 2]
+
+
+def row(own_id: str, accuracy: float, test: float = 0.5, time_s: float = 1.0, state: str = "COMPLETE") -> Row:
+    number = int(own_id.split("-")[0])
+    (blank,) = rows([TrialRecord(own_id, {"model": "mlp", "lr": number, "seed": number}, state)])
+    return replace(blank, val_accuracy=accuracy, test_accuracy=test, train_time_s=time_s)
+
+
+SEARCHED = [row("00005", 0.95), row("00003", 0.93), row("00008", 0.92)]
+"""Best first: those that are trained again, as 0, 1 and 2."""
+
+
+def again(number: int, *scores: float, **fields: Any) -> list[Row]:
+    found = [row(f"{number:05d}-{fold}", score, **fields) for fold, score in enumerate(scores)]
+    return [replace(one, config=one.config | {"lr": SEARCHED[number].config["lr"]}) for one in found]
+
+
+@pytest.mark.parametrize("splits", [False, True])
+def test_conclude_ranks_by_the_fresh_means_and_holds_all_against_the_best_of_them(splits: bool) -> None:
+    trained = again(0, 0.90, 0.92, test=0.89, time_s=0.1) + again(1, 0.94, 0.95, test=0.91)
+    trained += again(2, 0.94, 0.95, time_s=0.5)
+    found = conclude(candidates(SEARCHED), trained[::-1], [7, 8], splits, 1000, 7000)
+    assert [config.trial for config in found.configs] == ["00008", "00003", "00005"]  # of a tie the quicker
+    assert [config.search_val_accuracy for config in found.configs] == [0.92, 0.93, 0.95]
+    assert [config.scores for config in found.configs] == [[0.94, 0.95], [0.94, 0.95], [0.90, 0.92]]
+    assert found.winner == "00005"
+    assert found.optimism == pytest.approx(0.95 - 0.91)
+    assert (found.test.mean, found.test) == (0.5, found.configs[0].test)
+    first, _, last = (config.versus_first for config in found.configs)
+    assert first is None
+    assert last is not None
+    assert last.difference == pytest.approx(-0.035)
+    alone = conclude(candidates(SEARCHED), again(0, 0.90, 0.92) + again(1, 0.94, 0.95), [7, 8], splits, 1000, 7000)
+    held = alone.configs[1].versus_first
+    assert held is not None
+    assert held.p == pytest.approx(p_value([0.04, 0.03], 1000, 1 / 7 if splits else 0.0))
+    assert found.left_out == {}
+    assert alone.left_out == {"00008": "some without an accuracy of 0"}
+
+
+def test_conclude_leaves_out_what_is_not_complete_the_winner_too() -> None:
+    trained = [*again(0, 0.90), *again(0, 0.9, 0.9, state="FAIL")[1:], *again(1, 0.94, 0.95)]
+    found = conclude(candidates(SEARCHED[:2]), trained, [7, 8], False, 1000, 7000)
+    assert [config.trial for config in found.configs] == ["00003"]
+    assert (found.winner, found.left_out) == ("00005", {"00005": "1 FAIL of 2"})
+    assert math.isnan(found.optimism)
+
+
+def test_a_confirmation_knows_a_config_under_any_seed_and_what_it_refutes() -> None:
+    trained = [*again(0, 0.900, 0.901, 0.900), *again(1, 0.94, 0.95, 0.94), *again(2, 0.5, 0.5, 0.51)]
+    found = conclude(candidates(SEARCHED), trained, [7, 8, 9], False, 100, 700)
+    first, near, far = found.configs
+    assert [found.verdict(config) for config in found.configs] == ["first", "worse on these images", "worse"]
+    assert [found.refutes(one) for one in SEARCHED] == [True, False, True]
+    assert replace(found, splits=True).verdict(near) == "worse"  # the seeds' images are others each time
+    other_seed = replace(SEARCHED[0], id="00077", config=SEARCHED[0].config | {"seed": 77})
+    assert found.of(other_seed) is near
+    other_repeat = replace(SEARCHED[2], id="00008-1", config={})
+    assert found.of(other_repeat) is far
+    assert found.of(replace(SEARCHED[0], id="00077", config={"model": "svm"})) is None
+    assert found.of(SEARCHED[1]) is first
+
+
+@pytest.mark.parametrize(
+    ("splits", "reads_seed", "said"),
+    [
+        (True, False, "paired t-test over seeds"),
+        (False, False, "test of two shares of the images"),
+        (False, True, "paired t-test over seeds"),
+    ],
+)
+def test_a_confirmation_names_the_test_that_was_made(splits: bool, reads_seed: bool, said: str) -> None:
+    val = Summary(2, 0.9, 0.01, 0.88, 0.92)
+    first = Confirmed("00000", {}, 0.9, val, 1.0, None, None, reads_seed)
+    other = replace(another(val), reads_seed=False)
+    found = Confirmation([1, 2], splits, 100, [first, other], val, "00000", 0.0)
+    assert found.test_of([other]) == said
+
+
+def test_a_confirmation_is_read_back_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "confirm.json"
+    found = conclude(candidates(SEARCHED), again(0, 0.9) + again(1, 0.8), [7], False, 100, 700)  # one seed: p is NaN
+    path.write_text(dump(found))
+    read = load(path)
+    assert read is not None
+    assert read.configs[1].versus_first is not None
+    assert math.isnan(read.configs[1].versus_first.p)
+    assert repr(read) == repr(found)  # NaN is not equal to itself
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"configs": []}'])
+def test_a_damaged_confirmation_is_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "confirm.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"confirm\.json: is damaged \(.*\); remove it, and confirm again$"):
+        load(path)
+
+
+def test_a_confirmation_of_no_configs_is_damaged(tmp_path: Path) -> None:
+    path, val = tmp_path / "confirm.json", Summary(2, 0.9, 0.01, 0.88, 0.92)
+    path.write_text(dump(Confirmation([1], False, 100, [], val, "00000", 0.0)))
+    with pytest.raises(UsageError, match=r"is damaged \(it compares no configs\)"):
+        load(path)

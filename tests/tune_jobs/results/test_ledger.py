@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
 
-from tune_jobs.results.ledger import Ledger, TrialRecord, read
+from tune_jobs.errors import UsageError
+from tune_jobs.results.ledger import Ledger, TrialRecord, read, read_whole
 
 
 @pytest.fixture
@@ -95,12 +98,14 @@ def test_read_passes_over_what_a_newer_version_may_write(path: Path) -> None:
 def test_read_config_can_be_put_back(path: Path) -> None:
     ledger = Ledger(path)
     write_trial(ledger, "00000")  # its first line was lost
+    with pytest.raises(UsageError, match="the config of trial 00000 is damaged; the search command that began it"):
+        read_whole(path)
     ledger.append("00000", "config", config={"model": "mlp"})
-    (trial,) = read(path).values()
+    (trial,) = read_whole(path).values()
     assert (trial.config, trial.state, len(trial.epochs)) == ({"model": "mlp"}, "RUNNING", 2)
 
 
-@pytest.mark.parametrize("line", ["[]", "1", "{}", '{"trial": "x"}', "\x00\x00", "null"])
+@pytest.mark.parametrize("line", ["[]", "1", "{}", '{"trial": "x"}', "\x00\x00", "null", "[" * 100_000])
 def test_read_passes_over_what_is_no_line_of_ours(path: Path, line: str) -> None:
     path.write_text(line + "\n")
     assert read(path) == {}
@@ -146,3 +151,58 @@ def test_nodes_lost_count_anew_where_a_trial_had_to_begin_again(path: Path) -> N
             ledger.append("00000", "epoch", attempt=attempt, epoch=epoch, val_accuracy=0.5)
         ledger.append("00000", "state", state="WAITING", failure="node_lost", reason="died")
     assert read(path)["00000"].lost == 1
+
+
+def test_read_attempt_is_the_one_that_the_line_names_also_where_one_before_was_lost(path: Path) -> None:
+    write_trial(Ledger(path), "00000", attempt=2)
+    own = read(path)["00000"]
+    assert (own.attempts, len(own.epochs)) == (2, 2)
+
+
+def test_append_that_a_full_disk_takes_in_part_is_taken_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, write = Ledger(path), os.write
+    write_trial(ledger, "00000")
+    before = path.read_bytes()
+
+    def full(file: int, data: memoryview) -> int:
+        if len(data) < 50:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, data[:20])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_trial(ledger, "00001")
+    assert path.read_bytes() == before
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:7]))  # as it may, without an error
+    ledger.append("00001", "state", state="WAITING", config={"model": "mlp"})
+    assert read(path)["00001"].config == {"model": "mlp"}
+
+
+def test_read_keeps_what_a_trial_was_promised_and_forgets_where_it_ran(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.append("00000", "state", state="RUNNING", attempt=1, request={"cpu": 1.0})
+    ledger.append("00000", "place", attempt=1, node="10.0.0.7", slot=0, cards=["3"])
+    assert read(path)["00000"].place == {"node": "10.0.0.7", "slot": 0, "cards": ["3"]}
+    ledger.append("00000", "state", state="WAITING", failure="out_of_memory", reason="x", next_request={"cpu": 2.0})
+    ledger.append("00000", "state", state="RUNNING", attempt=2, request={"cpu": 2.0})
+    own = read(path)["00000"]
+    assert (own.next_request, own.request, own.place) == ({"cpu": 2.0}, {"cpu": 2.0}, {})
+    assert (own.failure, own.reason, own.failures) == (None, None, ["out_of_memory"])
+    line = json.loads(path.read_text().splitlines()[-1])
+    assert (own.started, own.since) == (line["time"], line["time"])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"trial": "0/../1"},
+        {"state": 3},
+        {"time": "now"},
+        {"config": ["mlp"]},
+        {"attempt": "2"},
+    ],
+)
+def test_read_passes_over_a_line_with_a_part_damaged(path: Path, fields: dict[str, object]) -> None:
+    line = {"time": 1.0, "trial": "00000", "event": "state", "state": "RUNNING", "attempt": 1}
+    path.write_text(json.dumps(line | fields) + "\n")
+    assert read(path) == {}

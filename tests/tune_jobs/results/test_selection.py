@@ -98,6 +98,13 @@ def test_smallest_is_the_fewest_macs_near_the_best() -> None:
 
 
 @pytest.mark.parametrize("rule", [cheapest, smallest])
+def test_near_rules_choose_the_most_accurate_of_those_alike(rule: Rule) -> None:
+    """All configs of one network have the same multiply-accumulates."""
+    alike = [row(str(number), accuracy, macs=100) for number, accuracy in enumerate((0.89, 0.90, 0.88))]
+    assert chosen(rule, *alike, within=0.05)[0] == "1"
+
+
+@pytest.mark.parametrize("rule", [cheapest, smallest])
 def test_near_rules_need_to_know_how_near(rule: Rule) -> None:
     with pytest.raises(UsageError, match=r"Give --within POINTS, or confirm the run first"):
         chosen(rule, *ROWS)
@@ -142,3 +149,6 @@ def test_cheapest_says_where_trials_had_more_company_than_others() -> None:
     assert reason.endswith("; times of trials that ran beside 0.0 to 1.6 others, so they do not quite compare")
     _, reason = chosen(cheapest, alone, replace(beside, shared_with=0.3), within=0.1)
     assert "compare" not in reason
+    on_card = [replace(one, shared_with=2.0, shared_card_with=n / 2) for n, one in enumerate((alone, beside))]
+    _, reason = chosen(cheapest, *on_card, within=0.1)
+    assert "that ran beside 0.0 to 0.5 others on the same card, so" in reason

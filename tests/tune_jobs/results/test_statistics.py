@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from tune_jobs.results.statistics import compare, half_interval, p_of_shares, p_value, summarise
+from tune_jobs.results.statistics import compare, half_interval, p_cell, p_in_words, p_of_shares, p_value, summarise
 
 
 def test_summarise_is_students_interval() -> None:
@@ -86,6 +86,19 @@ def test_compare_of_two_that_depend_on_no_seed_is_of_the_images_alone() -> None:
     assert not compare({"a": first, "b": by_seed(*[0.5] * 5)}, "a", 180, seedless={"a", "b"})["b"].tied
 
 
+def test_compare_of_one_that_depends_on_no_seed_and_one_that_does_is_over_the_seeds() -> None:
+    seeded, seedless = by_seed(0.90, 0.92, 0.91), by_seed(*[0.88] * 3)
+    found = compare({"a": seeded, "b": seedless}, "a", 100, seedless={"b"})["b"]
+    assert found.p == pytest.approx(p_value([0.02, 0.04, 0.03], 100))
+    assert found.p < 0.1 < p_of_shares(0.91, 0.88, 100)
+
+
+def test_compare_over_splits_of_their_own_two_that_depend_on_no_seed_are_compared_over_the_splits() -> None:
+    first, other = by_seed(0.90, 0.92, 0.94), by_seed(0.80, 0.83, 0.83)
+    found = compare({"a": first, "b": other}, "a", 100, seedless={"a", "b"}, overlap=0.1)["b"]
+    assert found.p == pytest.approx(p_value([0.10, 0.09, 0.11], 100, 0.1))
+
+
 def test_compare_over_splits_of_their_own_allows_for_what_they_have_in_common() -> None:
     differences = [0.010, 0.012, 0.008, 0.011, 0.009]
     t = stats.ttest_1samp(differences, 0).statistic
@@ -116,3 +129,13 @@ def test_half_interval_is_that_of_the_mean_and_not_cut() -> None:
         stats.t.ppf(0.975, 1) / (100 * math.sqrt(12)) / math.sqrt(2)
     )
     assert math.isnan(half_interval(summarise([0.9]), 100))
+
+
+def test_p_value_of_equal_differences_has_the_spread_of_rounding_two_accuracies() -> None:
+    t = 0.01 * math.sqrt(2) * (100 * math.sqrt(6))
+    assert p_value([0.01, 0.01], 100) == pytest.approx(2 * stats.t.sf(t, 1))
+
+
+def test_p_in_words_is_never_nought() -> None:
+    assert [p_cell(p) for p in (0.0, 0.00099, 0.001, 0.0049, math.nan)] == ["< 0.001", "< 0.001", "0.001", "0.005", "–"]
+    assert [p_in_words(p) for p in (0.0001, 0.0049)] == ["p < 0.001", "p = 0.005"]
