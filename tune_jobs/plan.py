@@ -28,10 +28,10 @@ from tune_jobs.repeats import repeated, total
 from tune_jobs.requests import Requests, at_least, requests_of
 from tune_jobs.resources import Request, alive, card_kinds, check_servable, fits, in_words
 from tune_jobs.results import ledger
+from tune_jobs.results.ledger import by_number
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.sameness import check_same
 from tune_jobs.space import Point, Space
-from tune_jobs.study import by_number
 
 DRAWS = 10_000
 """So many configs of a sampled space stand for more."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,19 +15,19 @@ from tune_jobs.cluster import is_lost
 from tune_jobs.cost import with_macs
 from tune_jobs.drawn import to_draw
 from tune_jobs.experiment import Experiment
-from tune_jobs.interruption import Stop, room
+from tune_jobs.interruption import Stop
 from tune_jobs.keeping import Keeping
 from tune_jobs.leftovers import Leftovers
 from tune_jobs.listener import Listener
 from tune_jobs.metrics import Metrics
-from tune_jobs.repeats import missing, repeated, total
+from tune_jobs.record import Record
+from tune_jobs.repeats import missing, repeated
 from tune_jobs.resources import Request
-from tune_jobs.results import ledger
-from tune_jobs.results.ledger import fold_of, number_of, trial_id
+from tune_jobs.results.ledger import TrialRecord, fold_of, number_of
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.sharing import Company, Sharing
 from tune_jobs.space import Point
-from tune_jobs.study import Study, by_number
+from tune_jobs.study import Study
 from tune_jobs.trial import AWAY_KEY, KNOWN_KEY, REQUEST_KEY, SLOT_KEY, TRIAL_KEY
 from tune_jobs.waiting import Waiting
 from tune_jobs.watching import Watch
@@ -45,8 +44,7 @@ class Recorder(tune.Callback):
         experiment: Experiment,
         run_dir: RunDir,
         splits: Splits,
-        record: ledger.Ledger,
-        trials: dict[str, ledger.TrialRecord],
+        record: Record,
         study: Study,
         request_of: Callable[[Mapping[str, Any]], Request],
         listener: Listener,
@@ -55,24 +53,18 @@ class Recorder(tune.Callback):
     ) -> None:
         self._experiment = experiment
         self._splits = splits
-        self._record = record
-        self._trials = trials
+        self.record = record
         self._study = study
         self._request_of = request_of
         self._listener = listener
         self._stop = stop
-        self._total = total(experiment, study.space)
         self._sharing = Sharing()
         self._metrics = Metrics(run_dir.name, len(splits.train))
         self._broken = BrokenNodes(listener.say)
-        self.groups = by_number(trials.values())
-        """Number in the study -> its repeats, the first one first."""
-        self._states = Counter(trial.state for trial in trials.values())
-        """State -> how many trials are in it."""
         self._run_dir = run_dir
         self._disk = Leftovers(run_dir.checkpoints, listener.say, stop)
         self._keeping = Keeping(experiment.keep_models, self._disk)
-        self._keeping.sweep(self.groups.values())
+        self._keeping.sweep(record.groups.values())
         self.waiting = Waiting(request_of, self._broken)
         """What is to be run, and what Ray has."""
         self._watch = Watch(self.waiting, experiment.budget.trial_minutes, listener, stop, wait_for_nodes)
@@ -82,21 +74,20 @@ class Recorder(tune.Callback):
     def take_up(self) -> None:
         """Trials that ran when a driver died, which could not say so, wait; repeats that it did not come to write down
         are there."""
-        for own in self._trials.values():
+        for own in self.record.unfinished():
             if own.state == "RUNNING":
-                self._write(own, "state", state="WAITING", reason="its driver died")
-        for number, group in list(self.groups.items()):
+                self.record.write(own, "state", state="WAITING", reason="its driver died")
+        for number, group in self.record.groups.items():
             have = {fold_of(own.id) or 0: own.config for own in group}
             for fold, config in missing(have, self._experiment.repeats).items():
-                self._add(trial_id(number, fold), config)
-            group.sort(key=lambda own: own.id)
+                self.record.add(number, fold, config)
 
-    def prune(self, own: ledger.TrialRecord) -> None:
+    def prune(self, own: TrialRecord) -> None:
         """The scheduler had stopped it, and the driver died before it could say so."""
         self._start(own)  # a study that is made anew has it waiting
         self._finish(own, state="PRUNED", reason=self._why_pruned(own))
 
-    def prune_repeats(self, groups: Iterable[Sequence[ledger.TrialRecord]]) -> None:
+    def prune_repeats(self, groups: Iterable[Sequence[TrialRecord]]) -> None:
         """With its first repeat a config is stopped: those that wait are not started, and those that run end after
         their next epoch."""
         for first, *others in groups:
@@ -107,23 +98,15 @@ class Recorder(tune.Callback):
 
     def to_ask(self) -> int:
         """How many points are still to be asked of the sampler."""
-        return to_draw(self._experiment, self._study.space, self.groups)
+        return to_draw(self._experiment, self._study.space, self.record.groups)
 
-    def add(self, number: int, point: Point) -> list[ledger.TrialRecord]:
+    def add(self, number: int, point: Point) -> list[TrialRecord]:
         """Write down the study's trial of this number, one record a repeat, before any of them starts."""
         points = repeated(point, self._experiment.repeats)
         return [
-            self._add(trial_id(number, None if self._experiment.repeats == 1 else fold), config)
+            self.record.add(number, None if self._experiment.repeats == 1 else fold, config)
             for fold, config in enumerate(points)
         ]
-
-    def _add(self, own_id: str, config: Point) -> ledger.TrialRecord:
-        own = ledger.TrialRecord(own_id)
-        self._trials[own_id] = own
-        self._states[own.state] += 1
-        self.groups.setdefault(number_of(own_id), []).append(own)
-        self._write(own, "state", state="WAITING", config=config)
-        return own
 
     def hand_out(self, ray_id: str) -> dict[str, Any] | None:
         """The next trial as Ray's config, which is `ray_id` to Ray; None where those of its kind that can be started
@@ -140,9 +123,9 @@ class Recorder(tune.Callback):
             SLOT_KEY: self.waiting.promised_slot(own),
         } | own.config
 
-    def _start(self, own: ledger.TrialRecord) -> None:
+    def _start(self, own: TrialRecord) -> None:
         """In the study; of its repeats, the first speaks for all."""
-        self._study.start(number_of(own.id), self._group(own)[0].epochs)
+        self._study.start(number_of(own.id), self.record.group(own)[0].epochs)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         own = self.own(trial)
@@ -150,7 +133,7 @@ class Recorder(tune.Callback):
         assert actor is not None
         self.waiting.start(own, actor)
         request = self.waiting.request(own).model_dump()
-        self._write(own, "state", state="RUNNING", attempt=own.attempts + 1, request=request)
+        self.record.write(own, "state", state="RUNNING", attempt=own.attempts + 1, request=request)
         self._listener.follow(own)
 
     def on_trial_result(
@@ -160,17 +143,17 @@ class Recorder(tune.Callback):
         if "where" in result and not own.place:
             self._arrive(own, result["where"])
         if "refused" in result:
-            self._write(own, "refused", reason=result["refused"])
+            self.record.write(own, "refused", reason=result["refused"])
             self._listener.say(f"note: trial {own.id} does not go on from a {result['refused']}")
         if "failure" in result:
             self._fail(own, result["failure"], result["reason"], result.get("main_memory", False))
         if "epoch" not in result:
             return
-        self._write(own, "epoch", attempt=own.attempts, **{name: result[name] for name in _EPOCH_FIELDS})
+        self.record.write(own, "epoch", attempt=own.attempts, **{name: result[name] for name in _EPOCH_FIELDS})
         self._broken.epoch(own.id)
         self._watch.store_is_there(own.id)
         self._metrics.epoch(own.id, self.waiting.ran_s(own), result)
-        if self._group(own)[0] is own:  # of its repeats, the first speaks for all
+        if self.record.group(own)[0] is own:  # of its repeats, the first speaks for all
             self._study.report(number_of(own.id), {name: result[name] for name in _EPOCH_FIELDS})
         if "result" in result:
             self._finish(own, state="COMPLETE", result=with_macs(result["result"], own.config, self._splits))
@@ -203,24 +186,24 @@ class Recorder(tune.Callback):
         """Leave Tune's loop where the search is to stop; else see to those that hang or are lost."""
         self._stop.leave_if_asked()
         for own_id in self._watch.look(trials):
-            self._fail(self._trials[own_id], "worker_crashed", "its worker process did not take it")
+            self._fail(self.record.trials[own_id], "worker_crashed", "its worker process did not take it")
 
-    def own(self, trial: Trial) -> ledger.TrialRecord:
+    def own(self, trial: Trial) -> TrialRecord:
         """The record of one of Ray's trials."""
-        return self._trials[trial.config[TRIAL_KEY]]
+        return self.record.trials[trial.config[TRIAL_KEY]]
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing for Ray to pickle into its snapshots: the ledger is the state."""
         return {}
 
-    def _arrive(self, own: ledger.TrialRecord, where: dict[str, Any]) -> None:
+    def _arrive(self, own: TrialRecord, where: dict[str, Any]) -> None:
         """The first word of an attempt says where it runs."""
         self._broken.arrive(own.id, where["node_id"], where["node"], where["cards"])
         named = {key: where[key] for key in ("node", "cards")}
-        self._write(own, "place", attempt=own.attempts, slot=self.waiting.slot(own), **named)
+        self.record.write(own, "place", attempt=own.attempts, slot=self.waiting.slot(own), **named)
         self._sharing.enter(own.id, where["node"], where["cards"])
 
-    def _fail(self, own: ledger.TrialRecord, failure: str, reason: str, main_memory: bool = False) -> None:
+    def _fail(self, own: TrialRecord, failure: str, reason: str, main_memory: bool = False) -> None:
         """What follows from a failure: the trial waits to be started again, or FAILs; or the whole search stops."""
         if failure == "disk_full" or (failure == "store_lost" and self._watch.is_store_away(own.id)):
             self._stop.ask("disk" if failure == "disk_full" else "store", reason)
@@ -228,7 +211,7 @@ class Recorder(tune.Callback):
         rule = failures.RULES[failure]
         if rule.by_node:
             self._broken.fail(own.id, reason, self.waiting.alive())
-        if (first := self._group(own)[0]).state == "PRUNED":
+        if (first := self.record.group(own)[0]).state == "PRUNED":
             self._finish(own, state="PRUNED", reason=_STOPPED_WITH.format(first.id))
             return
         if not failures.may_retry(own.failures, own.lost, failure, self._experiment.retries):
@@ -242,24 +225,24 @@ class Recorder(tune.Callback):
                 return
             reason = f"{reason}; asks for {request} next"
             more = {"next_request": request.model_dump()}
-        self._write(own, "state", state="WAITING", failure=failure, reason=reason, **more)
+        self.record.write(own, "state", state="WAITING", failure=failure, reason=reason, **more)
         self._leave(own)
         (self.waiting.put_second if rule.by_node else self.waiting.put_first)(own)
         self._tell(own)
 
-    def _leave(self, own: ledger.TrialRecord) -> tuple[float | None, Company]:
+    def _leave(self, own: TrialRecord) -> tuple[float | None, Company]:
         """Seconds that it had a worker, None where it never had one, and how many others there were beside it."""
         self._broken.leave(own.id)
         return self.waiting.leave(own), self._sharing.leave(own.id)
 
-    def _why_pruned(self, own: ledger.TrialRecord) -> str:
+    def _why_pruned(self, own: TrialRecord) -> str:
         return f"stopped by {self._experiment.scheduler.name} after epoch {own.epochs[-1]['epoch']}"
 
-    def _finish(self, own: ledger.TrialRecord, **fields: Any) -> None:
+    def _finish(self, own: TrialRecord, **fields: Any) -> None:
         wall_time_s, company = self._leave(own)
         shared = {"shared_with": company.on_node, "shared_card_with": company.on_card}
-        self._write(own, "state", wall_time_s=wall_time_s, **shared, **fields)
-        group = self._group(own)
+        self.record.write(own, "state", wall_time_s=wall_time_s, **shared, **fields)
+        group = self.record.group(own)
         if all(trial.finished for trial in group):
             self._study.tell(group)
             self._keeping.finish(group)
@@ -273,27 +256,16 @@ class Recorder(tune.Callback):
         if group[0] is own:
             self.prune_repeats([group])
 
-    def _forget(self, own: ledger.TrialRecord) -> None:
+    def _forget(self, own: TrialRecord) -> None:
         """Of a trial that is over the driver keeps its place in the table: with thousands of them its memory is to stay
         as it is."""
         self.waiting.forget(own)
         self._watch.timed_out.discard(own.id)
         own.forget_course()
 
-    def _group(self, own: ledger.TrialRecord) -> list[ledger.TrialRecord]:
-        return self.groups[number_of(own.id)]
-
-    def _tell(self, own: ledger.TrialRecord) -> None:
-        self._metrics.states(self._states)
-        self._listener.tell(own, sum(self._states[state] for state in ledger.FINAL), self._total)
-
-    def _write(self, own: ledger.TrialRecord, event: str, **fields: Any) -> None:
-        """To the ledger, then to memory; a full disk stops the search, and what it did not take was never said."""
-        with room():
-            line = self._record.append(own.id, event, **fields)
-        self._states[own.state] -= 1
-        ledger.apply(own, line)
-        self._states[own.state] += 1
+    def _tell(self, own: TrialRecord) -> None:
+        self._metrics.states(self.record.states)
+        self._listener.tell(own, self.record.finished, self.record.total)
 
 
 _EPOCH_FIELDS = ("epoch", "train_loss", "val_loss", "val_accuracy", "epoch_time_s")

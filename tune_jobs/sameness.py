@@ -10,9 +10,9 @@ from tune_jobs.drawn import config_key, to_draw
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
 from tune_jobs.results import ledger
+from tune_jobs.results.ledger import by_number
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.space import Point, Space
-from tune_jobs.study import by_number
 
 
 def new_points(experiment: Experiment, space: Space, trials: Mapping[str, ledger.TrialRecord]) -> list[Point]:

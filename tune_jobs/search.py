@@ -23,6 +23,7 @@ from tune_jobs.experiment import Experiment
 from tune_jobs.interruption import DiskFull, Stop, room, sigterm_as_sigint
 from tune_jobs.listener import Listener
 from tune_jobs.notes import notes_on
+from tune_jobs.record import Record
 from tune_jobs.recorder import Recorder
 from tune_jobs.repeats import repeated, total
 from tune_jobs.requests import Requests, at_least, requests_of
@@ -104,19 +105,19 @@ def run_space(
         if not (run_dir.environment.exists() and run_dir.experiment.exists()):
             write_text(run_dir.environment, json.dumps(facts, indent=2) + "\n")
         write_text(run_dir.experiment, yaml.dump(experiment.document(), "The experiment as it was resolved."))
-        record = ledger.Ledger(run_dir.ledger)
+        record = Record(run_dir.ledger, trials, total(experiment, space))
         try:
             with _room_or(stop):  # where it is full before Ray has been given anything
                 study = Study(run_dir.study, experiment, space)
-                _restore_configs(experiment, trials, study, record)
+                _restore_configs(record, study, experiment.repeats)
                 recorder = Recorder(
-                    experiment, run_dir, splits[0], record, trials, study, requests.of, listener, stop, wait_for_nodes
+                    experiment, run_dir, splits[0], record, study, requests.of, listener, stop, wait_for_nodes
                 )
-                early_stopping = _queue(experiment, space, run_dir, splits[0], trials, earlier, study, recorder)
+                early_stopping = _queue(experiment, space, run_dir, splits[0], earlier, study, recorder)
                 if is_left(experiment, space, trials):
                     run_trials(experiment, run_dir, splits, study, recorder, early_stopping, requests.distinct(), stop)
         finally:
-            _close(trials, record, stop)
+            _close(record, stop)
             rows = rows_of(run_dir, experiment)
             with _room_or(stop):
                 table.write(run_dir, rows)
@@ -168,14 +169,12 @@ def _join(
     check_storage_seen(run_dir.storage, requests.distinct())
 
 
-def _restore_configs(
-    experiment: Experiment, trials: Mapping[str, ledger.TrialRecord], study: Study, record: ledger.Ledger
-) -> None:
+def _restore_configs(record: Record, study: Study, repeats: int) -> None:
     """Of trials whose first line was lost, the config from the study."""
-    for own in trials.values():
+    for own in record.trials.values():
         if not own.config:
-            folds = repeated(study.point(number_of(own.id)), experiment.repeats)
-            ledger.apply(own, record.append(own.id, "config", config=folds[fold_of(own.id) or 0]))
+            folds = repeated(study.point(number_of(own.id)), repeats)
+            record.write(own, "config", config=folds[fold_of(own.id) or 0])
 
 
 def _queue(
@@ -183,12 +182,12 @@ def _queue(
     space: Space,
     run_dir: RunDir,
     splits: Splits,
-    trials: Mapping[str, ledger.TrialRecord],
     earlier: Sequence[warm_start.Known],
     study: Study,
     recorder: Recorder,
 ) -> EarlyStopping:
     """Bring recorder, study and early stopping to what the ledger says, and queue what is left to run."""
+    record, trials = recorder.record, recorder.record.trials
     recorder.take_up()
     study.begin(earlier, trials)
     study.follow(trials)
@@ -199,8 +198,8 @@ def _queue(
         for own in early_stopping.replay(ledger.events(run_dir.ledger), trials):
             if not own.finished:  # with its first repeat
                 recorder.prune(own)
-        recorder.prune_repeats(list(recorder.groups.values()))
-    waiting = [own for own in trials.values() if not own.finished]
+        recorder.prune_repeats(record.groups.values())
+    waiting = record.unfinished()
     if experiment.search.method == "grid":  # the longest first, so that no core is idle at the end
         waiting.sort(key=lambda own: -work_macs(own.config, splits))
     for own in waiting:
@@ -218,13 +217,13 @@ def _ended(stop: Stop, is_left: bool) -> Literal["done", "interrupted", "budget"
     return "done"
 
 
-def _close(trials: Mapping[str, ledger.TrialRecord], record: ledger.Ledger, stop: Stop) -> None:
+def _close(record: Record, stop: Stop) -> None:
     """Trials that run no more wait to be taken up."""
     try:
-        for trial in trials.values():
-            if trial.state == "RUNNING":
+        for own in record.unfinished():
+            if own.state == "RUNNING":
                 with _room_or(stop):
-                    record.append(trial.id, "state", state="WAITING", reason="interrupted")
+                    record.write(own, "state", state="WAITING", reason="interrupted")
     finally:
         record.close()
 

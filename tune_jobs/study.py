@@ -26,7 +26,7 @@ from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
 from tune_jobs.failures import RULES
 from tune_jobs.journal import Journal
-from tune_jobs.results.ledger import TrialRecord, number_of
+from tune_jobs.results.ledger import TrialRecord, by_number, number_of
 from tune_jobs.samplers import SeededByTrial, first_generation
 from tune_jobs.space import Point, Space
 from tune_jobs.warm_start import Known
@@ -234,14 +234,6 @@ def is_whole(journal: Path) -> bool:
             return all(isinstance(json.loads(line), dict) for line in lines)
     except (ValueError, FileNotFoundError):  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         return False
-
-
-def by_number(trials: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:
-    """Number in the study -> the records of its repeats."""
-    groups: dict[int, list[TrialRecord]] = {}
-    for trial in sorted(trials, key=lambda trial: trial.id):
-        groups.setdefault(number_of(trial.id), []).append(trial)
-    return groups
 
 
 def _agree(point: Mapping[str, Any], config: Mapping[str, Any]) -> bool:

@@ -143,7 +143,7 @@ class _Searcher(OptunaSearch):
         )
         self._recorder = recorder
         self._to_ask = recorder.to_ask()
-        self._drawn = Drawn(recorder.groups if self._to_ask else {})
+        self._drawn = Drawn(recorder.record.groups if self._to_ask else {})
         self._experiment = experiment
         self._study = study
         self._requests = requests

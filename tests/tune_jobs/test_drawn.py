@@ -72,7 +72,11 @@ def searcher(path: Path, asked: Experiment, space: Space) -> tuple[_Searcher, St
         return waiting.pop()[1]
 
     recorder: Any = SimpleNamespace(
-        waiting=waiting, groups={}, to_ask=lambda: to_draw(asked, space, {}), add=add, hand_out=hand_out
+        waiting=waiting,
+        record=SimpleNamespace(groups={}),
+        to_ask=lambda: to_draw(asked, space, {}),
+        add=add,
+        hand_out=hand_out,
     )
     stop: Any = SimpleNamespace(leave_if_asked=lambda: None)
     return _Searcher(study, recorder, asked, [], stop), study, added
@@ -110,7 +114,7 @@ def test_more_than_there_is_room_for_is_asked_for_where_nothing_is_learnt(
     asked = check({"name": "x", "dataset": {"name": "digits"}, "space": space, "search": {"trials": 9} | search})
     parsed = parse(asked.space, asked.train, asked.search.method)
     waiting = SimpleNamespace(room=lambda _: 7)
-    recorder: Any = SimpleNamespace(waiting=waiting, groups={}, to_ask=lambda: 9)
+    recorder: Any = SimpleNamespace(waiting=waiting, record=SimpleNamespace(groups={}), to_ask=lambda: 9)
     stop: Any = None
     own = _Searcher(Study(tmp_path / "study", asked, parsed), recorder, asked, [], stop)
     assert own._most() == most

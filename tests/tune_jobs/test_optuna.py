@@ -13,7 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from tune_jobs.results import ledger
-from tune_jobs.study import by_number
+from tune_jobs.results.ledger import by_number
 
 if TYPE_CHECKING:
     from tests.conftest import App

@@ -16,6 +16,7 @@ from tune_jobs import recorder as module
 from tune_jobs.broken_nodes import BrokenNodes
 from tune_jobs.experiment import check
 from tune_jobs.interruption import Stop
+from tune_jobs.record import Record
 from tune_jobs.recorder import Recorder
 from tune_jobs.resources import MIB, Request
 from tune_jobs.results import ledger
@@ -38,14 +39,14 @@ class Search:
         self.experiment = check(given | {"train": {"epochs": 3}, "resources": {"cpu": 1}} | fields)
         space = parse(self.experiment.space, self.experiment.train, "grid")
         self.path = path / "trials.jsonl"
-        self.trials = ledger.read(self.path)
-        self.record = ledger.Ledger(self.path)
+        self.record = Record(self.path, ledger.read(self.path), 2)
+        self.trials = self.record.trials
         self.study = Study(path / "optuna.journal", self.experiment, space)
         self.stop = Stop(None)
         self.said: list[str] = []
         listener: Any = SimpleNamespace(say=self.said.append, follow=lambda _: None, tell=lambda *_: None)
         self.recorder = Recorder(
-            self.experiment, RunDir(path), load_splits(self.experiment.dataset), self.record, self.trials, self.study,
+            self.experiment, RunDir(path), load_splits(self.experiment.dataset), self.record, self.study,
             lambda _: self.experiment.resources.of("mlp"), listener, self.stop, False,
         )  # fmt: skip
         if not self.trials:

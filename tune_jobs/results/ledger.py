@@ -24,7 +24,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,14 @@ def fold_of(trial: str) -> int | None:
     """Which repeat has this id; None where there are no repeats."""
     _, dash, fold = trial.partition("-")
     return int(fold) if dash else None
+
+
+def by_number(trials: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:
+    """Number in the study -> the records of its repeats, the first one first."""
+    groups: dict[int, list[TrialRecord]] = {}
+    for trial in sorted(trials, key=lambda trial: trial.id):
+        groups.setdefault(number_of(trial.id), []).append(trial)
+    return groups
 
 
 FINAL = ("COMPLETE", "PRUNED", "FAIL")
