@@ -39,7 +39,7 @@ def test_readme_example_has_the_trials_it_says(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(block)
     experiment = load(str(tmp_path / "my.yaml"))
     assert (ROOT / block.splitlines()[0].partition("$schema=")[2]).is_file()
-    assert len(space.parse(experiment.space, experiment.train, "grid").grid()) == 6
+    assert len(space.of(experiment).grid()) == 6
 
 
 def test_readme_make_targets_exist() -> None:

@@ -19,6 +19,7 @@ from tune_jobs.results import confirmation, ledger, table
 from tune_jobs.results.confirmation import Confirmation
 from tune_jobs.results.rundir import RunDir, write_text
 from tune_jobs.results.selection import Candidate, candidates, distinct
+from tune_jobs.run import Run
 from tune_jobs.search import Outcome, run_space
 from tune_jobs.storage import StoreError
 
@@ -57,7 +58,7 @@ def confirm(
         _new_splits(experiment.dataset, seeds, data_dir) if new_splits else [load_splits(experiment.dataset, data_dir)]
     )
 
-    outcome = run_space(_asked(experiment, seeds, together), Points((), {}, points), where, splits, listener)
+    outcome = run_space(Run(_asked(experiment, seeds, together), Points((), {}, points), where, splits, listener))
     if outcome.ended != "done" or not candidates(outcome.rows):
         return outcome, None
     parts = splits[0]

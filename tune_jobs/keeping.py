@@ -49,6 +49,13 @@ class Keeping:
             self._let_go(trial, best)
         self._kept = [trial for trial in [*self._kept, *group] if trial.id.split("-")[0] in numbers]
 
+    def hold(self, own: TrialRecord) -> None:
+        """It is finished, and other repeats of its config are not: its weights may be asked for yet, if it has any."""
+        if own.state == "COMPLETE":
+            self._disk.drop(own.id)
+        else:
+            self._disk.drop_all(own.id)
+
     def _let_go(self, trial: TrialRecord, best: set[str]) -> None:
         if trial.id in best:
             self._disk.drop(trial.id)

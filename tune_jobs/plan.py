@@ -78,7 +78,7 @@ class Plan:
 
 def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan:
     """Raises UsageError as a search would, also for a request that no node can serve."""
-    space = spaces.parse(experiment.space, experiment.train, experiment.search.method)
+    space = spaces.of(experiment)
     splits = load_splits(experiment.dataset, data_dir)
     check_shapes(space, splits)
     check_experiment(experiment, space)

@@ -25,7 +25,7 @@ def scaled_down(experiment: Experiment, data_dir: Path | None) -> Experiment:
 
     Raises UsageError where the space is wrong, DataError where the data cannot be had.
     """
-    space = spaces.parse(experiment.space, experiment.train, experiment.search.method)
+    space = spaces.of(experiment)
     dataset, images, of_images = _dataset(experiment.dataset, data_dir)
     document = experiment.document()
     scaled: dict[str, Any] = {"images": images, "of_images": of_images}

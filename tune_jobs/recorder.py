@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from datasets import Splits
 from tune_jobs import failures
-from tune_jobs.broken_nodes import BrokenNodes
 from tune_jobs.cluster import is_lost
 from tune_jobs.cost import with_macs
 from tune_jobs.drawn import to_draw
-from tune_jobs.experiment import Experiment
 from tune_jobs.interruption import Stop
 from tune_jobs.keeping import Keeping
-from tune_jobs.leftovers import Leftovers
-from tune_jobs.listener import Listener
 from tune_jobs.metrics import Metrics
 from tune_jobs.record import Record
 from tune_jobs.repeats import missing, repeated
-from tune_jobs.resources import Request
 from tune_jobs.results.ledger import TrialRecord, fold_of, number_of
-from tune_jobs.results.rundir import RunDir
+from tune_jobs.run import Run
 from tune_jobs.sharing import Company, Sharing
 from tune_jobs.space import Point
 from tune_jobs.study import Study
@@ -41,33 +35,28 @@ class Recorder(tune.Callback):
 
     def __init__(
         self,
-        experiment: Experiment,
-        run_dir: RunDir,
-        splits: Splits,
+        run: Run,
         record: Record,
         study: Study,
-        request_of: Callable[[Mapping[str, Any]], Request],
-        listener: Listener,
+        waiting: Waiting,
+        watch: Watch,
+        keeping: Keeping,
         stop: Stop,
-        wait_for_nodes: bool,
     ) -> None:
-        self._experiment = experiment
-        self._splits = splits
+        self._experiment = run.experiment
+        self._splits = run.splits[0]
+        self._run_dir = run.directory
+        self._listener = run.listener
         self.record = record
         self._study = study
-        self._request_of = request_of
-        self._listener = listener
+        self.waiting = waiting
+        """What is to be run, and what Ray has."""
+        self._broken = waiting.broken
+        self._watch = watch
+        self._keeping = keeping
         self._stop = stop
         self._sharing = Sharing()
-        self._metrics = Metrics(run_dir.name, len(splits.train))
-        self._broken = BrokenNodes(listener.say)
-        self._run_dir = run_dir
-        self._disk = Leftovers(run_dir.checkpoints, listener.say, stop)
-        self._keeping = Keeping(experiment.keep_models, self._disk)
-        self._keeping.sweep(record.groups.values())
-        self.waiting = Waiting(request_of, self._broken)
-        """What is to be run, and what Ray has."""
-        self._watch = Watch(self.waiting, experiment.budget.trial_minutes, listener, stop, wait_for_nodes)
+        self._metrics = Metrics(run.directory.name, len(self._splits.train))
         self.stopped: set[str] = set()
         """Ray's ids of the trials that the scheduler stopped."""
 
@@ -246,10 +235,8 @@ class Recorder(tune.Callback):
         if all(trial.finished for trial in group):
             self._study.tell(group)
             self._keeping.finish(group)
-        elif own.state == "COMPLETE":
-            self._disk.drop(own.id)
         else:
-            self._disk.drop_all(own.id)
+            self._keeping.hold(own)
         self._run_dir.push_soon()
         self._tell(own)
         self._forget(own)

@@ -30,7 +30,7 @@ def asked(experiment: Experiment) -> int:
     if experiment.search.trials is None:
         return 0
     try:
-        return total(experiment, spaces.parse(experiment.space, experiment.train, experiment.search.method))
+        return total(experiment, spaces.of(experiment))
     except UsageError:  # of an earlier version, which took what is refused now
         return experiment.search.trials * experiment.repeats
 

@@ -14,13 +14,15 @@ import torch
 
 from datasets import Splits, load_splits
 from tune_jobs import probe, warm_start, yaml
-from tune_jobs import space as spaces
+from tune_jobs.broken_nodes import BrokenNodes
 from tune_jobs.checks import check_experiment, check_loggers, check_shapes
 from tune_jobs.cluster import connect, is_own, is_there, this_machine, wait_until_servable
 from tune_jobs.cost import count_shapes, work_macs
 from tune_jobs.environment import environment
 from tune_jobs.experiment import Experiment
 from tune_jobs.interruption import DiskFull, Stop, room, sigterm_as_sigint
+from tune_jobs.keeping import Keeping
+from tune_jobs.leftovers import Leftovers
 from tune_jobs.listener import Listener
 from tune_jobs.notes import notes_on
 from tune_jobs.record import Record
@@ -31,12 +33,15 @@ from tune_jobs.resources import card_kinds, check_servable
 from tune_jobs.results import ledger, selection, table
 from tune_jobs.results.ledger import fold_of, number_of
 from tune_jobs.results.rundir import RunDir, write_text
+from tune_jobs.run import Run
 from tune_jobs.sameness import changed, check_same, is_left, new_points
 from tune_jobs.shared_storage import check_storage_seen
 from tune_jobs.space import Space
 from tune_jobs.stopping import EarlyStopping
 from tune_jobs.study import Study, is_whole
 from tune_jobs.tuning import run_trials
+from tune_jobs.waiting import Waiting
+from tune_jobs.watching import Watch
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,14 @@ class Outcome:
 
 
 def run(
-    experiment: Experiment, run_dir: RunDir, data_dir: Path | None, listener: Listener, wait_for_nodes: bool = False
+    experiment: Experiment,
+    space: Space,
+    run_dir: RunDir,
+    data_dir: Path | None,
+    listener: Listener,
+    wait_for_nodes: bool = False,
 ) -> Outcome:
-    """Run all trials that are not finished yet, and write the table.
+    """Run all trials that are not finished yet, and write the table.  `space` is the experiment's own.
 
     A run that exists is taken up; where the experiment only adds to it (grid points, trials), it is extended.
 
@@ -64,44 +74,37 @@ def run(
     experiment, the data or the cluster do not allow it.
     """
     torch.set_num_threads(1)  # in this process: threads that wait for each other take the cores from the trials
-    space = spaces.parse(experiment.space, experiment.train, experiment.search.method)
     with sigterm_as_sigint():
         splits = [load_splits(experiment.dataset, data_dir)]
-        return run_space(experiment, space, run_dir, splits, listener, wait_for_nodes)
+        return run_space(Run(experiment, space, run_dir, splits, listener, wait_for_nodes))
 
 
-def run_space(
-    experiment: Experiment,
-    space: Space,
-    run_dir: RunDir,
-    splits: Sequence[Splits],
-    listener: Listener,
-    wait_for_nodes: bool = False,
-) -> Outcome:
-    """As `run`, over a space and data given; repeat number n of a config sees `splits[n]`, or the last one."""
-    check_shapes(space, splits[0])
+def run_space(run: Run) -> Outcome:
+    """As `run`, over a space and data given."""
+    experiment, space, run_dir, splits, say = run.experiment, run.space, run.directory, run.splits[0], run.listener.say
+    check_shapes(space, splits)
     check_experiment(experiment, space)
     check_loggers(experiment)
-    facts = _facts(splits[0])
+    facts = _facts(splits)
     run_dir.check_free()
     run_dir.fetch()
     known = ledger.read(run_dir.ledger)
-    check_same(experiment, space, run_dir, splits[0].sha256, known)
+    check_same(experiment, space, run_dir, splits.sha256, known)
     earlier: list[warm_start.Known] = []
     if experiment.search.warm_start is not None and not (known and is_whole(run_dir.study)):
         earlier, line = warm_start.read(experiment, space, run_dir.storage, facts["data_sha256"])
-        listener.say(line)
-    _say_taken_up(experiment, space, run_dir, facts, known, listener)
-    _say_of_images(splits, listener)
-    requests = requests_of(experiment, space, splits[0])
+        say(line)
+    _say_taken_up(run, facts, known)
+    _say_of_images(run)
+    requests = requests_of(experiment, space, splits)
     if is_left(experiment, space, known):
         if experiment.search.method == "grid":  # for the order of its trials, while Ray starts
-            count_shapes(space, splits[0])
-        _join(experiment, space, run_dir, requests, listener, wait_for_nodes)
+            count_shapes(space, splits)
+        _join(run, requests)
     stop = Stop(experiment.budget.minutes)
-    with run_dir.locked(listener.say, lambda line: stop.ask("store", line)):
+    with run_dir.locked(say, lambda line: stop.ask("store", line)):
         trials = ledger.read(run_dir.ledger)
-        check_same(experiment, space, run_dir, splits[0].sha256, trials)
+        check_same(experiment, space, run_dir, splits.sha256, trials)
         if not (run_dir.environment.exists() and run_dir.experiment.exists()):
             write_text(run_dir.environment, json.dumps(facts, indent=2) + "\n")
         write_text(run_dir.experiment, yaml.dump(experiment.document(), "The experiment as it was resolved."))
@@ -110,23 +113,21 @@ def run_space(
             with _room_or(stop):  # where it is full before Ray has been given anything
                 study = Study(run_dir.study, experiment, space)
                 _restore_configs(record, study, experiment.repeats)
-                recorder = Recorder(
-                    experiment, run_dir, splits[0], record, study, requests.of, listener, stop, wait_for_nodes
-                )
-                early_stopping = _queue(experiment, space, run_dir, splits[0], earlier, study, recorder)
+                recorder = _recorder(run, record, study, requests, stop)
+                early_stopping = _queue(run, earlier, study, recorder)
                 if is_left(experiment, space, trials):
-                    run_trials(experiment, run_dir, splits, study, recorder, early_stopping, requests.distinct(), stop)
+                    run_trials(run, study, recorder, early_stopping, requests.distinct(), stop)
         finally:
             _close(record, stop)
             rows = rows_of(run_dir, experiment)
             with _room_or(stop):
                 table.write(run_dir, rows)
-    return Outcome(rows, _ended(stop, is_left(experiment, space, trials)), splits[0], stop.detail)
+    return Outcome(rows, _ended(stop, is_left(experiment, space, trials)), splits, stop.detail)
 
 
-def _say_of_images(splits: Sequence[Splits], listener: Listener) -> None:
-    for note in dict.fromkeys(note for each in splits for note in notes_on(each)):
-        listener.say(f"note: {note}")
+def _say_of_images(run: Run) -> None:
+    for note in dict.fromkeys(note for each in run.splits for note in notes_on(each)):
+        run.listener.say(f"note: {note}")
 
 
 def _facts(splits: Splits) -> dict[str, Any]:
@@ -136,37 +137,31 @@ def _facts(splits: Splits) -> dict[str, Any]:
     return environment() | {"data_sha256": splits.sha256, "images": images} | shape
 
 
-def _join(
-    experiment: Experiment,
-    space: Space,
-    run_dir: RunDir,
-    requests: Requests,
-    listener: Listener,
-    wait_for_nodes: bool,
-) -> None:
+def _join(run: Run, requests: Requests) -> None:
     """Join or start a cluster, and measure the requests that only it can tell.
 
     Raises UsageError where its nodes cannot serve them or do not see the storage.
     """
+    say = run.listener.say
     # What the probes ask for at least: of one that no node serves Ray says nothing.
-    least = at_least(experiment.resources, space)
-    if not wait_for_nodes and not is_there():
+    least = at_least(run.experiment.resources, run.space)
+    if not run.wait_for_nodes and not is_there():
         check_servable(least, [this_machine()])  # sooner than Ray is there
-    connect(listener.say)
-    if is_own() and (others := run_dir.running_beside()):
-        listener.say(
+    connect(say)
+    if is_own() and (others := run.directory.running_beside()):
+        say(
             f"note: run {', '.join(others)} is running too, not on this Ray: where they share cores, trials take "
             "longer than alone and their times do not compare; after `ray start --head` searches share one Ray"
         )
-    if wait_for_nodes:
-        wait_until_servable(least, listener.say)
+    if run.wait_for_nodes:
+        wait_until_servable(least, say)
     check_servable(least, ray.nodes())
     requests.cards = card_kinds(ray.nodes())
-    requests.measure(probe.measure, listener.say)
-    if wait_for_nodes:
-        wait_until_servable(requests.distinct(), listener.say)
+    requests.measure(probe.measure, say)
+    if run.wait_for_nodes:
+        wait_until_servable(requests.distinct(), say)
     check_servable(requests.distinct(), ray.nodes())
-    check_storage_seen(run_dir.storage, requests.distinct())
+    check_storage_seen(run.directory.storage, requests.distinct())
 
 
 def _restore_configs(record: Record, study: Study, repeats: int) -> None:
@@ -177,17 +172,19 @@ def _restore_configs(record: Record, study: Study, repeats: int) -> None:
             record.write(own, "config", config=folds[fold_of(own.id) or 0])
 
 
-def _queue(
-    experiment: Experiment,
-    space: Space,
-    run_dir: RunDir,
-    splits: Splits,
-    earlier: Sequence[warm_start.Known],
-    study: Study,
-    recorder: Recorder,
-) -> EarlyStopping:
+def _recorder(run: Run, record: Record, study: Study, requests: Requests, stop: Stop) -> Recorder:
+    """With all that it has at hand; what a dead driver was about to remove is gone then."""
+    experiment, listener = run.experiment, run.listener
+    waiting = Waiting(requests.of, BrokenNodes(listener.say))
+    watch = Watch(waiting, experiment.budget.trial_minutes, listener, stop, run.wait_for_nodes)
+    keeping = Keeping(experiment.keep_models, Leftovers(run.directory.checkpoints, listener.say, stop))
+    keeping.sweep(record.groups.values())
+    return Recorder(run, record, study, waiting, watch, keeping, stop)
+
+
+def _queue(run: Run, earlier: Sequence[warm_start.Known], study: Study, recorder: Recorder) -> EarlyStopping:
     """Bring recorder, study and early stopping to what the ledger says, and queue what is left to run."""
-    record, trials = recorder.record, recorder.record.trials
+    experiment, space, record, trials = run.experiment, run.space, recorder.record, recorder.record.trials
     recorder.take_up()
     study.begin(earlier, trials)
     study.follow(trials)
@@ -195,13 +192,13 @@ def _queue(
         recorder.add(study.add(point), point)
     early_stopping = EarlyStopping(experiment.scheduler, space.most_epochs(), recorder.own, recorder.stopped)
     if is_left(experiment, space, trials):
-        for own in early_stopping.replay(ledger.events(run_dir.ledger), trials):
+        for own in early_stopping.replay(ledger.events(run.directory.ledger), trials):
             if not own.finished:  # with its first repeat
                 recorder.prune(own)
         recorder.prune_repeats(record.groups.values())
     waiting = record.unfinished()
     if experiment.search.method == "grid":  # the longest first, so that no core is idle at the end
-        waiting.sort(key=lambda own: -work_macs(own.config, splits))
+        waiting.sort(key=lambda own: -work_macs(own.config, run.splits[0]))
     for own in waiting:
         recorder.waiting.put(own)
     for own in trials.values():
@@ -238,22 +235,16 @@ def _room_or(stop: Stop) -> Iterator[None]:
         stop.ask("disk", str(full))
 
 
-def _say_taken_up(
-    experiment: Experiment,
-    space: Space,
-    run_dir: RunDir,
-    facts: dict[str, Any],
-    known: Mapping[str, ledger.TrialRecord],
-    listener: Listener,
-) -> None:
+def _say_taken_up(run: Run, facts: dict[str, Any], known: Mapping[str, ledger.TrialRecord]) -> None:
     finished = sum(trial.finished for trial in known.values())
     begun = sum(not trial.finished and bool(trial.epochs) for trial in known.values())
     if not finished and not begun:
         return
     going_on = f", {begun} go on from their last checkpoint" if begun else ""
-    listener.say(f"taken up: {finished} of {total(experiment, space)} trials are finished already{going_on}")
-    if new := changed(run_dir.read_environment(), facts):
-        listener.say(f"note: not as when the run began, which environment.json tells of: {'; '.join(new)}")
+    of = total(run.experiment, run.space)
+    run.listener.say(f"taken up: {finished} of {of} trials are finished already{going_on}")
+    if new := changed(run.directory.read_environment(), facts):
+        run.listener.say(f"note: not as when the run began, which environment.json tells of: {'; '.join(new)}")
 
 
 def rows_of(run_dir: RunDir, experiment: Experiment) -> list[table.Row]:

@@ -21,6 +21,8 @@ from tune_jobs.errors import UsageError, one_line
 if TYPE_CHECKING:
     import optuna
 
+    from tune_jobs.experiment import Experiment
+
 Point = dict[str, Any]
 """Field of TrainConfig -> value."""
 
@@ -185,8 +187,13 @@ class Space:
         return asked
 
 
+def of(experiment: Experiment) -> Space:
+    """The space that an experiment declares.  Raises UsageError as `parse` does."""
+    return parse(experiment.space, experiment.train, experiment.search.method)
+
+
 def parse(space: Mapping[str, Any], train: Mapping[str, Any], method: str) -> Space:
-    """The space of an experiment, checked whole.
+    """A declared space beside the fixed fields, for a method of search, checked whole.
 
     Raises UsageError that names the field at fault: unknown, in both `space` and `train`, no values, one value twice,
     a low end over the high one, a log scale through zero, a condition on an unknown or later field, a kind of axis

@@ -69,7 +69,7 @@ def plan(
     Raises UsageError.
     """
     asked = experiments.load(experiment, overrides)
-    checked = space.parse(asked.space, asked.train, asked.search.method)
+    checked = space.of(asked)
     check_experiment(asked, checked)
     run = experiments.check_name(asked.name if name is None else name)
 

@@ -16,7 +16,6 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.trainable.function_trainable import wrap_function
 
-from datasets import Splits
 from tune_jobs import loggers, registry
 from tune_jobs.drawn import Drawn
 from tune_jobs.experiment import Experiment
@@ -25,6 +24,7 @@ from tune_jobs.interruption import DiskFull, Leave, Stop
 from tune_jobs.recorder import Recorder
 from tune_jobs.resources import Request
 from tune_jobs.results.rundir import RunDir
+from tune_jobs.run import Run
 from tune_jobs.space import Point
 from tune_jobs.stopping import EarlyStopping
 from tune_jobs.study import Study
@@ -35,9 +35,7 @@ ASKED = 5
 
 
 def run_trials(
-    experiment: Experiment,
-    run_dir: RunDir,
-    splits: Sequence[Splits],
+    run: Run,
     study: Study,
     recorder: Recorder,
     early_stopping: EarlyStopping,
@@ -45,10 +43,11 @@ def run_trials(
     stop: Stop,
 ) -> None:
     """Run what is left, until it is done or `stop` says so.  `requests` are what the trials may ask for."""
+    experiment, run_dir = run.experiment, run.directory
     _set_up()
     told = loggers.callbacks(experiment.loggers, run_dir, study.space.varied())
     tuner = tune.Tuner(
-        _worker(experiment, run_dir, splits),
+        _worker(run),
         tune_config=tune.TuneConfig(
             search_alg=_Searcher(study, recorder, experiment, requests, stop),
             scheduler=early_stopping,
@@ -99,11 +98,11 @@ def _remove_snapshots(run_dir: RunDir) -> None:
             path.unlink(missing_ok=True)
 
 
-def _worker(experiment: Experiment, run_dir: RunDir, splits: Sequence[Splits]) -> type[tune.Trainable]:
+def _worker(run: Run) -> type[tune.Trainable]:
     """The class of the worker processes, which Ray's dashboard and logs call by run and slot."""
-    run, folder = run_dir.name, run_dir.checkpoints
-    keep_model = experiment.keep_models > 0
-    base = wrap_function(tune.with_parameters(run_trial, splits=splits, folder=folder, keep_model=keep_model))
+    name, folder = run.directory.name, run.directory.checkpoints
+    keep_model = run.experiment.keep_models > 0
+    base = wrap_function(tune.with_parameters(run_trial, splits=run.splits, folder=folder, keep_model=keep_model))
 
     class TrialWorker(base):  # type: ignore[misc, valid-type]
         def setup(self, config: dict[str, Any], **more: Any) -> None:
@@ -118,7 +117,7 @@ def _worker(experiment: Experiment, run_dir: RunDir, splits: Sequence[Splits]) -
             return tune.PlacementGroupFactory([Request(**config[REQUEST_KEY]).bundle()], **labels)
 
         def __repr__(self) -> str:
-            return f"{run} slot {self._slot}"
+            return f"{name} slot {self._slot}"
 
     return TrialWorker
 

@@ -36,7 +36,8 @@ class Waiting:
         self.since: dict[str, float] = {}
         """... -> when it was given it, by the monotonic clock."""
         self._request_of = request_of
-        self._broken = broken
+        self.broken = broken
+        """To which nodes none is handed out."""
         self._queues: dict[str, deque[tuple[int, TrialRecord]]] = {}
         self._first = self._behind = 0
         self._ran_s: dict[str, float] = {}
@@ -131,7 +132,7 @@ class Waiting:
 
     def _away(self, request: Request) -> frozenset[str]:
         """The broken nodes, as long as there are others that can serve the request."""
-        broken = self._broken.ids.intersection(node["NodeID"] for node in self.nodes() if node["Alive"])
+        broken = self.broken.ids.intersection(node["NodeID"] for node in self.nodes() if node["Alive"])
         return broken if broken and not unservable([request], self._others(broken)) else frozenset()
 
     def _others(self, away: frozenset[str]) -> Sequence[Mapping[str, Any]]:

@@ -15,6 +15,7 @@ from tune_jobs import search as searches
 from tune_jobs.commands import runs, searching
 from tune_jobs.results.report.loaded import load
 from tune_jobs.results.rundir import RunDir
+from tune_jobs.run import Run
 from tune_jobs.search import Outcome
 from tune_jobs.storage import StoreError
 
@@ -53,8 +54,8 @@ def test_a_confirmation_that_cannot_be_left_on_the_store_is_interrupted(
     splits = load_splits(DatasetConfig(name="digits"))
     rows = [replace(row, id=f"00000-{fold}", fold=fold) for row in load(run).rows for fold in (0, 1)]
 
-    def again(asked: object, points: object, where: RunDir, *_: object) -> Outcome:
-        where.path.mkdir()
+    def again(asked: Run) -> Outcome:
+        asked.directory.path.mkdir()
         return Outcome(rows, "done", splits)
 
     monkeypatch.setattr(confirms, "run_space", again)

@@ -68,7 +68,7 @@ def test_rayjob_entrypoint_is_a_search_that_checks_out(rayjob: dict[str, Any]) -
     words = shlex.split(rayjob["spec"]["entrypoint"])
     assert words[:4] == ["python", "-m", "tune_jobs", "search"]
     asked = load(words[4], [words[n + 1] for n, word in enumerate(words) if word == "--set"])
-    space.parse(asked.space, asked.train, asked.search.method)
+    space.of(asked)
     assert rayjob["spec"]["metadata"] == {"experiment": asked.name, "run": asked.name}
     assert asked.resources.gpu
 

@@ -66,3 +66,11 @@ def test_none_stay_where_none_are_asked_for() -> None:
     disk = Disk()
     Keeping(0, disk).finish([trial("00000", 0.8)])
     assert disk.all == ["00000"]
+
+
+def test_hold_keeps_the_weights_of_a_repeat_whose_config_is_not_finished() -> None:
+    disk = Disk()
+    keeping = Keeping(1, disk)
+    keeping.hold(trial("00000-0", 0.8))
+    keeping.hold(trial("00000-1", 0.0, state="FAIL"))
+    assert (disk.checkpoints, disk.all) == (["00000-0"], ["00000-1"])

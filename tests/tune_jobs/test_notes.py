@@ -16,7 +16,7 @@ from tune_jobs.notes import notes, notes_on
 
 def noted(**document: Any) -> list[str]:
     experiment = check({"name": "x", "dataset": {"name": "digits"}} | document)
-    return notes(experiment, space.parse(experiment.space, experiment.train, experiment.search.method))
+    return notes(experiment, space.of(experiment))
 
 
 def test_fixed_values_that_nothing_reads() -> None:

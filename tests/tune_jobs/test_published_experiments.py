@@ -18,7 +18,7 @@ NAMING = {name: experiment for name, experiment in EXPERIMENTS.items() if experi
 
 
 def grid(experiment: Experiment) -> list[space.Point]:
-    return space.parse(experiment.space, experiment.train, experiment.search.method).grid()
+    return space.of(experiment).grid()
 
 
 def test_every_published_table_has_an_experiment() -> None:
@@ -30,7 +30,7 @@ def test_every_published_table_has_an_experiment() -> None:
 @pytest.mark.parametrize("name", [name for name in shipped() if name.startswith(("published", "fashion"))])
 def test_published_experiment_parses_and_reads_all_it_says(name: str) -> None:
     experiment = EXPERIMENTS[name]
-    parsed = space.parse(experiment.space, experiment.train, experiment.search.method)
+    parsed = space.of(experiment)
     said = re.search(r"(\d+) trials?\b", experiment.description)
     assert said is not None
     assert int(said[1]) == len(parsed.grid()) * experiment.repeats

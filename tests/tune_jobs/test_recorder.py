@@ -13,16 +13,17 @@ import ray
 
 from datasets import load_splits
 from tune_jobs import recorder as module
+from tune_jobs import space as spaces
 from tune_jobs.broken_nodes import BrokenNodes
 from tune_jobs.experiment import check
 from tune_jobs.interruption import Stop
 from tune_jobs.record import Record
-from tune_jobs.recorder import Recorder
 from tune_jobs.resources import MIB, Request
 from tune_jobs.results import ledger
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.rundir import RunDir
-from tune_jobs.space import parse
+from tune_jobs.run import Run
+from tune_jobs.search import _recorder
 from tune_jobs.study import Study
 from tune_jobs.trial import TRIAL_KEY
 
@@ -37,7 +38,7 @@ class Search:
     def __init__(self, path: Path, **fields: Any) -> None:
         given = {"name": "x", "dataset": {"name": "digits"}, "space": {"model": "mlp", "lr": {"grid": [0.1, 0.01]}}}
         self.experiment = check(given | {"train": {"epochs": 3}, "resources": {"cpu": 1}} | fields)
-        space = parse(self.experiment.space, self.experiment.train, "grid")
+        space = spaces.of(self.experiment)
         self.path = path / "trials.jsonl"
         self.record = Record(self.path, ledger.read(self.path), 2)
         self.trials = self.record.trials
@@ -45,10 +46,9 @@ class Search:
         self.stop = Stop(None)
         self.said: list[str] = []
         listener: Any = SimpleNamespace(say=self.said.append, follow=lambda _: None, tell=lambda *_: None)
-        self.recorder = Recorder(
-            self.experiment, RunDir(path), load_splits(self.experiment.dataset), self.record, self.study,
-            lambda _: self.experiment.resources.of("mlp"), listener, self.stop, False,
-        )  # fmt: skip
+        run = Run(self.experiment, space, RunDir(path), [load_splits(self.experiment.dataset)], listener)
+        requests: Any = SimpleNamespace(of=lambda _: self.experiment.resources.of("mlp"))
+        self.recorder = _recorder(run, self.record, self.study, requests, self.stop)
         if not self.trials:
             for point in space.grid():
                 for own in self.recorder.add(self.study.add(point), point):

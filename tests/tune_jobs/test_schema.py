@@ -26,7 +26,7 @@ OPTUNA = {"method": "optuna", "trials": 3}
 def parse(document: dict[str, Any]) -> None:
     """As a search checks it before it looks at the data.  Raises UsageError."""
     experiment = check(document)
-    space.parse(experiment.space, experiment.train, experiment.search.method)
+    space.of(experiment)
 
 
 def blocks(language: str) -> list[str]:
@@ -166,7 +166,7 @@ def test_page_example_is_an_experiment_with_the_trials_it_says(tmp_path: Path) -
     assert said is not None
     (tmp_path / "x.yaml").write_text(block, encoding="utf-8")
     experiment = load(str(tmp_path / "x.yaml"))
-    assert len(space.parse(experiment.space, experiment.train, "grid").grid()) == int(said[1])
+    assert len(space.of(experiment).grid()) == int(said[1])
     VALIDATOR.validate(yaml.parse(block, "page"))
     assert (DOCS / block.splitlines()[0].partition("$schema=")[2]).is_file()
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tune_jobs.experiment import Experiment
     from tune_jobs.results.rundir import RunDir
     from tune_jobs.search import Outcome
+    from tune_jobs.space import Space
 
 
 Extend = Annotated[
@@ -65,26 +66,24 @@ def search(
     report.html.
     """
     with one_line_errors():
-        asked, run_dir = _asked(asked_for(experiment, overrides, quick, data_dir), name, storage, extend)
+        asked, space, run_dir = _asked(asked_for(experiment, overrides, quick, data_dir), name, storage, extend)
         from tune_jobs import cluster
 
         if not run_dir.ledger.exists():  # else it may be that nothing is left to run
             cluster.begin()
-        from tune_jobs import notes, repeats, space
-
-        checked = space.parse(asked.space, asked.train, asked.search.method)
+        from tune_jobs import notes, repeats
         from tune_jobs import search as searches
         from tune_jobs.console import console, say
         from tune_jobs.progress import Progress
         from tune_jobs.storage import StoreError
 
-        total = repeats.total(asked, checked)
+        total = repeats.total(asked, space)
         out = console(lasts=True)  # the files at its end are worth more than its lines
-        for note in notes.notes(asked, checked):
+        for note in notes.notes(asked, space):
             say(out, f"note: {note}")
         say(out, f"run {run_dir.name}: {total} trials, into {run_dir}")
-        with Progress(out, checked.varied(), total, begun=load_report) as progress:
-            outcome = searches.run(asked, run_dir, data_folder(data_dir), progress, wait_for_nodes)
+        with Progress(out, space.varied(), total, begun=load_report) as progress:
+            outcome = searches.run(asked, space, run_dir, data_folder(data_dir), progress, wait_for_nodes)
         cluster.leave()
         try:
             _conclude(out, asked, run_dir, outcome, total, data_folder(data_dir))
@@ -92,19 +91,21 @@ def search(
             fail(f"{error}; the same command takes it up again", Exit.INTERRUPTED)
 
 
-def _asked(asked: Experiment, name: str | None, storage: str, extend: bool) -> tuple[Experiment, RunDir]:
-    """The experiment, added to what its run has where it is to extend it, and the run, as it is on this machine."""
+def _asked(asked: Experiment, name: str | None, storage: str, extend: bool) -> tuple[Experiment, Space, RunDir]:
+    """The experiment, added to what its run has where it is to extend it, its space, and the run, as it is on this
+    machine."""
     from tune_jobs import experiment as experiments
-    from tune_jobs import space
+    from tune_jobs import space as spaces
     from tune_jobs.extension import extended
     from tune_jobs.results import rundir
 
-    space.parse(asked.space, asked.train, asked.search.method)
+    space = spaces.of(asked)
     run_dir = rundir.at(storage_at(storage), experiments.check_name(asked.name if name is None else name))
     run_dir.fetch()
     if extend and run_dir.experiment.exists():
         asked = extended(run_dir.read_experiment(), asked)
-    return asked, run_dir
+        space = spaces.of(asked)
+    return asked, space, run_dir
 
 
 def _conclude(
@@ -167,7 +168,7 @@ def plan(
         from tune_jobs import plan as plans
         from tune_jobs.console import console, say
 
-        asked, run_dir = _asked(asked_for(experiment, overrides, quick, data_dir), name, storage, extend)
+        asked, _, run_dir = _asked(asked_for(experiment, overrides, quick, data_dir), name, storage, extend)
         out = console()
         say(out, f"experiment {asked.name}, run {run_dir}")
         for line in plans.lines(plans.plan(asked, run_dir, data_folder(data_dir))):

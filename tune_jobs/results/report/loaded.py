@@ -82,7 +82,7 @@ class Loaded:
     @cached_property
     def space(self) -> spaces.Space:
         """The space of the experiment."""
-        return spaces.parse(self.experiment.space, self.experiment.train, self.experiment.search.method)
+        return spaces.of(self.experiment)
 
     @property
     def axes(self) -> dict[str, Axis]:
