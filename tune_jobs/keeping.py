@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from tune_jobs.results import selection, table
-from tune_jobs.results.ledger import TrialRecord
+from tune_jobs.results.ledger import TrialRecord, number_of
 
 
 class Disk(Protocol):
@@ -41,13 +41,13 @@ class Keeping:
     def finish(self, group: Sequence[TrialRecord]) -> None:
         """All repeats of a config are finished."""
         best = self._best([*self._kept, *group])
-        numbers = {own.split("-")[0] for own in best}
+        numbers = set(map(number_of, best))
         for trial in self._kept:
-            if trial.id.split("-")[0] not in numbers:
+            if number_of(trial.id) not in numbers:
                 self._disk.drop_all(trial.id)
         for trial in group:
             self._let_go(trial, best)
-        self._kept = [trial for trial in [*self._kept, *group] if trial.id.split("-")[0] in numbers]
+        self._kept = [trial for trial in [*self._kept, *group] if number_of(trial.id) in numbers]
 
     def hold(self, own: TrialRecord) -> None:
         """It is finished, and other repeats of its config are not: its weights may be asked for yet, if it has any."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from tune_jobs.interruption import room
 from tune_jobs.results import ledger
-from tune_jobs.results.ledger import FINAL, TrialRecord, number_of, trial_id
+from tune_jobs.results.ledger import FINAL, TrialRecord, number_of, place_of, trial_id
 from tune_jobs.space import Point
 
 
@@ -48,7 +48,7 @@ class Record:
         own = TrialRecord(trial_id(number, fold))
         self.trials[own.id] = own
         self.states[own.state] += 1
-        bisect.insort(self.groups.setdefault(number, []), own, key=lambda other: other.id)
+        bisect.insort(self.groups.setdefault(number, []), own, key=lambda other: place_of(other.id))
         self.write(own, "state", state="WAITING", config=config)
         return own
 

@@ -129,7 +129,7 @@ def named(rows: Sequence[Row], trial: str) -> tuple[Row, str]:
 
 def better(run: RunDir, found: Confirmation, own: Confirmed | None) -> str:
     """What the confirmation found instead of a config that it refutes, and the command that writes that; else empty."""
-    if own is None or not found.verdict(own).startswith("worse"):
+    if own is None or not found.is_worse(own):
         return ""
     first = found.configs[0]
     command = shlex.join(["python", "-m", "tune_jobs", "export", str(run), "--trial", first.trial])

@@ -15,7 +15,7 @@ from tune_jobs.results import statistics
 from tune_jobs.results.ledger import number_of
 from tune_jobs.results.selection import Candidate, candidates
 from tune_jobs.results.statistics import LEVEL, Comparison, Summary
-from tune_jobs.results.table import Row
+from tune_jobs.results.table import Row, without_seed
 
 Verdict = Literal["first", "tied", "worse", "worse on these images"]
 
@@ -27,6 +27,7 @@ class Confirmed:
     trial: str
     """Its id in the search."""
     config: dict[str, Any]
+    """But for the seed."""
     search_val_accuracy: float
     """The score that the search knew it by."""
     val: Summary
@@ -67,14 +68,14 @@ class Confirmation:
     def of(self, row: Row) -> Confirmed | None:
         """What it found of a row's config; None where that is none of those compared.  The seed does not count."""
         for confirmed in self.configs:
-            if number_of(confirmed.trial) == number_of(row.id) or confirmed.config == without_seed(row):
+            if number_of(confirmed.trial) == number_of(row.id) or confirmed.config == without_seed(row.config):
                 return confirmed
         return None
 
     def refutes(self, row: Row) -> bool:
         """Whether it told the row's config apart from its first, which is better."""
         confirmed = self.of(row)
-        return confirmed is not None and self.verdict(confirmed).startswith("worse")
+        return confirmed is not None and self.is_worse(confirmed)
 
     def test_accuracy(self, config: Confirmed) -> Summary | None:
         """Over the seeds; None where an earlier version wrote it, but of the first."""
@@ -93,6 +94,10 @@ class Confirmation:
             return "worse"
         return "worse on these images"
 
+    def is_worse(self, config: Confirmed) -> bool:
+        """Whether it was told apart from the first, be it on these images alone."""
+        return self.verdict(config) in ("worse", "worse on these images")
+
     def test_of(self, configs: Sequence[Confirmed]) -> str:
         """How these were held against the first."""
         reads_seed = self.splits or any(config.reads_seed for config in [self.configs[0], *configs])
@@ -100,11 +105,6 @@ class Confirmation:
 
     def are(self, verdict: Verdict) -> list[Confirmed]:
         return [config for config in self.configs if self.verdict(config) == verdict]
-
-
-def without_seed(row: Row) -> dict[str, Any]:
-    """A row's config but for the seed, which no confirmation keeps."""
-    return {name: value for name, value in row.config.items() if name != "seed"}
 
 
 def conclude(
@@ -127,7 +127,7 @@ def conclude(
         configs=[
             Confirmed(
                 trial=ranked[n].rows[0].id,
-                config=without_seed(again[n].rows[0]),
+                config=without_seed(again[n].rows[0].config),
                 search_val_accuracy=ranked[n].accuracy,
                 val=statistics.summarise(list(scores[str(n)].values())),
                 train_time_s=again[n].train_time_s,

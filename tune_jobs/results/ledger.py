@@ -27,7 +27,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from tune_jobs.errors import UsageError
 
@@ -48,10 +48,25 @@ def fold_of(trial: str) -> int | None:
     return int(fold) if dash else None
 
 
-def by_number(trials: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:
-    """Number in the study -> the records of its repeats, the first one first."""
-    groups: dict[int, list[TrialRecord]] = {}
-    for trial in sorted(trials, key=lambda trial: trial.id):
+def place_of(trial: str) -> tuple[int, int]:
+    """Where this id stands among others: by its number, then by its repeat."""
+    return number_of(trial), fold_of(trial) or 0
+
+
+class _Known(Protocol):
+    """A trial's record, or its row."""
+
+    @property
+    def id(self) -> str: ...
+
+
+_One = TypeVar("_One", bound=_Known)
+
+
+def by_number(trials: Iterable[_One]) -> dict[int, list[_One]]:
+    """Number in the study -> its repeats, the first one first."""
+    groups: dict[int, list[_One]] = {}
+    for trial in sorted(trials, key=lambda trial: place_of(trial.id)):
         groups.setdefault(number_of(trial.id), []).append(trial)
     return groups
 

@@ -7,10 +7,11 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tune_jobs.errors import UsageError
-from tune_jobs.results.ledger import number_of
-from tune_jobs.results.table import Row
+from tune_jobs.results.ledger import by_number
+from tune_jobs.results.table import Row, without_seed
 
 
 @dataclass(frozen=True)
@@ -52,23 +53,19 @@ class Candidate:
 
 def candidates(rows: Sequence[Row]) -> list[Candidate]:
     """The configs that may be chosen, best first: by accuracy, then less training time, then config."""
-    groups: dict[int, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(number_of(row.id), []).append(row)
     found = [
         Candidate(tuple(group))
-        for group in groups.values()
+        for group in by_number(rows).values()
         if all(row.state == "COMPLETE" and math.isfinite(row.val_accuracy) for row in group)
     ]
-    return sorted(found, key=lambda c: (-c.accuracy, c.train_time_s, _config_key(c.rows[0])))
+    return sorted(found, key=lambda c: (-c.accuracy, c.train_time_s, _key(c.rows[0].config)))
 
 
 def distinct(ranked: Sequence[Candidate]) -> list[Candidate]:
     """The first of those that differ in nothing but the seed: under fresh seeds they are one config."""
     first: dict[str, Candidate] = {}
     for candidate in ranked:
-        config = {name: value for name, value in candidate.rows[0].config.items() if name != "seed"}
-        first.setdefault(json.dumps(config, sort_keys=True, default=str), candidate)
+        first.setdefault(_key(without_seed(candidate.rows[0].config)), candidate)
     return list(first.values())
 
 
@@ -91,7 +88,7 @@ def best(found: Sequence[Candidate], within: float | None) -> tuple[Candidate, s
 def cheapest(found: Sequence[Candidate], within: float | None) -> tuple[Candidate, str]:
     """Least training time among those within `within` of the best.  Raises UsageError where that is not known."""
     near = _near(found, within, "cheapest")
-    chosen = min(near, key=lambda c: (c.train_time_s, -c.accuracy, _config_key(c.rows[0])))
+    chosen = min(near, key=lambda c: (c.train_time_s, -c.accuracy, _key(c.rows[0].config)))
     reason = f"least training time, {chosen.train_time_s:.1f} s, of {_near_in_words(near, found, within)}"
     return chosen, reason + shared_differently([row for candidate in near for row in candidate.rows])
 
@@ -136,7 +133,7 @@ def unlike(rows: Sequence[Row]) -> str:
 def smallest(found: Sequence[Candidate], within: float | None) -> tuple[Candidate, str]:
     """Fewest multiply-accumulates among those within `within` of the best.  Raises UsageError as `cheapest`."""
     near = _near(found, within, "smallest")
-    chosen = min(near, key=lambda c: (c.value("macs"), -c.accuracy, _config_key(c.rows[0])))
+    chosen = min(near, key=lambda c: (c.value("macs"), -c.accuracy, _key(c.rows[0].config)))
     count = f"{chosen.value('macs') / 1e6:.2f} M multiply-accumulates"
     return chosen, f"smallest, {count} an image, of {_near_in_words(near, found, within)}"
 
@@ -186,5 +183,5 @@ def _near_in_words(near: Sequence[Candidate], found: Sequence[Candidate], within
     )
 
 
-def _config_key(row: Row) -> str:
-    return json.dumps(row.config, sort_keys=True, default=str)
+def _key(config: Mapping[str, Any]) -> str:
+    return json.dumps(config, sort_keys=True, default=str)

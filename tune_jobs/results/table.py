@@ -84,10 +84,14 @@ class Row:
         record = asdict(self)
         config = {
             "config_epochs" if key == "epochs" else key: value
-            for key, value in record.pop("config").items()
-            if key != "seed"
+            for key, value in without_seed(record.pop("config")).items()
         }
         return {"id": record.pop("id"), "state": record.pop("state")} | config | record
+
+
+def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What configs that differ in nothing but the seed have in common."""
+    return {field: value for field, value in config.items() if field != "seed"}
 
 
 def rows(trials: Iterable[TrialRecord]) -> list[Row]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tune_jobs.errors import UsageError
-from tune_jobs.results.ledger import Ledger, TrialRecord, read, read_whole
+from tune_jobs.results.ledger import Ledger, TrialRecord, by_number, read, read_whole
 
 
 @pytest.fixture
@@ -206,3 +206,13 @@ def test_read_passes_over_a_line_with_a_part_damaged(path: Path, fields: dict[st
     line = {"time": 1.0, "trial": "00000", "event": "state", "state": "RUNNING", "attempt": 1}
     path.write_text(json.dumps(line | fields) + "\n")
     assert read(path) == {}
+
+
+def test_by_number_has_repeats_in_their_order_also_beyond_ten_of_them_and_many_trials() -> None:
+    ids = ["100000-1", "99999-10", "99999-2", "99999-0", "100000-0"]
+    found = by_number(map(TrialRecord, ids))
+    assert {number: [trial.id for trial in group] for number, group in found.items()} == {
+        99999: ["99999-0", "99999-2", "99999-10"],
+        100000: ["100000-0", "100000-1"],
+    }
+    assert list(found) == [99999, 100000]

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from tune_jobs.results.ledger import TrialRecord, number_of
+from tune_jobs.results.ledger import TrialRecord, by_number
 from tune_jobs.results.report.loaded import REPEATS, Loaded
 from tune_jobs.results.statistics import LEVEL, p_value, summarise
 
@@ -106,11 +106,8 @@ def outcomes(loaded: Loaded) -> Outcomes:
     usable = [trial for trial in loaded.trials if trial.state in ("COMPLETE", "PRUNED") and trial.epochs]
     longest = [len(trial.epochs) for trial in usable if trial.config.get("epochs", 1) > 1]
     shared = min(longest, default=1)
-    groups: dict[int, list[TrialRecord]] = {}
-    for trial in usable:
-        groups.setdefault(number_of(trial.id), []).append(trial)
     scores = []
-    for group in groups.values():
+    for group in by_number(usable).values():
         reached = [_best_up_to(trial, shared) for trial in group]
         if all(math.isfinite(value) for value in reached):
             scores.append(Score(group[0].config, statistics.fmean(reached)))

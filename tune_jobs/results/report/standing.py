@@ -7,11 +7,11 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from tune_jobs.results import selection
-from tune_jobs.results.confirmation import Confirmation, Confirmed, interval, without_seed
+from tune_jobs.results.confirmation import Confirmation, Confirmed, interval
 from tune_jobs.results.report.finding import Finding, points
 from tune_jobs.results.report.loaded import Loaded
 from tune_jobs.results.statistics import LEVEL, half_interval, p_of_shares, summarise
-from tune_jobs.results.table import Row
+from tune_jobs.results.table import Row, without_seed
 
 TOP = 3
 """Configs that `confirm` trains again where nobody says how many."""
@@ -60,8 +60,8 @@ def standing(loaded: Loaded) -> Iterator[Finding]:
 def confirm_again(loaded: Loaded) -> str:
     """The command whose confirmation has the named config among its own."""
     command = ["python", "-m", "tune_jobs", "confirm", str(loaded.run)]
-    ranked = [without_seed(candidate.rows[0]) for candidate in selection.distinct(loaded.candidates)]
-    place = ranked.index(without_seed(loaded.choice.row)) + 1 if loaded.choice else 1
+    ranked = [without_seed(candidate.rows[0].config) for candidate in selection.distinct(loaded.candidates)]
+    place = ranked.index(without_seed(loaded.choice.row.config)) + 1 if loaded.choice else 1
     return shlex.join([*command, *(["--top", str(place)] if place > TOP else [])])
 
 
