@@ -23,6 +23,7 @@ from tune_jobs.cluster import connect
 from tune_jobs.environment import environment
 from tune_jobs.errors import UsageError
 from tune_jobs.interruption import sigterm_as_sigint
+from tune_jobs.results.plain import plain
 from tune_jobs.results.rundir import RunDir, write_text
 from tune_jobs.sameness import differences
 
@@ -180,7 +181,7 @@ def _measure_all(
                 task = waiting.pop(ready)
                 row = _row(ready, task, splits, dataset)
                 finished[task.key] = row
-                line = {"task": task.key, "row": {name: _finite(value) for name, value in asdict(row).items()}}
+                line = {"task": task.key, "row": plain(asdict(row))}
                 record.write(json.dumps(line, allow_nan=False) + "\n")
                 record.flush()
                 tell(row, sum(other.key in finished for other in tasks), len(tasks))
@@ -272,7 +273,3 @@ def _question(run_dir: RunDir) -> Path:
 def _facts(splits: Splits) -> dict[str, Any]:
     images = {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)}
     return {"data_sha256": splits.sha256, "images": images}
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -16,11 +16,12 @@ from tune_jobs.results.confirmation import Confirmation, interval
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.statistics import p_cell
 from tune_jobs.results.table import Row, varied
+from tune_jobs.results.words import fixed, short
 
 
 def config_text(config: Mapping[str, Any], fields: Sequence[str]) -> str:
     """The fields that the trial has, as `name=value`."""
-    return " ".join(f"{name}={_text(config[name])}" for name in fields if name in config)
+    return " ".join(f"{name}={short(config[name])}" for name in fields if name in config)
 
 
 def trial_line(trial: TrialRecord, finished: int, total: int, fields: Sequence[str]) -> str:
@@ -49,9 +50,9 @@ def trials_table(rows: Sequence[Row]) -> Table:
     if failed:
         table.add_column("failure", overflow="fold")
     for row in sorted(rows, key=_rank):
-        cells = [row.id, *([row.state] if stated else []), *(_text(row.config.get(name)) for name in fields)]
-        cells += [_fixed(100 * row.val_accuracy, 2), _fixed(100 * row.test_accuracy, 2), _text(row.best_epoch)]
-        cells += [str(row.epochs), _fixed(row.train_time_s, 1)]
+        cells = [row.id, *([row.state] if stated else []), *(short(row.config.get(name)) for name in fields)]
+        cells += [fixed(100 * row.val_accuracy, 2), fixed(100 * row.test_accuracy, 2), short(row.best_epoch)]
+        cells += [str(row.epochs), fixed(row.train_time_s, 1)]
         if failed:
             cells.append(f"{row.failure}: {row.reason}" if row.failure else "")
         table.add_row(*map(escape, cells))
@@ -80,9 +81,9 @@ def confirmation_table(found: Confirmation) -> Table:
     table.add_column("verdict")
     for confirmed in found.configs:
         val, versus = confirmed.val, confirmed.versus_first
-        cells = [confirmed.trial, *(_text(confirmed.config.get(name)) for name in fields)]
-        cells += [_fixed(100 * confirmed.search_val_accuracy, 2), _fixed(100 * val.mean, 2), _fixed(100 * val.std, 2)]
-        cells += [interval(val), _fixed(confirmed.train_time_s, 1)]
+        cells = [confirmed.trial, *(short(confirmed.config.get(name)) for name in fields)]
+        cells += [fixed(100 * confirmed.search_val_accuracy, 2), fixed(100 * val.mean, 2), fixed(100 * val.std, 2)]
+        cells += [interval(val), fixed(confirmed.train_time_s, 1)]
         if versus is None:
             cells += ["", "", "first"]
         else:
@@ -123,21 +124,6 @@ def confirmation_lines(found: Confirmation) -> list[str]:
     return lines
 
 
-def percent(value: float) -> str:
-    """A share from 0 to 1; a dash where there is none."""
-    return "–" if math.isnan(value) else f"{value:.2%}"
-
-
 def _rank(row: Row) -> tuple[bool, float, float]:
     accuracy = math.inf if math.isnan(row.val_accuracy) else -row.val_accuracy
     return row.state != "COMPLETE", accuracy, row.train_time_s
-
-
-def _fixed(value: float, digits: int) -> str:
-    return "–" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:g}" if isinstance(value, float) else str(value)

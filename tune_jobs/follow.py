@@ -15,12 +15,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from tune_jobs import repeats
-from tune_jobs.console import is_live, percent, say, trial_line
+from tune_jobs.console import is_live, say, trial_line
 from tune_jobs.experiment import Experiment
 from tune_jobs.results import ledger
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.results.table import varied
+from tune_jobs.results.words import percent, short
 from tune_jobs.storage import StoreError
 
 POLL_S = 1.0
@@ -103,9 +104,9 @@ class Board:
         for trial in self._trials.values():
             if trial.state == "RUNNING":
                 last: dict[str, Any] = trial.epochs[-1] if trial.epochs else {}
-                config = (_cell(trial.config.get(name)) for name in fields)
+                config = (short(trial.config.get(name)) for name in fields)
                 epochs = f"{last.get('epoch', 0)}/{trial.config.get('epochs', 1)}"
-                losses = (_cell(last.get(name)) for name in ("train_loss", "val_loss"))
+                losses = (short(last.get(name)) for name in ("train_loss", "val_loss"))
                 accuracy = last.get("val_accuracy")
                 score = percent(math.nan if accuracy is None else accuracy)
                 table.add_row(*map(escape, (trial.id, *config, epochs, *losses, score)))
@@ -159,12 +160,6 @@ def _wait(run: RunDir) -> None:
             if run.is_running():
                 return
         time.sleep(POLL_S)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _clock(seconds: float) -> str:

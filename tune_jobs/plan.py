@@ -30,6 +30,7 @@ from tune_jobs.resources import Request, alive, card_kinds, check_servable, fits
 from tune_jobs.results import ledger
 from tune_jobs.results.ledger import by_number
 from tune_jobs.results.rundir import RunDir
+from tune_jobs.results.words import duration
 from tune_jobs.sameness import check_same
 from tune_jobs.space import Point, Space
 
@@ -236,10 +237,3 @@ def lines(found: Plan) -> list[str]:
     if found.sampled:
         said.append("  the configs are a random draw of the space: the sampler decides as it goes")
     return said
-
-
-def duration(seconds: float) -> str:
-    """As a person says it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -20,8 +20,9 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from tune_jobs.console import config_text, console, is_live, percent, say, trial_line
+from tune_jobs.console import config_text, console, is_live, say, trial_line
 from tune_jobs.results.ledger import TrialRecord
+from tune_jobs.results.words import percent
 
 EVERY_S = 30
 """In a log, a running trial says how it gets on at most this often."""

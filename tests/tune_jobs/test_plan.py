@@ -17,7 +17,7 @@ from tune_jobs.cost import work_macs
 from tune_jobs.errors import UsageError
 from tune_jobs.estimate import Estimate, Known, estimate
 from tune_jobs.experiment import Experiment, check
-from tune_jobs.plan import duration, lines, makespan, plan
+from tune_jobs.plan import lines, makespan, plan
 from tune_jobs.resources import Request
 from tune_jobs.results import ledger, rundir
 from tune_jobs.space import relevant
@@ -129,11 +129,6 @@ def test_shapes_of_a_space_are_counted_before_their_trials_are_ordered(
     cost.count_shapes(space, splits)
     monkeypatch.setattr(cost, "_count", lambda *_: pytest.fail("it was not counted"))
     assert len({work_macs(point, splits) for point in space.grid()}) == 3
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(0, "0 s"), (89, "89 s"), (600, "10 min"), (7200, "2.0 h")])
-def test_duration(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
 
 
 def test_plan_refuses_what_a_search_would_refuse(splits: Splits, tmp_path: Path) -> None:

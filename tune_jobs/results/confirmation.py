@@ -13,6 +13,7 @@ from typing import Any, Literal
 from tune_jobs.errors import UsageError
 from tune_jobs.results import statistics
 from tune_jobs.results.ledger import number_of
+from tune_jobs.results.plain import number, plain
 from tune_jobs.results.selection import Candidate, candidates
 from tune_jobs.results.statistics import LEVEL, Comparison, Summary
 from tune_jobs.results.table import Row, without_seed
@@ -162,7 +163,7 @@ def _ends(rows: Sequence[Row]) -> str:
 
 def dump(confirmation: Confirmation) -> str:
     """As JSON; NaN is null."""
-    return json.dumps(_plain(asdict(confirmation)), indent=2, allow_nan=False) + "\n"
+    return json.dumps(plain(asdict(confirmation)), indent=2, allow_nan=False) + "\n"
 
 
 def load(path: Path) -> Confirmation | None:
@@ -182,7 +183,7 @@ def _confirmation(found: Any) -> Confirmation:
             **confirmed
             | {
                 "val": _summary(confirmed["val"]),
-                "versus_first": versus and Comparison(**versus | {"p": _number(versus["p"])}),
+                "versus_first": versus and Comparison(**versus | {"p": number(versus["p"])}),
                 "test": test and _summary(test),
             }
         )
@@ -191,16 +192,12 @@ def _confirmation(found: Any) -> Confirmation:
     ]
     if not configs:
         raise ValueError("it compares no configs")
-    summaries = {"test": _summary(found["test"]), "optimism": _number(found["optimism"])}
+    summaries = {"test": _summary(found["test"]), "optimism": number(found["optimism"])}
     return Confirmation(**found | summaries | {"configs": configs})
 
 
 def _summary(found: dict[str, Any]) -> Summary:
-    return Summary(found["n"], *(_number(found[key]) for key in ("mean", "std", "low", "high")))
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+    return Summary(found["n"], *(number(found[key]) for key in ("mean", "std", "low", "high")))
 
 
 def half_width(found: Confirmation) -> float | None:
@@ -220,11 +217,3 @@ def interval(summary: Summary) -> str:
     if math.isnan(summary.low):
         return "–"
     return f"{100 * summary.low:.2f} to {100 * summary.high:.2f}" if summary.std > 0 else "no spread"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and value != value else value

@@ -20,7 +20,6 @@ A number that is not finite is written as null.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import time
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from tune_jobs.errors import UsageError
+from tune_jobs.results.plain import plain
 
 
 def trial_id(number: int, fold: int | None = None) -> str:
@@ -89,7 +89,7 @@ class Ledger:
 
         Raises OSError where it cannot be written; nothing of it is written then.
         """
-        line: dict[str, Any] = _finite({"time": time.time(), "trial": trial, "event": event} | fields)
+        line: dict[str, Any] = plain({"time": time.time(), "trial": trial, "event": event} | fields)
         data = memoryview((json.dumps(line, allow_nan=False, ensure_ascii=False) + "\n").encode())
         whole = os.fstat(self._file).st_size
         try:
@@ -283,13 +283,3 @@ def apply(trial: TrialRecord, event: dict[str, Any]) -> None:
         trial.failures = [*trial.failures, trial.failure]
         trial.lost += trial.failure == "node_lost"
     trial.reason = event.get("reason")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return value

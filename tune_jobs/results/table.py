@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tune_jobs.results.ledger import FINAL, TrialRecord, fold_of
+from tune_jobs.results.plain import number
 from tune_jobs.results.rundir import RunDir, replacing
 
 if TYPE_CHECKING:
@@ -101,20 +101,20 @@ def rows(trials: Iterable[TrialRecord]) -> list[Row]:
 
 def _row(trial: TrialRecord) -> Row:
     result = trial.result
-    best = max(trial.epochs, key=lambda epoch: (_number(epoch["val_accuracy"]), -epoch["epoch"]), default={})
+    best = max(trial.epochs, key=lambda epoch: (number(epoch["val_accuracy"]), -epoch["epoch"]), default={})
     known = best | result
     return Row(
         id=trial.id,
         state=trial.state,
         config=trial.config,
-        val_accuracy=_number(known.get("val_accuracy")),
-        test_accuracy=_number(result.get("test_accuracy")),
-        val_loss=_number(known.get("val_loss")),
-        test_loss=_number(result.get("test_loss")),
+        val_accuracy=number(known.get("val_accuracy")),
+        test_accuracy=number(result.get("test_accuracy")),
+        val_loss=number(known.get("val_loss")),
+        test_loss=number(result.get("test_loss")),
         best_epoch=known.get("best_epoch", known.get("epoch")),
         epochs=result.get("epochs", len(trial.epochs)),
-        train_time_s=_number(result.get("train_time_s", sum(_time(epoch) for epoch in trial.epochs))),
-        wall_time_s=_number(trial.wall_time_s),
+        train_time_s=number(result.get("train_time_s", sum(_time(epoch) for epoch in trial.epochs))),
+        wall_time_s=number(trial.wall_time_s),
         precision=result.get("precision"),
         device=result.get("device"),
         threads=result.get("threads"),
@@ -125,12 +125,12 @@ def _row(trial: TrialRecord) -> Row:
         pareto=None,
         cpu=None if trial.request is None else trial.request.get("cpu"),
         gpu=None if trial.request is None else trial.request.get("gpu"),
-        peak_memory_mib=_number(result.get("peak_memory_mib")),
+        peak_memory_mib=number(result.get("peak_memory_mib")),
         node=trial.place.get("node"),
         slot=trial.place.get("slot"),
-        shared_with=_number(trial.shared_with),
+        shared_with=number(trial.shared_with),
         card=" ".join(trial.place.get("cards", [])) or None,
-        shared_card_with=_number(trial.shared_card_with),
+        shared_card_with=number(trial.shared_card_with),
         attempts=trial.attempts,
         failure=trial.failure,
         reason=trial.reason,
@@ -139,10 +139,6 @@ def _row(trial: TrialRecord) -> Row:
 
 def _time(epoch: dict[str, Any]) -> float:
     return epoch.get("epoch_time_s") or 0.0
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def varied(configs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -31,22 +31,6 @@ class Column:
     number: bool
 
 
-def percent(value: float) -> str:
-    """A share from 0 to 1; a dash where there is none."""
-    return "–" if math.isnan(value) else f"{100 * value:.2f}%"
-
-
-def duration(seconds: float | None) -> str:
-    """As a person says it."""
-    if seconds is None or math.isnan(seconds):
-        return "–"
-    if seconds < 100:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
 def count(value: float | None) -> str:
     """A large number, to three digits; a dash where there is none."""
     if value is None or math.isnan(value):

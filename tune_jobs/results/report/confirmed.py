@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 from tune_jobs.results import table
 from tune_jobs.results.confirmation import Confirmation, Confirmed, interval
 from tune_jobs.results.report.effects import label
 from tune_jobs.results.report.finding import points
 from tune_jobs.results.report.published_table import Shown
 from tune_jobs.results.statistics import p_cell
+from tune_jobs.results.words import fixed
 
 NUMBERS = ["search %", "seeds", "mean %", "std", "95 % interval", "test %", "train s", "to the first", "p"]
 
@@ -32,14 +31,10 @@ def _row(found: Confirmation, config: Confirmed, fields: list[str]) -> list[str]
     val, versus, test = config.val, config.versus_first, found.test_accuracy(config)
     values = [label(config.config[name]) if name in config.config else "–" for name in fields]
     numbers = [_percent(config.search_val_accuracy), str(val.n), _percent(val.mean), _percent(val.std), interval(val)]
-    numbers += ["–" if test is None else _percent(test.mean), _fixed(config.train_time_s, 2)]
+    numbers += ["–" if test is None else _percent(test.mean), fixed(config.train_time_s, 2)]
     numbers += ["–", "–"] if versus is None else [points(versus.difference, sign=True), p_cell(versus.p)]
     return [config.trial, *values, found.verdict(config), *numbers]
 
 
 def _percent(share: float) -> str:
-    return _fixed(100 * share, 2)
-
-
-def _fixed(value: float, digits: int) -> str:
-    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+    return fixed(100 * share, 2)

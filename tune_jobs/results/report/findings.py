@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from models import TrainConfig, is_network
 from tune_jobs.axis import RANGES, Axis
 from tune_jobs.results import selection
-from tune_jobs.results.report.cells import duration
 from tune_jobs.results.report.effects import Effect, effects, label, outcomes
 from tune_jobs.results.report.finding import Finding, points, wilson
 from tune_jobs.results.report.loaded import REPEATS, Loaded
 from tune_jobs.results.report.standing import standing
 from tune_jobs.results.statistics import p_in_words
+from tune_jobs.results.words import duration
 
 LEARNING = ("tpe", "gp", "nsga2")
 """Samplers that choose by what they have seen."""

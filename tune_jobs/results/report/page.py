@@ -22,7 +22,7 @@ from tune_jobs.results import best
 from tune_jobs.results.report import benchmarked, drawing, predictions
 from tune_jobs.results.report import confirmed as confirmed_table
 from tune_jobs.results.report.benchmarked import Benchmark
-from tune_jobs.results.report.cells import Cell, Column, count, duration, of_trials, percent
+from tune_jobs.results.report.cells import Cell, Column, count, of_trials
 from tune_jobs.results.report.compared import Line, lines, times
 from tune_jobs.results.report.drawing import Figure
 from tune_jobs.results.report.effects import effects, label, outcomes
@@ -37,6 +37,7 @@ from tune_jobs.results.report.published_table import Shown, shown
 from tune_jobs.results.report.standing import confirm_again
 from tune_jobs.results.rundir import RunDir, write_text
 from tune_jobs.results.table import Row
+from tune_jobs.results.words import duration, percent
 
 HERE = Path(__file__).parent
 

@@ -19,6 +19,7 @@ from tune_jobs.results.report.findings import findings
 from tune_jobs.results.report.loaded import Loaded, load
 from tune_jobs.results.report.published_table import Shown, shown
 from tune_jobs.results.rundir import RunDir
+from tune_jobs.results.words import fixed
 
 
 def markdown(runs: Sequence[RunDir]) -> str:
@@ -149,10 +150,10 @@ def _trials(loaded: Loaded) -> str:
             row.id,
             *([f"{row.state}: {row.reason}" if row.reason else row.state] if stated else []),
             *(label(row.config[name]) if name in row.config else "–" for name in loaded.fields),
-            _fixed(100 * row.val_accuracy),
-            _fixed(100 * row.test_accuracy),
+            fixed(100 * row.val_accuracy),
+            fixed(100 * row.test_accuracy),
             "–" if row.best_epoch is None else str(row.best_epoch),
-            _fixed(row.train_time_s),
+            fixed(row.train_time_s),
         ]
         for row in ordered
     ]
@@ -163,7 +164,7 @@ def _trials(loaded: Loaded) -> str:
 def _comparison(loaded: Sequence[Loaded]) -> str:
     cells = []
     for line in lines([(each.run.name, each) for each in loaded]):
-        numbers = [_fixed(100 * line.accuracy), _fixed(100 * line.test_accuracy), _fixed(line.train_time_s)]
+        numbers = [fixed(100 * line.accuracy), fixed(100 * line.test_accuracy), fixed(line.train_time_s)]
         cells.append([line.name, line.verdict or "–", str(line.trials), *numbers])
     note = times(loaded)
     head = ["run", "against the first"]
@@ -179,10 +180,6 @@ def _table(words: Sequence[str], numbers: Sequence[str], cells: Iterable[Sequenc
     heads = [[*words, *numbers], ["---"] * len(words) + ["---:"] * len(numbers)]
     rows = heads + [[_escaped(cell) for cell in row] for row in cells]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _fixed(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.2f}"
 
 
 def _escaped(text: str) -> str:
