@@ -6,11 +6,9 @@ What a subcommand needs is imported when it runs: `--help` answers without loadi
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from enum import IntEnum
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 try:
     import typer
@@ -20,7 +18,7 @@ except ModuleNotFoundError:
     end_outside()
 
 from profiling import options
-from profiling.command_line import run
+from profiling.command_line import Exit, fail, one_line_errors, run
 
 if TYPE_CHECKING:
     import torch
@@ -29,18 +27,6 @@ if TYPE_CHECKING:
     from datasets import Splits
     from profiling.devices import Case
     from profiling.rows import Row
-
-
-class Exit(IntEnum):
-    """Exit codes of every subcommand."""
-
-    DONE = 0
-    WRONG = 2
-    """A wrong model, size, device or path."""
-    NO_USABLE_ROW = 3
-    """Nothing could be measured; each row says why."""
-    INTERRUPTED = 4
-    """Interrupted; what was finished is kept."""
 
 
 app = typer.Typer(
@@ -74,7 +60,7 @@ def flops(
 
     By operator, with fvcore, which also says what was not counted.  A multiply-accumulate is about two FLOPs.
     """
-    with _one_line_errors():
+    with one_line_errors():
         from profiling.asked import comma_ints, comma_models
         from profiling.console import console, say
         from profiling.files import check_output, write_table
@@ -120,7 +106,7 @@ def devices(
     and B, 224 of C; only C states all of its conditions, and the table says what the others leave out.  Rows that are
     finished are kept on Ctrl-C.
     """
-    with _one_line_errors():
+    with one_line_errors():
         from profiling import rows as tables
         from profiling.asked import benchmark, rows_file
         from profiling.console import console
@@ -138,10 +124,10 @@ def devices(
         except KeyboardInterrupt:
             if found:
                 print_report(out, found, others)
-            _fail(f"interrupted; {len(found)} of {len(work)} rows are finished, in {path}", Exit.INTERRUPTED)
+            fail(f"interrupted; {len(found)} of {len(work)} rows are finished, in {path}", Exit.INTERRUPTED)
         print_report(out, found, others)
         if not any(row.complete for row in found):
-            _fail("no row could be measured", Exit.NO_USABLE_ROW)
+            fail("no row could be measured", Exit.NOTHING_USABLE)
 
 
 def _measure_all(
@@ -185,7 +171,7 @@ def memory(
     tensors held at most, and what the card had less of.  A trial of a search needs more: it evaluates, and makes
     checkpoints.
     """
-    with _one_line_errors():
+    with one_line_errors():
         from profiling.asked import benchmark
         from profiling.console import console
         from profiling.devices import choose, plan
@@ -202,7 +188,7 @@ def memory(
             if found:  # those that are finished, on Ctrl-C too
                 console().print(memory_table(found))
         if all(one.reason for one in found):
-            _fail("no row could be measured", Exit.NO_USABLE_ROW)
+            fail("no row could be measured", Exit.NOTHING_USABLE)
 
 
 @app.command()
@@ -226,7 +212,7 @@ def bench(
     after another (sequential); Ray Tune as in its own example (stock); Optuna in a process a core (optuna);
     `tune_jobs search` (ours); bare processes without a search (floor).  The machine must have nothing else to do.
     """
-    with _one_line_errors():
+    with one_line_errors():
         import tempfile
 
         from profiling import harness
@@ -251,37 +237,8 @@ def bench(
             with tempfile.TemporaryDirectory() as folder:
                 harness.rounds(works, names, rounds, Path(folder), tell)
         except KeyboardInterrupt:
-            _fail(f"interrupted; {len(runs)} runs are finished, in {path}", Exit.INTERRUPTED)
+            fail(f"interrupted; {len(runs)} runs are finished, in {path}", Exit.INTERRUPTED)
         say(out, markdown(runs, cells))
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """A person's mistake becomes one line on stderr and exit code 2; a fault of ours keeps its traceback."""
-    from profiling import ProfilingError
-
-    try:
-        yield
-    except ProfilingError as error:
-        _fail(str(error), Exit.WRONG)
-    except ValueError as error:
-        from datasets import DataError
-        from models import ModelError
-
-        if not isinstance(error, DataError | ModelError):
-            raise
-        _fail(str(error), Exit.WRONG)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        _fail(f"{error.filename}: {error.strerror}", Exit.WRONG)
-    except KeyboardInterrupt:
-        _fail("interrupted", Exit.INTERRUPTED)
-
-
-def _fail(line: str, code: Exit) -> NoReturn:
-    typer.echo("error: " + " ".join(line.split()), err=True)
-    raise typer.Exit(code)
 
 
 if __name__ == "__main__":

@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import importlib.util
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from profiling import command_line
+from profiling.command_line import Exit as Exit
+from profiling.command_line import fail as fail
 
 if TYPE_CHECKING:
     from datasets import Splits
     from tune_jobs.experiment import Experiment
     from tune_jobs.results.rundir import RunDir
     from tune_jobs.storage import Store
-
-
-class Exit(IntEnum):
-    """Exit codes of every subcommand."""
-
-    DONE = 0
-    WRONG = 2
-    """A wrong experiment, config, path or a request that no node can serve; no trial was started."""
-    NO_USABLE_TRIAL = 3
-    INTERRUPTED = 4
-    """Interrupted; the same command takes it up again."""
 
 
 Set = Annotated[
@@ -141,46 +131,11 @@ def data_folder(given: Path | None) -> Path | None:
     return None if given is None else expanded(given).absolute()
 
 
-@contextmanager
+@contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """A person's mistake becomes one line on stderr and exit code 2; a fault of ours keeps its traceback."""
+    """As `profiling.command_line`'s, with the mistakes that are made here."""
     from tune_jobs.errors import NoUsableTrialError, UsageError
 
-    try:
+    codes: dict[type[Exception], Exit] = {NoUsableTrialError: Exit.NOTHING_USABLE, UsageError: Exit.WRONG}
+    with command_line.one_line_errors(codes, again="the same command goes on from what is done"):
         yield
-    except NoUsableTrialError as error:
-        fail(str(error), Exit.NO_USABLE_TRIAL)
-    except UsageError as error:
-        fail(str(error), Exit.WRONG)
-    except ValueError as error:
-        from datasets import DataError
-        from models import ModelError
-        from profiling import ProfilingError
-
-        if not isinstance(error, DataError | ModelError | ProfilingError):
-            raise
-        fail(str(error), Exit.WRONG)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = f"{error.filename}: " if error.filename else ""
-            fail(f"{where}no room ({error.strerror}); the same command goes on from what is done", Exit.INTERRUPTED)
-        if error.filename is None:
-            raise
-        fail(f"{error.filename}: {error.strerror}", Exit.WRONG)
-    except ModuleNotFoundError as error:
-        from profiling import end_outside
-        from tune_jobs.shipping import PACKAGES
-
-        package = (error.name or "").partition(".")[0]
-        if package in ("", *PACKAGES) or importlib.util.find_spec(package) is not None:  # another version of it
-            raise
-        end_outside(package)
-    except KeyboardInterrupt:
-        fail("interrupted; the same command starts again from what is done", Exit.INTERRUPTED)
-
-
-def fail(line: str, code: Exit) -> NoReturn:
-    """End the command with one line on stderr."""
-    with contextlib.suppress(BrokenPipeError):  # its exit code says it to whoever reads no more
-        typer.echo("error: " + " ".join(line.split()), err=True)
-    raise typer.Exit(code)

@@ -148,7 +148,7 @@ def _chosen(
     if trial is not None:
         return best.named(rows, trial)
     if not selection.candidates(rows):
-        fail(f"run {run}: no usable trial: none is COMPLETE with an accuracy", Exit.NO_USABLE_TRIAL)
+        fail(f"run {run}: no usable trial: none is COMPLETE with an accuracy", Exit.NOTHING_USABLE)
     return best.by_rule(rows, rule, None if within is None else within / 100, found)
 
 
@@ -186,7 +186,7 @@ def confirm(
         if outcome.ended != "done":
             fail(f"{outcome.detail or 'interrupted'}; the same command takes it up again", Exit.INTERRUPTED)
         if found is None:
-            fail("no usable trial: no config is COMPLETE under every seed", Exit.NO_USABLE_TRIAL)
+            fail("no usable trial: no config is COMPLETE under every seed", Exit.NOTHING_USABLE)
         out.print(confirmation_table(found))
         for line in confirmation_lines(found):
             say(out, line)

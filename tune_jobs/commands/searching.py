@@ -132,7 +132,7 @@ def _conclude(
         wanted = f", of the {asked.min_usable} that min_usable asks for" if asked.min_usable > 1 else ""
         some = f"{usable} usable trial{'s' * (usable > 1)}" if usable else "no usable trial"
         say(out, f"{some}{wanted}: COMPLETE with an accuracy; no best.yaml")
-        raise typer.Exit(Exit.NO_USABLE_TRIAL)
+        raise typer.Exit(Exit.NOTHING_USABLE)
     row, reason = best.choose(rows, "best")
     test_accuracy = selection.candidates(rows)[0].test_accuracy
     if best.is_exported(run_dir) and (aside := best.set_aside(run_dir, rows, row)):

@@ -64,7 +64,7 @@ def train(
             with sigterm_as_sigint():
                 train_one(chosen, data_folder(data_dir), path, lambda line: say(out, line), output is None)
         except DivergedError as error:
-            fail(f"diverged: {error}; no model is written", Exit.NO_USABLE_TRIAL)
+            fail(f"diverged: {error}; no model is written", Exit.NOTHING_USABLE)
         except KeyboardInterrupt:
             fail("interrupted; no model is written", Exit.INTERRUPTED)
 
@@ -117,4 +117,4 @@ def benchmark(
             say(out, f"interrupted, {outcome.left} rows left; the same command takes it up again")
             raise typer.Exit(Exit.INTERRUPTED)
         if not any(row.complete for row in outcome.rows):
-            fail("no row could be measured", Exit.NO_USABLE_TRIAL)
+            fail("no row could be measured", Exit.NOTHING_USABLE)
