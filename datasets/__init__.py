@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from datasets.config import DataError, DatasetConfig
+from datasets.config import DataError, DatasetConfig, names
 
 if TYPE_CHECKING:
-    from datasets.registry import SOURCES, count, load, load_splits, names
+    from datasets.registry import SOURCES, count, load, load_splits
     from datasets.sources import Dataset
     from datasets.splits import Split, Splits
 else:

@@ -12,6 +12,11 @@ class DataError(ValueError):
     """The data cannot be had as asked; the message is one line for the person who asked."""
 
 
+def names() -> list[str]:
+    """The names of all sources."""
+    return ["digits", "fashion_mnist", "mnist", "npz", "folder"]
+
+
 class SplitSizes(BaseModel):
     """Numbers of images in each part, drawn without overlap from all images."""
 

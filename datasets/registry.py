@@ -19,11 +19,6 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def names() -> list[str]:
-    """The names of all sources."""
-    return list(SOURCES)
-
-
 def load(config: DatasetConfig, data_dir: Path | None = None) -> Dataset:
     """All images of a source; of a folder, those that `split` by this config uses.
 

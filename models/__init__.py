@@ -1,7 +1,7 @@
 """What is trained, and how.
 
-A config is had without PyTorch, which takes more than a second to import: so that a mistake in an experiment file is
-told at once, and Ray starts meanwhile.  The rest comes when it is first asked for.
+A config, and what each model reads of it, is had without PyTorch, which takes more than a second to import: so that a
+mistake in an experiment file is told at once, and Ray starts meanwhile.  The rest comes when it is first asked for.
 """
 
 from __future__ import annotations
@@ -9,22 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from models.config import ModelError, TrainConfig
+from models.fields import building_fields, fields_possible, fields_read, is_network, names, shape_key
 
 if TYPE_CHECKING:
-    from models.registry import (
-        CHECKED_FOR_REAL,
-        MODELS,
-        Model,
-        build,
-        building_fields,
-        check,
-        fields_possible,
-        fields_read,
-        is_network,
-        names,
-        parameters,
-        shape_key,
-    )
+    from models.registry import CHECKED_FOR_REAL, MODELS, Model, build, check, parameters
 else:
 
     def __getattr__(name: str) -> object:

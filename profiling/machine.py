@@ -1,4 +1,4 @@
-"""What a figure was measured on: hardware, clocks, versions, commit."""
+"""What a figure was measured on: hardware, clocks, versions, commit.  Without PyTorch but for a CUDA device."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import platform
 import shutil
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def cpu_name() -> str:
@@ -63,6 +66,8 @@ def _git(root: Path, *arguments: str) -> str:
 def device_name(device: torch.device) -> str:
     """The GPU's or the CPU's name."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.get_device_name(device)
     return cpu_name()  # of Apple's chips, where the GPU is a part, too
 
@@ -70,6 +75,8 @@ def device_name(device: torch.device) -> str:
 def device_memory_mib(device: torch.device) -> float:
     """A CUDA device's own memory, or the machine's."""
     if device.type == "cuda":
+        import torch
+
         return float(torch.cuda.get_device_properties(device).total_memory / 2**20)
     return psutil.virtual_memory().total / 2**20
 
@@ -89,6 +96,8 @@ def _cuda_clock_mhz(device: torch.device) -> float | None:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None
+    import torch
+
     card = f"GPU-{torch.cuda.get_device_properties(device).uuid}"  # indices are renumbered by CUDA_VISIBLE_DEVICES
     query = [tool, f"--id={card}", "--query-gpu=clocks.sm", "--format=csv,noheader,nounits"]
     try:

@@ -31,15 +31,28 @@ def test_help_loads_nothing_heavy(package: str, words: list[str]) -> None:
     assert loaded(code, HEAVY) == []
 
 
-def test_experiment_is_checked_without_pytorch_and_ray() -> None:
-    """Ray is begun before PyTorch is imported, and a mistake in the file is told before either."""
+def test_experiment_and_its_space_are_checked_without_pytorch_and_ray() -> None:
+    """As `search` does it: Ray is begun before PyTorch is imported, and a mistake in the file is told before either."""
     code = (
-        "from tune_jobs import experiment\n"
+        "from tune_jobs import space\n"
+        "from tune_jobs.checks import check_experiment\n"
+        "from tune_jobs.commands.common import asked_for\n"
         "from tune_jobs.results import rundir\n"
-        "experiment.load('fashion-resnet-grid', ['model=resnet18', 'epochs=1'])"
+        "asked = asked_for('fashion-resnet-grid', ['model=resnet18,svm,mlp', 'epochs=1'], False, None)\n"
+        "check_experiment(asked, space.parse(asked.space, asked.train, asked.search.method))"
     )
     assert loaded(code, HEAVY) == []
     assert loaded("import tune_jobs.cluster", HEAVY) == ["ray"]
+
+
+def test_schema_loads_nothing_heavy() -> None:
+    code = "from tune_jobs import reference, schema\nschema.text()\nreference.page()"
+    assert loaded(code, HEAVY) == []
+
+
+def test_submit_plans_without_pytorch() -> None:
+    code = "from tune_jobs import submit\nsubmit.plan('digits-demo', [], None, None, None, wait_for_nodes=False)"
+    assert loaded(code, HEAVY) == ["ray"]
 
 
 def test_plan_and_submit_load_no_tune() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import models
-from datasets import Splits
 from models import TrainConfig
 from models.config import TOGETHER
-from models.training import check_classes
 from tune_jobs.axis import REAL_RANGES
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
 from tune_jobs.repeats import check_seeds, configs
 from tune_jobs.space import Space
+
+if TYPE_CHECKING:
+    from datasets import Splits
 
 
 def check_experiment(experiment: Experiment, space: Space) -> None:
@@ -58,6 +61,8 @@ def check_shapes(space: Space, splits: Splits) -> None:
     for config in {models.shape_key(config): config for config in configs}.values():
         models.check(config, splits.channels, len(splits.classes), splits.image_size, len(splits.train))
     if "svm" in space.models():
+        from models.svm_training import check_classes  # with PyTorch, which the other checks do without
+
         check_classes(splits)
 
 

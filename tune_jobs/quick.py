@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetConfig, count
+import datasets
+from datasets import DatasetConfig
 from datasets.config import SplitSizes
 from models import TrainConfig, is_network
 from tune_jobs import space as spaces
@@ -61,7 +62,7 @@ def _dataset(config: DatasetConfig, data_dir: Path | None) -> tuple[dict[str, An
         share = min(1.0, IMAGES / before)
         document["split"] = {part: max(1, math.floor(share * size)) for part, size in sizes.items()}
         return document, sum(document["split"].values()), before
-    before = config.limit or count(config, data_dir)
+    before = config.limit or datasets.count(config, data_dir)
     document["limit"] = min(before, IMAGES)
     return document, document["limit"], before
 

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 import models
 from datasets import Splits
 from models import ModelError, TrainConfig, batches, registry, resnet
+from models.fields import OWN_FIELDS
 from models.resnet import ResNet
 from models.training import EpochMetrics, Fitted, fit
 
@@ -158,13 +159,21 @@ def test_build_draws_from_torchs_global_generator(name: str) -> None:
     assert not torch.equal(states[0], states[2])
 
 
+def test_names_are_those_that_have_a_builder_and_networks_those_that_build_one() -> None:
+    assert models.names() == list(models.MODELS)
+    built = {name: models.build(TrainConfig(model=name), 1, 10, 28) for name in models.names()}
+    assert {name: isinstance(model, nn.Module) for name, model in built.items()} == {
+        name: models.is_network(name) for name in models.names()
+    }
+
+
 @pytest.mark.parametrize("name", models.names())
 def test_builder_takes_three_shapes_and_keyword_only_fields_of_the_config(name: str) -> None:
     parameters = inspect.signature(models.MODELS[name]).parameters
     positional = [key for key, p in parameters.items() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
     keyword = {key for key, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
     assert positional == ["channels", "classes", "image_size"]
-    assert keyword <= set(TrainConfig.model_fields)
+    assert keyword == set(OWN_FIELDS[name]) <= set(TrainConfig.model_fields)
     # A default here would be a second one beside TrainConfig's.
     assert all(parameters[key].default is inspect.Parameter.empty for key in keyword)
 
