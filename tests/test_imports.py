@@ -55,6 +55,16 @@ def test_submit_plans_without_pytorch() -> None:
     assert loaded(code, HEAVY) == ["ray"]
 
 
+def test_config_is_chosen_and_rows_are_written_without_pytorch_and_without_what_draws() -> None:
+    assert loaded("import tune_jobs.results.best, tune_jobs.console", HEAVY) == []
+    assert loaded("import tune_jobs.results.report.all_rows", HEAVY) == ["pandas"]
+
+
+@pytest.mark.parametrize("part", ["cells", "confirmed", "fields", "published_table", "trade_offs"])
+def test_part_of_a_report_loads_no_statistics_that_it_does_not_use(part: str) -> None:
+    assert loaded(f"import tune_jobs.results.report.{part}", ("scipy", "statsmodels", "torch")) == []
+
+
 def test_plan_and_submit_load_no_tune() -> None:
     """Which takes a second, and which they have no use for."""
     assert loaded("import tune_jobs.plan, tune_jobs.submit", ("ray.tune", "tensorboardX")) == []

@@ -3,6 +3,8 @@
 One folder a trial, on a file system that every node sees.  A file is written under another name and then renamed, its
 name holds the checksum of its bytes, and the last two are kept: a process killed while it writes, or a damaged file,
 costs the epochs since the one before.
+
+PyTorch is imported where a state is written or read, and not by those who look after the files alone.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from pyarrow import fs
 
 from tune_jobs.storage import StoreError, file_system, told
@@ -52,6 +53,8 @@ class Checkpoints:
         version: they stay for where it can, until it is done.
         Raises OSError where there is no room.  What an object store does not take is tried again after a later epoch.
         """
+        import torch
+
         start = time.monotonic()
         if start < self._free_at:
             return
@@ -70,6 +73,8 @@ class Checkpoints:
 
     def load(self) -> Iterator[dict[str, Any]]:
         """The states that are whole, the newest first.  One with more than tensors and plain values is left out."""
+        import torch
+
         with self._told():
             found = self._found()
         for _, name, checksum in found:

@@ -34,7 +34,7 @@ from tune_jobs.resources import Request
 from tune_jobs.results import lease, ledger, mirror, rundir
 from tune_jobs.results.lease import Lease
 from tune_jobs.results.mirror import Mirror
-from tune_jobs.results.report import page, text
+from tune_jobs.results.report import all_rows, page
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.sameness import check_same
 from tune_jobs.shared_storage import look, refuse_unseen, to_ask
@@ -659,7 +659,7 @@ def test_benchmark_on_a_store_is_found_reported_and_taken_up_from_another_machin
     found.publish(found.report)
     written = s3.read("bucket/bench/a/report.html").decode()
     assert "<code>s3://bucket/bench/a</code>" in written
-    assert text.csv([found]).count("\n") == 1 + 2
+    assert all_rows.csv([found]).count("\n") == 1 + 2
     with found.locked(never, never):
         assert found.rows.read_text() == run.rows.read_text()
 

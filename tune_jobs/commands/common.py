@@ -99,7 +99,12 @@ def glance(run_dir: RunDir, splits: Splits, macs: int | None) -> None:
 
 def load_report() -> None:
     """Import what writes a report, a second's work, beside what else is done."""
-    threading.Thread(target=importlib.import_module, args=("tune_jobs.results.report.page",), daemon=True).start()
+
+    def load() -> None:
+        for name in ("tune_jobs.results.report.page", "statsmodels.stats.multitest", "statsmodels.stats.proportion"):
+            importlib.import_module(name)
+
+    threading.Thread(target=load, daemon=True).start()
 
 
 def write_report(run_dir: RunDir, data_dir: Path | None) -> None:

@@ -259,10 +259,13 @@ def report(
 def _as_text(runs: Sequence[RunDir], form: str, published: bool) -> str:
     """The report in Markdown or CSV."""
     from tune_jobs.errors import UsageError
+
+    if form == "csv":
+        if published:
+            raise UsageError("--published: is Markdown; leave --format out")
+        from tune_jobs.results.report import all_rows
+
+        return all_rows.csv(runs)
     from tune_jobs.results.report import text
 
-    if not published:
-        return text.markdown(runs) if form == "md" else text.csv(runs)
-    if form == "csv":
-        raise UsageError("--published: is Markdown; leave --format out")
-    return text.beside_published(runs)
+    return text.beside_published(runs) if published else text.markdown(runs)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tune_jobs.results.report.effects import label
 from tune_jobs.results.report.loaded import Loaded
+from tune_jobs.results.report.wording import label
 from tune_jobs.results.table import Row
 
 TRAINED = "epochs trained"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tune_jobs.results import table
 from tune_jobs.results.confirmation import Confirmation, Confirmed, interval
-from tune_jobs.results.report.effects import label
 from tune_jobs.results.report.finding import points
 from tune_jobs.results.report.published_table import Shown
+from tune_jobs.results.report.wording import label
 from tune_jobs.results.statistics import p_cell
 from tune_jobs.results.words import fixed
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from tune_jobs.results.ledger import TrialRecord, by_number
 from tune_jobs.results.report.loaded import REPEATS, Loaded
-from tune_jobs.results.statistics import LEVEL, p_value, summarise
+from tune_jobs.results.report.wording import is_number, label, levels
+from tune_jobs.results.statistics import LEVEL, holm, p_value, summarise
 
 FEWEST = 5
 """Of the configs a value must have before sampled ones are compared."""
@@ -129,31 +129,9 @@ def effects(loaded: Loaded, found: Outcomes) -> list[Effect]:
         effect = effect or _sampled(loaded, found.scores, name)
         if effect is not None:
             results.append(effect)
-    known = [index for index, effect in enumerate(results) if not math.isnan(effect.p)]
-    if known:
-        corrected = multipletests([results[index].p for index in known], method="holm")[1]
-        for index, p in zip(known, corrected, strict=True):
-            results[index] = replace(results[index], p=float(p))
+    corrected = holm([effect.p for effect in results])
+    results = [replace(effect, p=p) for effect, p in zip(results, corrected, strict=True)]
     return sorted(results, key=lambda effect: (not effect.apart, -abs(effect.difference)))
-
-
-def label(value: Any) -> str:
-    """A config value as a person reads it."""
-    if value is None:
-        return "not read"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def levels(values: Sequence[Any]) -> list[Any]:
-    """The distinct values: numbers in their order, else as they come."""
-    distinct = list({repr(value): value for value in values}.values())
-    if all(_is_number(value) for value in distinct):
-        return sorted(distinct)
-    return distinct
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _matched(loaded: Loaded, scores: Sequence[Score], name: str, fields: Sequence[str]) -> Effect | None:
@@ -265,7 +243,7 @@ def _groups(scores: Sequence[Score], name: str) -> dict[str, list[Score]]:
     """By value; a number with more than five values by thirds of what was sampled, in equal counts."""
     values = levels([score.config[name] for score in scores])
     groups: dict[str, list[Score]] = {}
-    if len(values) > 5 and all(_is_number(value) for value in values):
+    if len(values) > 5 and all(is_number(value) for value in values):
         ordered = sorted(scores, key=lambda score: score.config[name])
         for part in np.array_split(np.arange(len(ordered)), 3 if len(ordered) >= 3 * FEWEST else 2):
             members = [ordered[index] for index in part]

@@ -13,9 +13,8 @@ import plotly.graph_objects as go
 from tune_jobs.axis import RANGES
 from tune_jobs.results import table
 from tune_jobs.results.report.drawing import Figure, spec
-from tune_jobs.results.report.effects import label, levels
 from tune_jobs.results.report.loaded import Loaded
-from tune_jobs.results.report.wording import on_times
+from tune_jobs.results.report.wording import label, levels, on_times
 
 MOST_LEVELS = 12
 """Of an axis of the heat map: numbers with more are shown in parts of equal counts."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from statsmodels.stats.proportion import proportion_confint
-
 from tune_jobs.results.report.loaded import Loaded
 from tune_jobs.results.statistics import LEVEL
 
@@ -28,6 +26,8 @@ def points(difference: float, sign: bool = False) -> str:
 
 def wilson(loaded: Loaded, accuracy: float) -> tuple[float, float]:
     """95 % interval of a share of the validation images (Wilson 1927)."""
+    from statsmodels.stats.proportion import proportion_confint
+
     images = loaded.val_images
     low, high = proportion_confint(round(accuracy * images), images, alpha=1 - LEVEL, method="wilson")
     return float(low), float(high)

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from models import TrainConfig, is_network
 from tune_jobs.axis import RANGES, Axis
 from tune_jobs.results import selection
-from tune_jobs.results.report.effects import Effect, effects, label, outcomes
+from tune_jobs.results.report.effects import Effect, effects, outcomes
 from tune_jobs.results.report.finding import Finding, points, wilson
 from tune_jobs.results.report.loaded import REPEATS, Loaded
 from tune_jobs.results.report.standing import standing
+from tune_jobs.results.report.wording import label
 from tune_jobs.results.statistics import p_in_words
 from tune_jobs.results.words import duration
 

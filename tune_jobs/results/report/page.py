@@ -25,7 +25,7 @@ from tune_jobs.results.report.benchmarked import Benchmark
 from tune_jobs.results.report.cells import Cell, Column, count, of_trials
 from tune_jobs.results.report.compared import Line, lines, times
 from tune_jobs.results.report.drawing import Figure
-from tune_jobs.results.report.effects import effects, label, outcomes
+from tune_jobs.results.report.effects import effects, outcomes
 from tune_jobs.results.report.figures import comparison as comparison_of
 from tune_jobs.results.report.figures import figures
 from tune_jobs.results.report.finding import Finding, wilson
@@ -35,6 +35,7 @@ from tune_jobs.results.report.predictions import Predictions
 from tune_jobs.results.report.published import beside_table
 from tune_jobs.results.report.published_table import Shown, shown
 from tune_jobs.results.report.standing import confirm_again
+from tune_jobs.results.report.wording import label
 from tune_jobs.results.rundir import RunDir, write_text
 from tune_jobs.results.table import Row
 from tune_jobs.results.words import duration, percent

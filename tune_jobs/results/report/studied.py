@@ -8,15 +8,9 @@ from collections.abc import Iterator, Sequence
 
 import optuna
 import plotly.graph_objects as go
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.importance import PedAnovaImportanceEvaluator
+from optuna.trial import FixedTrial
 
-from tune_jobs.axis import Axis
 from tune_jobs.results.report.drawing import Figure, axis, spec
 from tune_jobs.results.report.effects import Effect
 from tune_jobs.results.report.loaded import Loaded
@@ -39,33 +33,26 @@ def study(loaded: Loaded) -> optuna.Study:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         found.set_metric_names([in_words(name) for name in objectives])
-    declared = {name: item for name, item in loaded.axes.items() if item.kind != "value"}
+    axes = loaded.axes
     trials = []
     for candidate in sorted(loaded.candidates, key=lambda candidate: candidate.rows[0].id):
         values = [candidate.value(name) * (100 if name == "val_accuracy" else 1) for name in objectives]
         if not all(map(math.isfinite, values)):
             continue
         params = loaded.space.params(candidate.rows[0].config)
+        asked = FixedTrial(params)
+        for name in params:
+            axes[name].suggest(asked)
         trials.append(
             optuna.trial.create_trial(
                 values=values,
                 params=params,
-                distributions={name: _distribution(declared[name]) for name in params},
+                distributions=asked.distributions,
                 user_attrs={"trial": candidate.rows[0].id},
             )
         )
     found.add_trials(trials)
     return found
-
-
-def _distribution(declared: Axis) -> BaseDistribution:
-    low, high = declared.values[0], declared.values[-1]
-    match declared.kind:
-        case "uniform" | "loguniform":
-            return FloatDistribution(low, high, log=declared.kind == "loguniform")
-        case "int" | "logint":
-            return IntDistribution(low, high, log=declared.kind == "logint")
-    return CategoricalDistribution(declared.values)
 
 
 def history(loaded: Loaded) -> Iterator[Figure]:

@@ -1,23 +1,19 @@
-"""The report as Markdown, for a README or a paper, and the rows as CSV."""
+"""The report as Markdown, for a README or a paper."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 
-import pandas as pd
-
-from profiling import rows
 from tune_jobs.errors import UsageError
-from tune_jobs.results import table
 from tune_jobs.results.report import benchmarked, confirmed, published
 from tune_jobs.results.report.benchmarked import Benchmark
 from tune_jobs.results.report.compared import lines, times
-from tune_jobs.results.report.effects import label
 from tune_jobs.results.report.finding import wilson
 from tune_jobs.results.report.findings import findings
 from tune_jobs.results.report.loaded import Loaded, load
 from tune_jobs.results.report.published_table import Shown, shown
+from tune_jobs.results.report.wording import label
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.results.words import fixed
 
@@ -29,25 +25,6 @@ def markdown(runs: Sequence[RunDir]) -> str:
     parts = [_comparison(loaded)] if len(loaded) > 1 else []
     parts += [_run(each) for each in loaded] + [_benchmark(each) for each in benchmarks]
     return "\n\n".join(parts) + "\n"
-
-
-def csv(runs: Sequence[RunDir]) -> str:
-    """The rows of all runs, with the name of the run before each.
-
-    Raises UsageError for searches and benchmarks together, whose rows have no column in common.
-    """
-    searches, benchmarks = _parted(runs)
-    if searches and benchmarks:
-        raise UsageError("--format csv: the rows of searches and of benchmarks are no one table; ask for each alone")
-    frames = []
-    for run, data in [(run, table.frame(load(run).rows)) for run in searches] + [
-        (benchmark.run, rows.frame(benchmark.rows)) for benchmark in benchmarks
-    ]:
-        data.insert(0, "run", run.name)
-        frames.append(data)
-    with_rows = [frame for frame in frames if len(frame)] or frames[:1]
-    text: str = pd.concat(with_rows, ignore_index=True).to_csv(index=False)
-    return text
 
 
 def beside_published(runs: Sequence[RunDir]) -> str:

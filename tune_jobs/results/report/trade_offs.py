@@ -10,10 +10,9 @@ import plotly.graph_objects as go
 
 from tune_jobs.results import selection
 from tune_jobs.results.report.drawing import Figure, axis, grouped, spec
-from tune_jobs.results.report.effects import label
 from tune_jobs.results.report.loaded import Loaded
 from tune_jobs.results.report.views import opened, range_of
-from tune_jobs.results.report.wording import in_words, on_times
+from tune_jobs.results.report.wording import in_words, label, on_times
 from tune_jobs.results.selection import Candidate
 from tune_jobs.results.table import Row
 

@@ -1,10 +1,30 @@
-"""Words that several figures share."""
+"""Words, and values as they are shown, that several figures share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from tune_jobs.results.report.loaded import Loaded
+
+
+def label(value: Any) -> str:
+    """A config value as a person reads it."""
+    if value is None:
+        return "not read"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def levels(values: Sequence[Any]) -> list[Any]:
+    """The distinct values: numbers in their order, else as they come."""
+    distinct = list({repr(value): value for value in values}.values())
+    if all(is_number(value) for value in distinct):
+        return sorted(distinct)
+    return distinct
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def in_words(metric: str) -> str:

@@ -18,7 +18,7 @@ from tests.tune_jobs.results.report.conftest import MakeRun
 from tests.tune_jobs.results.report.test_page import draw_all, emulate, errors
 from tune_jobs.errors import UsageError
 from tune_jobs.results import rundir
-from tune_jobs.results.report import benchmarked, page, text
+from tune_jobs.results.report import all_rows, benchmarked, page, text
 from tune_jobs.results.report.bars import bars
 from tune_jobs.results.rundir import RunDir
 
@@ -121,11 +121,11 @@ def test_markdown_and_csv_of_benchmarks(tmp_path: Path, make_run: MakeRun) -> No
     table = [line for line in written[written.index("# made-up") :].splitlines() if line.startswith("|")]
     assert len(table) == 2 + len(ROWS)
     assert "break-even, resnet18 sgd at 28 in auto on made-up cuda:0" in written
-    printed = pd.read_csv(io.StringIO(text.csv([run])))
+    printed = pd.read_csv(io.StringIO(all_rows.csv([run])))
     assert printed.pop("run").unique().tolist() == ["made-up"]
     pd.testing.assert_frame_equal(printed, pd.read_csv(run.benchmark.with_suffix(".csv")))
     with pytest.raises(UsageError, match="are no one table"):
-        text.csv([run, search])
+        all_rows.csv([run, search])
     assert "\n- ~ an epoch estimated from the timed steps" in written
     assert "\n- nominal: of the whole network's operations" in written
     note = "epochs, images, batch size, lr not stated"
