@@ -6,7 +6,6 @@ import gzip
 import http.client
 import importlib.util
 import math
-import os
 import tempfile
 import zlib
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets import cache
 from datasets.config import DataError, DatasetConfig
 
 
@@ -174,14 +174,14 @@ def _download(title: str, cure: str) -> list[Path]:
     """The four files by torchvision's downloader, kept in the user's cache folder; it shows its own progress."""
     import torchvision
 
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tune_jobs"
-    raw = cache / title / "raw"
+    kept = cache.folder()
+    raw = kept / title / "raw"
     found = [path for part in IDX_PARTS if (path := _plain_or_gz(raw / part)) is not None]
     if len(found) == len(IDX_PARTS):
         return found
     try:
         raw.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=f"{title}-") as scratch:
+        with tempfile.TemporaryDirectory(dir=kept, prefix=f"{title}-") as scratch:
             getattr(torchvision.datasets, title)(root=scratch, download=True)
             for part in IDX_PARTS:  # whole ones, also where another search downloads them at the same time
                 (Path(scratch) / title / "raw" / part).replace(raw / part)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import models
-from datasets import Splits
+from datasets import DataError, Splits, cache
 from models import TrainConfig
 from profiling.memory import Shape
 from tune_jobs.errors import UsageError
@@ -172,8 +171,8 @@ class Requests:
 def _users_cache() -> Path | None:
     """None for who has no home."""
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tune_jobs" / "probes.json"
-    except RuntimeError:
+        return cache.folder() / "probes.json"
+    except DataError:
         return None
 
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
+from datasets import cache
 from tune_jobs.errors import UsageError
 from tune_jobs.results.atomic import write_bytes
 from tune_jobs.results.lease import Lease, is_held
@@ -258,11 +259,13 @@ def is_locked(path: Path) -> bool:
 
 
 def working_copy(store: Store) -> Path:
-    """Where a run in the store is worked on: a folder of the cache that may be removed while nothing runs there."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tune_jobs" / "runs"
+    """Where a run in the store is worked on: a folder of the cache that may be removed while nothing runs there.
+
+    Raises DataError where there is no place for a cache.
+    """
     endpoint = dict(store.options).get("endpoint_override", "")
     home = f"{store.scheme} {store.parent.root} {endpoint}"
-    return cache / hashlib.sha256(home.encode()).hexdigest()[:16] / store.name
+    return cache.folder() / "runs" / hashlib.sha256(home.encode()).hexdigest()[:16] / store.name
 
 
 def _mirrored(there: dict[str, Found]) -> dict[str, Found]:
