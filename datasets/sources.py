@@ -131,7 +131,7 @@ def _idx_dataset(
     )
 
 
-def read_idx(path: Path, cure: str = "get the file again") -> np.ndarray[Any, np.dtype[np.uint8]]:
+def read_idx(path: Path, cure: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The uint8 array of an IDX file, gzipped or not.
 
     The format is documented at the end of http://yann.lecun.com/exdb/mnist: two zero bytes, 0x08 for unsigned

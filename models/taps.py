@@ -76,9 +76,10 @@ class LiveConvolution(nn.Module):
         whole: nn.Conv2d,
         height: int,
         width: int,
-        product_pixels: int = 1,
-        batch_size: int = 0,
-        may_round: bool = False,
+        *,
+        product_pixels: int,
+        batch_size: int,
+        may_round: bool,
     ) -> None:
         super().__init__()
         axes = [
@@ -187,8 +188,9 @@ class LiveNetwork:
         channels: int,
         image_size: int,
         device: torch.device,
-        precision: Precision = "fp32",
-        images: int = 2**31,
+        *,
+        precision: Precision,
+        images: int,
     ) -> None:
         """Changes `network` in place, on the CPU, for a training by so many `images` on `device` in this precision."""
         product_pixels, batch_size = 1, 0
@@ -200,7 +202,12 @@ class LiveNetwork:
             whole = network.get_submodule(name)
             assert isinstance(whole, nn.Conv2d)
             convolution = LiveConvolution(
-                whole, height, width, product_pixels, batch_size, may_round=precision == "fp32"
+                whole,
+                height,
+                width,
+                product_pixels=product_pixels,
+                batch_size=batch_size,
+                may_round=precision == "fp32",
             )
             if convolution.differs:
                 self.replaced[name] = whole, convolution

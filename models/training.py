@@ -20,27 +20,13 @@ from models import allocator, build, is_network
 from models.batches import batches, index_batches, placed, steps_of
 from models.checkpoint import CheckpointError, Progress, origin, precision_of, restore, seed_of, state_of
 from models.config import TrainConfig
-from models.evaluation import LOSSES, evaluate
+from models.evaluation import evaluate
 from models.graph import RecordedStep, can_be_recorded
 from models.precision import Precision, as_before, choose_precision, memory_format, tiny_as_zero
 from models.result import DivergedError, EpochMetrics, Fitted, TrainResult
 from models.step import Step
-from models.svm_training import check_classes, fit_svm
+from models.svm_training import fit_svm
 from models.taps import LiveNetwork
-
-__all__ = [
-    "LOSSES",
-    "CheckpointError",
-    "DivergedError",
-    "EpochMetrics",
-    "Fitted",
-    "Precision",
-    "TrainResult",
-    "check_classes",
-    "choose_precision",
-    "evaluate",
-    "fit",
-]
 
 Report = Callable[[EpochMetrics], None]
 Checkpoint = Callable[[int, Callable[[], dict[str, Any]]], None]
@@ -105,7 +91,7 @@ def _fit_network(
     precision = choose_precision(as_begun, device)
     params = sum(p.numel() for p in network.parameters() if p.requires_grad)
     images = len(splits.train)
-    live = LiveNetwork(network, config, splits.channels, splits.image_size, device, precision, images)
+    live = LiveNetwork(network, config, splits.channels, splits.image_size, device, precision=precision, images=images)
     network = network.to(device)
     network = network.to(memory_format=memory_format(precision, device))
     transform = Transform.of(splits, device)

@@ -16,7 +16,9 @@ import torch
 import models
 from datasets import Splits
 from models import TrainConfig
-from models.training import TrainResult, choose_precision, fit
+from models.precision import choose_precision
+from models.result import TrainResult
+from models.training import fit
 from profiling import ProfilingError, machine, memory, operators, peak, steps
 from profiling.flops import macs, training_flops
 from profiling.rows import Row

@@ -65,7 +65,8 @@ def _fit_cells(task: Task, taken: Synchronized[int]) -> None:
     import torch
 
     from models import TrainConfig
-    from models.training import EpochMetrics, fit
+    from models.result import EpochMetrics
+    from models.training import fit
 
     torch.set_num_threads(1)
     splits = read_splits(task)

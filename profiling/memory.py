@@ -20,7 +20,7 @@ import models
 from datasets import Split, Splits
 from models import TrainConfig
 from models.evaluation import images_at_once
-from models.training import choose_precision
+from models.precision import choose_precision
 from profiling import ProfilingError, steps
 
 ROOT = Path(__file__).parent.parent

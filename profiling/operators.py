@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from datasets import Splits
 from models import TrainConfig
-from models.training import EpochMetrics
+from models.result import EpochMetrics
 from profiling import steps
 
 # Kineto otherwise writes notes on every start and stop, and on a missing GPU, to stderr.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from models.training import Precision
+from models.precision import Precision
 from profiling.timing import measure
 
 SIDES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192, 16384), "mps": (2048, 4096)}

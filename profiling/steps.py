@@ -9,7 +9,8 @@ import torch
 
 from datasets import Split, Splits
 from models import TrainConfig
-from models.training import Checkpoint, EpochMetrics, Fitted, fit
+from models.result import EpochMetrics, Fitted
+from models.training import Checkpoint, fit
 from profiling.timing import Timing
 
 

@@ -186,7 +186,7 @@ def row_line(row: Row) -> str:
     return f"{head}: {row.train_time_ms:,.0f} ms an epoch{about}, {row.images_per_s:,.1f} images/s, {row.precision}"
 
 
-def print_report(out: Console, rows: Sequence[Row], others: Sequence[Row] = ()) -> None:
+def print_report(out: Console, rows: Sequence[Row], others: Sequence[Row]) -> None:
     """All that the rows say: the table, the reports beside it, break-even, and another machine's rows."""
     out.print(devices_table(rows))
     for line in [*devices_lines(rows), *breakeven.lines(rows)]:

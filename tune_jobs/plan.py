@@ -118,7 +118,7 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
             for name, request in distinct.items()
         ),
         unmeasured=unmeasured,
-        seconds=makespan(work, alive(nodes), experiment.search.max_concurrent or len(work)),
+        seconds=makespan(work, alive(nodes), at_once=experiment.search.max_concurrent or len(work)),
         core_hours=sum(request.cpu * time.seconds for request, time in work) / 3600,
         gpu_hours=sum(float(request.gpu) * time.seconds for request, time in work) / 3600,
         basis=Counter(time.basis for _, time in work),
@@ -129,9 +129,7 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
     )
 
 
-def makespan(
-    work: Sequence[tuple[Request, Estimate]], nodes: Sequence[Mapping[str, float]], at_once: int = 10**9
-) -> float:
+def makespan(work: Sequence[tuple[Request, Estimate]], nodes: Sequence[Mapping[str, float]], *, at_once: int) -> float:
     """Seconds until the last trial ends, each started, the longest first, as soon as a node has room for it.
 
     Graham's list scheduling (1969) with the longest processing time first, which is what a search does with a grid.

@@ -232,7 +232,7 @@ def _would_fit(request: Request, nodes: Iterable[Mapping[str, Any]]) -> str:
     return f"; {fit} would fit"
 
 
-def grown(request: Request, nodes: Sequence[Mapping[str, Any]], main_memory: bool = False) -> Request | None:
+def grown(request: Request, nodes: Sequence[Mapping[str, Any]], *, main_memory: bool) -> Request | None:
     """What a trial that ran out of memory asks for next: twice as much of the GPU, or of main memory where it has no
     GPU or it was main memory that ran out.
 

@@ -12,7 +12,8 @@ import models
 from datasets import load_splits
 from models import TrainConfig, weights
 from models.precision import as_before, tiny_as_zero
-from models.training import EpochMetrics, TrainResult, fit
+from models.result import EpochMetrics, TrainResult
+from models.training import fit
 from tune_jobs.device import choose_device
 from tune_jobs.errors import UsageError
 from tune_jobs.results.best import Config
@@ -23,7 +24,7 @@ MOST_THREADS = 1024
 
 
 def train_one(
-    config: Config, data_dir: Path | None, output: Path, say: Callable[[str], None], is_beside: bool = False
+    config: Config, data_dir: Path | None, output: Path, say: Callable[[str], None], *, is_beside: bool
 ) -> TrainResult:
     """Train, write the model to `output`, and say how it went, an epoch a line.
 

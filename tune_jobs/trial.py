@@ -26,8 +26,10 @@ from ray import tune
 
 from datasets import Splits
 from models import ModelError, TrainConfig, allocator, is_network, weights
+from models.checkpoint import CheckpointError
 from models.out_of_memory import is_of_main_memory, is_out_of_memory
-from models.training import CheckpointError, DivergedError, EpochMetrics, Fitted, fit
+from models.result import DivergedError, EpochMetrics, Fitted
+from models.training import fit
 from tune_jobs.checkpoints import Checkpoints
 from tune_jobs.device import Place
 from tune_jobs.failures import STORE_PAUSE_S

@@ -97,7 +97,7 @@ class Waiting:
         """Let it ask for more memory from now on; None where no node has more, nor had since the search began: one that
         went away may come back."""
         self._look()
-        more = grown(self.request(own), list(self._seen.values()), main_memory)
+        more = grown(self.request(own), list(self._seen.values()), main_memory=main_memory)
         if more is not None:
             self._requests[own.id] = more
         return more

@@ -676,7 +676,7 @@ def test_read_idx(shape: tuple[int, ...], gz: bool, tmp_path: Path, idx_bytes: I
     array = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
     path = tmp_path / ("file.gz" if gz else "file")
     path.write_bytes(gzip.compress(idx_bytes(array)) if gz else idx_bytes(array))
-    read = read_idx(path)
+    read = read_idx(path, "get it again")
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, array)
 
@@ -690,7 +690,9 @@ def test_read_idx_cut_anywhere(gz: bool, tmp_path: Path, idx_bytes: IdxBytes) ->
     data = idx_bytes(np.arange(18, dtype=np.uint8).reshape(2, 3, 3))
     path = tmp_path / ("file.gz" if gz else "file")
     data = gzip.compress(data, mtime=0) if gz else data
-    assert outcomes(path, [data[:length] for length in range(len(data))], lambda: read_idx(path)) == {"refused"}
+    assert outcomes(path, [data[:length] for length in range(len(data))], lambda: read_idx(path, "get it again")) == {
+        "refused"
+    }
 
 
 # --- what damaged files do ----------------------------------------------------------------------------------------
@@ -723,7 +725,7 @@ def test_read_idx_changed_anywhere(gz: bool, tmp_path: Path, idx_bytes: IdxBytes
     data = idx_bytes(np.arange(18, dtype=np.uint8).reshape(2, 3, 3))
     path = tmp_path / ("file.gz" if gz else "file")
     data = gzip.compress(data, mtime=0) if gz else data
-    assert outcomes(path, changed(data), lambda: read_idx(path)) == {"read", "refused"}
+    assert outcomes(path, changed(data), lambda: read_idx(path, "get it again")) == {"read", "refused"}
 
 
 # --- the real FashionMNIST ----------------------------------------------------------------------------------------

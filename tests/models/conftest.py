@@ -15,7 +15,8 @@ from torch import nn
 from datasets import DatasetConfig, Splits, load_splits
 from datasets.config import SplitSizes
 from models import Model, TrainConfig
-from models.training import EpochMetrics, Fitted, fit
+from models.result import EpochMetrics, Fitted
+from models.training import fit
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from datasets import Split, Splits
-from models import TrainConfig, training
-from models.checkpoint import State
-from models.training import CheckpointError, EpochMetrics, Fitted, choose_precision, fit
+from models import TrainConfig, evaluation, training
+from models.checkpoint import CheckpointError, State
+from models.precision import choose_precision
+from models.result import EpochMetrics, Fitted
+from models.training import fit
 
 Run = tuple[Fitted, list[EpochMetrics]]
 Bits = Callable[[Run], dict[str, str]]
@@ -100,7 +102,7 @@ def test_fit_without_checkpoints_gives_the_same_numbers(small: Splits, bits: Bit
 def test_fit_keeps_the_best_epoch_whether_before_or_behind_the_checkpoint(
     best: int, small: Splits, bits: Bits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = training.evaluate
+    real = evaluation.evaluate
     epoch = 0
 
     def scripted(*arguments: Any) -> tuple[float, float]:

@@ -165,7 +165,7 @@ def test_under_autocast_it_multiplies_in_bf16_and_gives_gradients_in_float32() -
 
 def test_a_bias_leaves_bf16_as_it_is() -> None:
     whole = nn.Conv2d(256, 256, 3, padding=1)
-    live = LiveConvolution(whole, 2, 2, 4, batch_size=16)
+    live = LiveConvolution(whole, 2, 2, product_pixels=4, batch_size=16, may_round=False)
     assert live.fast is not None
     with torch.autocast("cpu", torch.bfloat16):
         assert live(random(2, 256, 2, 2, dtype=torch.float32)).dtype == torch.bfloat16
@@ -209,11 +209,11 @@ def test_a_convolution_takes_fewer_products_where_that_spares_enough(
     channels: int, pixels: int, batch_size: int, may_round: bool, groups: Groups | None
 ) -> None:
     whole = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-    live = LiveConvolution(whole, pixels, pixels, 4, batch_size, may_round)
+    live = LiveConvolution(whole, pixels, pixels, product_pixels=4, batch_size=batch_size, may_round=may_round)
     assert (None if live.fast is None else live.fast.groups) == groups
 
 
 @pytest.mark.parametrize("fields", [{"groups": 2}, {"dilation": 2, "padding": 2}, {"stride": 2}])
 def test_other_convolutions_are_left_as_they_are(fields: dict[str, Any]) -> None:
     whole = nn.Conv2d(256, 256, 3, **{"padding": 1, **fields})
-    assert LiveConvolution(whole, 8, 8, 4, 1024, may_round=True).fast is None
+    assert LiveConvolution(whole, 8, 8, product_pixels=4, batch_size=1024, may_round=True).fast is None

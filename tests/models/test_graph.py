@@ -12,7 +12,8 @@ import torch
 from datasets import DatasetConfig, Splits, load_splits
 from models import TrainConfig, graph, training
 from models.graph import can_be_recorded
-from models.training import EpochMetrics, Fitted, fit
+from models.result import EpochMetrics, Fitted
+from models.training import fit
 
 Run = tuple[Fitted, list[EpochMetrics]]
 Bits = Callable[[Run], dict[str, str]]

@@ -21,7 +21,8 @@ from datasets import Splits
 from models import ModelError, TrainConfig, batches, registry, resnet
 from models.fields import OWN_FIELDS
 from models.resnet import ResNet
-from models.training import EpochMetrics, Fitted, fit
+from models.result import EpochMetrics, Fitted
+from models.training import fit
 
 Bits = Callable[[tuple[Fitted, list[EpochMetrics]]], dict[str, str]]
 Train = Callable[..., tuple[Fitted, list[EpochMetrics]]]

@@ -17,11 +17,12 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 import models
 from datasets import Splits
 from models import TrainConfig, fast_convolutions, training
+from models.result import EpochMetrics, Fitted
 from models.step import Step
 from models.taps import LiveConvolution, LiveNetwork, live_axis
-from models.training import EpochMetrics, Fitted
 
 CPU = torch.device("cpu")
+IMAGES = 1000
 NETWORKS = [name for name in models.names() if models.is_network(name)]
 Train = Callable[..., tuple[Fitted, list[EpochMetrics]]]
 Arrays = Callable[[models.Model], dict[str, np.ndarray[Any, Any]]]
@@ -67,7 +68,7 @@ def test_live_taps_give_the_outputs_and_gradients_of_all(
         if min(height, width) + 2 * padding < dilation * (kernel - 1) + 1:
             continue
         whole = nn.Conv2d(2, 4, kernel, stride, padding, dilation, groups).double()
-        live = LiveConvolution(whole, height, width, product_pixels, 1, may_round=True)
+        live = LiveConvolution(whole, height, width, product_pixels=product_pixels, batch_size=1, may_round=True)
         images = torch.randn(3, 2, height, width, dtype=torch.float64).requires_grad_()
         theirs = whole(images)
         mine = live(images)
@@ -96,7 +97,7 @@ def test_live_taps_that_cover_the_image_are_a_matrix_product(
     size: int, padding: int, kernel: int, memory_format: torch.memory_format
 ) -> None:
     whole = nn.Conv2d(3, 5, kernel, 2, padding).double()
-    live = LiveConvolution(whole, size, size)
+    live = LiveConvolution(whole, size, size, product_pixels=1, batch_size=0, may_round=False)
     assert live.is_product
     images = torch.randn(4, 3, size, size, dtype=torch.float64).contiguous(memory_format=memory_format)
     torch.testing.assert_close(live(images), whole(images))
@@ -114,7 +115,7 @@ def test_live_taps_that_cover_the_image_are_a_matrix_product(
 def test_no_network_keeps_a_dead_tap_at_any_size(model: str) -> None:
     for size in (8, 12, 16, 20, 24, 28, 32, 33, 48, 64) if "resnet" in model else range(8, 65):
         network = built(TrainConfig(model=model), size, "meta")
-        LiveNetwork(network, TrainConfig(model=model), 1, size, CPU)
+        LiveNetwork(network, TrainConfig(model=model), 1, size, CPU, precision="fp32", images=IMAGES)
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
                 module.register_forward_pre_hook(assert_all_live)
@@ -136,7 +137,7 @@ def test_resnet18_loses_62_percent_at_28_pixels_and_nothing_at_64() -> None:
     for size, share in ((28, 0.62), (64, 0.0)):
         network = built(config, size, "meta")
         before = sum(p.numel() for p in network.parameters())
-        LiveNetwork(network, config, 1, size, CPU)
+        LiveNetwork(network, config, 1, size, CPU, precision="fp32", images=IMAGES)
         assert 1 - sum(p.numel() for p in network.parameters()) / before == pytest.approx(share, abs=0.005)
 
 
@@ -153,7 +154,7 @@ def test_restore_gives_back_the_network_as_it_was_built(
         network = built(config, size)
         before = copy.deepcopy(network.state_dict())
         structure = str(network)
-        restored = LiveNetwork(network, config, 1, size, CPU).restore()
+        restored = LiveNetwork(network, config, 1, size, CPU, precision="fp32", images=IMAGES).restore()
         assert restored is network
         assert str(restored) == structure
         after = restored.state_dict()
@@ -167,7 +168,7 @@ def trained(config: TrainConfig, size: int, steps: int, without: bool) -> tuple[
     With them, by PyTorch alone.
     """
     network = built(config, size).double()
-    live = LiveNetwork(network, config, 1, size, CPU) if without else None
+    live = LiveNetwork(network, config, 1, size, CPU, precision="fp32", images=IMAGES) if without else None
     generator = torch.Generator().manual_seed(1)
     torch.manual_seed(2)  # dropout
     own = Step(network, live.idle, config, "fp32", CPU, steps) if live is not None else None
@@ -280,7 +281,7 @@ def test_nothing_of_a_network_for_mps_is_float64(optimizer: str) -> None:
     config = TrainConfig(model="high_vision", optimizer=optimizer, lr=0.1, momentum=0.0, weight_decay=0.5)
     network = built(config, 4)
     before = network.get_parameter("3.weight").detach().clone()
-    live = LiveNetwork(network, config, 1, 4, torch.device("mps"))
+    live = LiveNetwork(network, config, 1, 4, torch.device("mps"), precision="fp32", images=IMAGES)
     assert live.idle is not None
     assert torch.float64 not in {tensor.dtype for tensor in (*network.parameters(), *network.buffers())}
     step = Step(network, live.idle, config, "fp32", CPU, 3)
@@ -303,7 +304,7 @@ def test_every_gradient_is_written_in_bf16(
     if wherever:
         in_fewer_products_wherever_possible(monkeypatch)
     network = built(TrainConfig(model=model), size)
-    LiveNetwork(network, TrainConfig(model=model), 1, size, CPU, "bf16")
+    LiveNetwork(network, TrainConfig(model=model), 1, size, CPU, precision="bf16", images=IMAGES)
     network.to(memory_format=torch.channels_last)
     images = torch.randn(4, 1, size, size).contiguous(memory_format=torch.channels_last)
     found: list[list[Tensor]] = []

@@ -19,9 +19,11 @@ import models
 from datasets import DatasetConfig, Split, Splits, load_splits
 from datasets.transforms import AUGMENTATIONS, Transform
 from models import ModelError, TrainConfig, training
-from models.precision import memory_format
+from models.evaluation import LOSSES, evaluate
+from models.precision import choose_precision, memory_format
+from models.result import DivergedError, EpochMetrics, Fitted
 from models.step import Step
-from models.training import LOSSES, DivergedError, EpochMetrics, Fitted, choose_precision, evaluate, fit
+from models.training import fit
 
 Run = tuple[Fitted, list[EpochMetrics]]
 Train = Callable[..., Run]

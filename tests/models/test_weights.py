@@ -21,7 +21,8 @@ import models
 from datasets import DatasetConfig, Split, Splits, load_splits
 from datasets.transforms import Transform
 from models import TrainConfig, weights
-from models.training import EpochMetrics, Fitted, fit
+from models.result import EpochMetrics, Fitted
+from models.training import fit
 
 Train = Callable[..., tuple[Fitted, list[EpochMetrics]]]
 Array = np.ndarray[Any, Any]

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from datasets import DatasetConfig, load_splits
 from models import TrainConfig
-from models.training import EpochMetrics, fit
+from models.result import EpochMetrics
+from models.training import fit
 from profiling import harness
 from profiling.__main__ import app as profiling
 from profiling.harness_report import markdown

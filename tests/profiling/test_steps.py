@@ -9,7 +9,7 @@ import torch
 from datasets import DatasetConfig, Splits, load_splits
 from datasets.config import SplitSizes
 from models import TrainConfig
-from models.training import DivergedError, EpochMetrics
+from models.result import DivergedError, EpochMetrics
 from profiling import ProfilingError, memory, operators, steps
 
 CPU = torch.device("cpu")

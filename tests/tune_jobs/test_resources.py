@@ -141,7 +141,7 @@ def test_fits_a_fraction_is_of_one_card() -> None:
     ids=str,
 )
 def test_grown_asks_for_more_memory_while_a_node_has_it(before: Request, after: Request | None) -> None:
-    assert grown(before, [node(CPU=4, GPU=1, memory=1024 * MIB)]) == after
+    assert grown(before, [node(CPU=4, GPU=1, memory=1024 * MIB)], main_memory=False) == after
 
 
 @pytest.mark.parametrize(

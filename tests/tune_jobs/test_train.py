@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from models import TrainConfig
 from models.precision import tiny_as_zero
-from models.training import Fitted, fit
+from models.result import Fitted
+from models.training import fit
 from tune_jobs.__main__ import app
 from tune_jobs.errors import UsageError
 from tune_jobs.results.best import Config
@@ -35,7 +36,7 @@ def test_train_one_of_other_images_leaves_the_weights_beside_a_config(tmp_path: 
     with pytest.raises(UsageError, match=r"^these are not the images that the config was chosen on; give --output"):
         train_one(chosen, None, weights, said.append, is_beside=True)
     assert weights.read_text() == "the run's"
-    train_one(chosen, None, tmp_path / "other.safetensors", said.append)
+    train_one(chosen, None, tmp_path / "other.safetensors", said.append, is_beside=False)
     assert "note: these are not the images that the config was chosen on" in said
 
 
@@ -73,7 +74,7 @@ def test_train_one_runs_in_the_precision_of_the_search_or_tells_that_it_does_not
     chosen = Config.model_validate(DOCUMENT | {"result": result, "resources": {"cpu": 1}})
     said: list[str] = []
     model = tmp_path / "model.safetensors"
-    assert train_one(chosen, None, model, said.append).precision == ran
+    assert train_one(chosen, None, model, said.append, is_beside=False).precision == ran
     assert said[-2] == f"that is not the 12.3456% in the search{told}"
     with safe_open(model, framework="pt") as file:  # as it is in the config's file, which a report asks for
         assert file.metadata()["config"] == TrainConfig(**chosen.train).model_dump_json()
@@ -93,7 +94,9 @@ def test_train_one_computes_with_threads_to_which_tiny_numbers_are_zero(
 
     def run() -> None:
         torch.set_num_threads(2)
-        train_one(Config.model_validate(document), None, tmp_path / "model.safetensors", lambda _: None)
+        train_one(
+            Config.model_validate(document), None, tmp_path / "model.safetensors", lambda _: None, is_beside=False
+        )
 
     monkeypatch.setattr("tune_jobs.train.fit", fitted)
     document = DOCUMENT | {"dataset": {"name": "digits"}, "resources": {"cpu": 2}}
@@ -126,4 +129,4 @@ def test_train_that_is_interrupted_leaves_nothing_behind(number: signal.Signals,
 def test_train_with_more_threads_than_a_process_gets_is_refused(tmp_path: Path) -> None:
     chosen = Config.model_validate(DOCUMENT | {"resources": {"cpu": 100_000}})
     with pytest.raises(UsageError, match=r"^resources\.cpu: 100000: at most 1024 threads in one process$"):
-        train_one(chosen, None, tmp_path / "x.safetensors", lambda _: None)
+        train_one(chosen, None, tmp_path / "x.safetensors", lambda _: None, is_beside=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.training import EpochMetrics
+from models.result import EpochMetrics
 from tune_jobs.trial import _unheard
 
 EPOCHS = [EpochMetrics(number, 1 / number, 1.0, 0.5, 0.1) for number in range(1, 6)]

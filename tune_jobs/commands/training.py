@@ -42,7 +42,7 @@ def train(
     seed and the machine and number of threads are the same.
     """
     with one_line_errors():
-        from models.training import DivergedError
+        from models.result import DivergedError
         from tune_jobs.console import console, say
         from tune_jobs.errors import UsageError
         from tune_jobs.interruption import sigterm_as_sigint
@@ -62,7 +62,7 @@ def train(
         out = console()
         try:
             with sigterm_as_sigint():
-                train_one(chosen, data_folder(data_dir), path, lambda line: say(out, line), output is None)
+                train_one(chosen, data_folder(data_dir), path, lambda line: say(out, line), is_beside=output is None)
         except DivergedError as error:
             fail(f"diverged: {error}; no model is written", Exit.NOTHING_USABLE)
         except KeyboardInterrupt:

@@ -120,7 +120,8 @@ def conclude(
     scores = {str(n): {row.fold: row.val_accuracy for row in again[n].rows} for n in order}
     reading = {n: "seed" in again[n].rows[0].config for n in order}
     seedless = [str(n) for n in order if not reading[n]]
-    versus = statistics.compare(scores, str(first), images, seedless, images / trained_on if splits else None)
+    overlap = images / trained_on if splits else None
+    versus = statistics.compare(scores, str(first), images, seedless=seedless, overlap=overlap)
     return Confirmation(
         seeds=seeds,
         splits=splits,

@@ -115,7 +115,7 @@ class TrialRecord:
     epochs: list[dict[str, Any]] = field(default_factory=list)
     """In order.  An attempt that goes on from a checkpoint adds to those before; one from the start replaces them."""
     result: dict[str, Any] = field(default_factory=dict)
-    """`models.training.TrainResult` as a dict; empty until COMPLETE."""
+    """`models.result.TrainResult` as a dict; empty until COMPLETE."""
     wall_time_s: float | None = None
     failure: str | None = None
     reason: str | None = None

@@ -88,8 +88,9 @@ def compare(
     scores: Mapping[str, Mapping[int, float]],
     first: str,
     images: int,
-    seedless: Collection[str] = (),
-    overlap: float | None = None,
+    *,
+    seedless: Collection[str],
+    overlap: float | None,
 ) -> dict[str, Comparison]:
     """Every other config against `first`; `scores` are config -> seed -> accuracy over so many images.
 

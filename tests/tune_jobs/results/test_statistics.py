@@ -45,7 +45,7 @@ def test_compare_is_the_paired_t_test_with_holms_correction() -> None:
     first = by_seed(0.90, 0.92, 0.94, 0.91, 0.93)
     near = by_seed(0.905, 0.915, 0.935, 0.915, 0.92)
     far = by_seed(0.80, 0.83, 0.83, 0.81, 0.84)
-    found = compare({"a": first, "b": near, "c": far}, "a", 10_000)
+    found = compare({"a": first, "b": near, "c": far}, "a", 10_000, seedless=(), overlap=None)
     p_near = stats.ttest_rel(list(near.values()), list(first.values())).pvalue
     p_far = stats.ttest_rel(list(far.values()), list(first.values())).pvalue
     p_between = stats.ttest_rel(list(far.values()), list(near.values())).pvalue
@@ -60,18 +60,24 @@ def test_compare_pairs_by_seed() -> None:
     """Seeds differ more than the configs do: unpaired, nothing could be told."""
     first = by_seed(0.50, 0.60, 0.70, 0.80)
     below = {seed: score - 0.01 - 0.001 * (seed % 2) for seed, score in reversed(first.items())}
-    assert not compare({"a": first, "b": below}, "a", 10_000)["b"].tied
+    assert not compare({"a": first, "b": below}, "a", 10_000, seedless=(), overlap=None)["b"].tied
 
 
 @pytest.mark.parametrize(("difference", "images", "tied"), [(0.0, 100, True), (0.01, 100, True), (0.2, 100, False)])
 def test_compare_without_spread_allows_for_whole_images(difference: float, images: int, tied: bool) -> None:
     first = by_seed(0.9, 0.9)
-    found = compare({"a": first, "b": {seed: score - difference for seed, score in first.items()}}, "a", images)
+    found = compare(
+        {"a": first, "b": {seed: score - difference for seed, score in first.items()}},
+        "a",
+        images,
+        seedless=(),
+        overlap=None,
+    )
     assert found["b"].tied is tied
 
 
 def test_compare_one_shared_seed_tells_nothing_apart() -> None:
-    found = compare({"a": {0: 0.9, 1: 0.9}, "b": {1: 0.1, 2: 0.1}}, "a", 100)
+    found = compare({"a": {0: 0.9, 1: 0.9}, "b": {1: 0.1, 2: 0.1}}, "a", 100, seedless=(), overlap=None)
     assert math.isnan(found["b"].p)
     assert found["b"].tied
 
@@ -80,10 +86,10 @@ def test_compare_of_two_that_depend_on_no_seed_is_of_the_images_alone() -> None:
     """One image of 180 would be apart by a t-test over any five equal pairs."""
     first, other = by_seed(*[174 / 180] * 5), by_seed(*[173 / 180] * 5)
     assert p_value([1 / 180] * 5, 180) < 0.01
-    found = compare({"a": first, "b": other}, "a", 180, seedless={"a", "b"})["b"]
+    found = compare({"a": first, "b": other}, "a", 180, seedless={"a", "b"}, overlap=None)["b"]
     assert found.p == pytest.approx(p_of_shares(174 / 180, 173 / 180, 180))
     assert found.p > 0.5
-    assert not compare({"a": first, "b": by_seed(*[0.5] * 5)}, "a", 180, seedless={"a", "b"})["b"].tied
+    assert not compare({"a": first, "b": by_seed(*[0.5] * 5)}, "a", 180, seedless={"a", "b"}, overlap=None)["b"].tied
 
 
 def test_compare_of_one_that_depends_on_no_seed_and_one_that_does_is_over_the_seeds() -> None:
@@ -106,7 +112,7 @@ def test_compare_over_splits_of_their_own_allows_for_what_they_have_in_common() 
     assert p_value(differences, 10_000, 1 / 7) == pytest.approx(2 * stats.t.sf(widened, 4))
     first = by_seed(*[0.9] * 5)
     other = {seed: 0.9 - differences[seed] for seed in first}
-    assert compare({"a": first, "b": other}, "a", 10_000, overlap=1 / 7)["b"].p == pytest.approx(
+    assert compare({"a": first, "b": other}, "a", 10_000, seedless=(), overlap=1 / 7)["b"].p == pytest.approx(
         p_value(differences, 10_000, 1 / 7)
     )
 

@@ -66,6 +66,11 @@ class Predictions:
         """Whether all of the test part was looked at."""
         return len(self.numbers) == self.of
 
+    @property
+    def surplus(self) -> list[str]:
+        """`sureness`, as it is shown."""
+        return [f"{value:.3g}" for value in self.sureness]
+
     def matrix(self) -> Array:
         """Counts, true class × named class."""
         k = len(self.classes)

@@ -58,6 +58,7 @@ def test_look_says_what_the_model_said_when_it_was_trained(make_run: MakeRun, co
     assert len(found.shown) == min(MOST_CONFUSED, (found.predicted != found.labels).sum())
     assert (found.predicted[found.shown] != found.labels[found.shown]).all()
     assert (np.diff(found.sureness) <= 0).all()
+    assert [float(shown) for shown in found.surplus] == pytest.approx(found.sureness, rel=5e-3)
     assert (found.images == splits.test.images[found.shown].numpy()).all()
 
 
