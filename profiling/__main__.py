@@ -113,7 +113,10 @@ def devices(
         from profiling.devices import choose, plan
         from profiling.tables import print_report
 
-        asked = benchmark(models, optimizers, image_size, batch_size, precision, steps, repeats, dataset, limit)
+        asked = benchmark(
+            models_=models, optimizers=optimizers, image_sizes=image_size, batch_sizes=batch_size,
+            precisions=precision, steps=steps, repeats=repeats, dataset=dataset, limit=limit,
+        )  # fmt: skip
         others = [] if compare is None else tables.read(compare)
         work = plan(asked.cases, choose(device))
         splits = asked.load(data_dir)
@@ -178,7 +181,10 @@ def memory(
         from profiling.memory import Needed, peaks
         from profiling.tables import memory_table
 
-        asked = benchmark(models, optimizers, image_size, batch_size, precision, 1, 1, "digits", None)
+        asked = benchmark(
+            models_=models, optimizers=optimizers, image_sizes=image_size, batch_sizes=batch_size,
+            precisions=precision, steps=1, repeats=1, dataset="digits", limit=None,
+        )  # fmt: skip
         work = plan(asked.cases, choose(device))
         configs = [(case.config, case.image_size, where) for case, where in work]
         found: list[Needed] = []
@@ -220,7 +226,10 @@ def bench(
         from profiling.console import console, say
         from profiling.harness_report import markdown
 
-        works, names = contest(models, optimizers, batch_size, lr, epochs, dataset, limit, idle, contenders, data_dir)
+        works, names = contest(
+            models_=models, optimizers=optimizers, batch_sizes=batch_size, lrs=lr, epochs=epochs, dataset=dataset,
+            limit=limit, idle=idle, contenders=contenders, data_dir=data_dir,
+        )  # fmt: skip
         path = rows_file(output, "bench")
         out = console()
         say(out, f"{rounds} rounds of {', '.join(names)}, into {path}")

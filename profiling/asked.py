@@ -83,6 +83,7 @@ class Benchmark:
 
 
 def benchmark(
+    *,
     models_: str,
     optimizers: str,
     image_sizes: str,
@@ -110,6 +111,7 @@ def benchmark(
 
 
 def contest(
+    *,
     models_: str,
     optimizers: str,
     batch_sizes: str,

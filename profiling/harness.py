@@ -37,7 +37,7 @@ _POLL_S = 0.1
 _LOOK_S = 2.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One contender, once."""
 
@@ -155,12 +155,16 @@ def measure(work: Work, contender: str, round_: int, folder: Path) -> tuple[Run,
     train_time_s = sum(one.train_time_s for one in trained)
     own_slots = 1 if contender == "sequential" else slots
     run = Run(
-        contender, round_, work.words, len(trained), own_slots, seed, wall_s, train_time_s,
-        (wall_s * own_slots - train_time_s) / len(trained),
-        _mean([one.val_accuracy for one in trained]), _mean([one.test_accuracy for one in trained]),
-        memory.get(100, math.nan), memory.get(500, math.nan), memory.get(len(trained), math.nan),
-        machine.cpu_name(), slots, machine.memory_gib(), busy, sys.version.split()[0], machine.version("torch"),
-        machine.version("ray"), machine.version("optuna"), machine.git_commit(),
+        contender=contender, round=round_, work=work.words, trials=len(trained), slots=own_slots, seed=seed,
+        wall_s=wall_s, train_time_s=train_time_s,
+        overhead_s=(wall_s * own_slots - train_time_s) / len(trained),
+        val_accuracy=_mean([one.val_accuracy for one in trained]),
+        test_accuracy=_mean([one.test_accuracy for one in trained]),
+        driver_mib_100=memory.get(100, math.nan), driver_mib_500=memory.get(500, math.nan),
+        driver_mib_last=memory.get(len(trained), math.nan),
+        cpu=machine.cpu_name(), cpu_cores=slots, memory_gib=machine.memory_gib(), cores_busy_before=busy,
+        python=sys.version.split()[0], torch=machine.version("torch"), ray=machine.version("ray"),
+        optuna=machine.version("optuna"), git_commit=machine.git_commit(),
     )  # fmt: skip
     if work.splits is None:
         return run, []
@@ -180,13 +184,18 @@ def _cores_busy(seconds: float) -> float:
 def _task(work: Work, seed: int, slots: int, folder: Path) -> Task:
     results = str(folder / "results.jsonl")
     experiment = work.experiment | {"name": "ours"}
-    if (splits := work.splits) is None:
-        task = Task(None, 0, 0, (0.0,), (1.0,), work.epochs, seed, slots, work.cells, results)
-    else:
+    task = Task(epochs=work.epochs, seed=seed, slots=slots, cells=work.cells, results=results)
+    if (splits := work.splits) is not None:
         data = folder / "data.npz"
         write_data(splits, data)
-        classes, size = len(splits.classes), splits.image_size
-        task = Task(str(data), classes, size, splits.mean, splits.std, work.epochs, seed, slots, work.cells, results)
+        task = replace(
+            task,
+            data=str(data),
+            classes=len(splits.classes),
+            image_size=splits.image_size,
+            mean=splits.mean,
+            std=splits.std,
+        )
         experiment["train"] = experiment["train"] | {"seed": seed}
     task.write(folder / "task.json")
     (folder / "ours.yaml").write_text(json.dumps(experiment))

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from datasets import Splits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """The trainings that a contender is to do."""
 
-    data: str | None
+    data: str | None = None
     """An .npz with uint8 images N×C×H×W and labels of each part; None where nothing is trained."""
-    classes: int
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    classes: int = 0
+    image_size: int = 0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
     """Of the training part, a channel each, with pixels from 0 to 1."""
     epochs: int
     seed: int

@@ -39,7 +39,10 @@ def run(*arguments: str) -> tuple[int, str, str]:
 def test_devices_default_is_the_reports_benchmark() -> None:
     from profiling.asked import benchmark
 
-    asked = benchmark("resnet18,resnet50", "sgd,adam", "28", "16", "auto", None, None, devices.DATASET, None)
+    asked = benchmark(
+        models_="resnet18,resnet50", optimizers="sgd,adam", image_sizes="28", batch_sizes="16", precisions="auto",
+        steps=None, repeats=None, dataset=devices.DATASET, limit=None,
+    )  # fmt: skip
     assert [(case.model, case.optimizer) for case in asked.cases] == [
         ("resnet18", "sgd"), ("resnet18", "adam"), ("resnet50", "sgd"), ("resnet50", "adam"),
     ]  # fmt: skip

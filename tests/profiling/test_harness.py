@@ -29,9 +29,11 @@ TINY = ["bench", "--dataset", "digits", "--limit", "60", "--models", "mlp", "--b
 def made_up(contender: str, round_: int, wall_s: float, train_time_s: float, slots: int = 2) -> harness.Run:
     """A run that nobody made, of four trials."""
     return harness.Run(
-        contender, round_, "made up", 4, slots, 41 + round_, wall_s, train_time_s,
-        (wall_s * slots - train_time_s) / 4, 0.5 + round_ / 100, 0.5, math.nan, math.nan, 300.0,
-        "no real CPU", 2, 1.0, 0.1, "3.11.0", "2.11.0", "2.60.0", "5.0.0", None,
+        contender=contender, round=round_, work="made up", trials=4, slots=slots, seed=41 + round_, wall_s=wall_s,
+        train_time_s=train_time_s, overhead_s=(wall_s * slots - train_time_s) / 4, val_accuracy=0.5 + round_ / 100,
+        test_accuracy=0.5, driver_mib_100=math.nan, driver_mib_500=math.nan, driver_mib_last=300.0, cpu="no real CPU",
+        cpu_cores=2, memory_gib=1.0, cores_busy_before=0.1, python="3.11.0", torch="2.11.0", ray="2.60.0",
+        optuna="5.0.0", git_commit=None,
     )  # fmt: skip
 
 
@@ -152,7 +154,7 @@ def test_stock_idle_trials_have_no_accuracy(tmp_path: Path, monkeypatch: pytest.
         error, metrics, config = None, dict.fromkeys(stock_tune.FIGURES, 0.0), {"cell": {"number": 0}}
 
     monkeypatch.setattr("tune_jobs.stock_tune.tune.Tuner.fit", lambda _: [Result()])
-    task = Task(None, 0, 0, (0.0,), (1.0,), 1, 42, 1, [{"number": 0}], str(tmp_path / "results.jsonl"))
+    task = Task(epochs=1, seed=42, slots=1, cells=[{"number": 0}], results=str(tmp_path / "results.jsonl"))
     stock_tune.main(task)
     (told,) = read_results(tmp_path / "results.jsonl")
     assert math.isnan(told.val_accuracy)

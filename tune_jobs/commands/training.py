@@ -99,7 +99,10 @@ def benchmark(
         from tune_jobs.console import console, say
         from tune_jobs.results import rundir
 
-        asked = parse(models, optimizers, image_size, batch_size, precision, steps, repeats, dataset, limit)
+        asked = parse(
+            models_=models, optimizers=optimizers, image_sizes=image_size, batch_sizes=batch_size,
+            precisions=precision, steps=steps, repeats=repeats, dataset=dataset, limit=limit,
+        )  # fmt: skip
         benchmarks.check_device(device)
         others = [] if compare is None else rows.read(compare)
         run_dir = rundir.at(storage_at(storage), experiments.check_name(name))
