@@ -12,6 +12,7 @@ import PIL.Image
 import torch
 
 from datasets.config import DataError, DatasetConfig
+from datasets.reasons import in_a_line
 from datasets.sources import Dataset
 
 UNREADABLE = (
@@ -19,11 +20,6 @@ UNREADABLE = (
     tokenize.TokenError, zipfile.BadZipFile, zlib.error, PIL.Image.DecompressionBombError,
 )  # fmt: skip
 """What zipfile, NumPy and Pillow raise on damaged or hostile files."""
-
-
-def in_a_line(error: BaseException) -> str:
-    """What it says, or where it says nothing what it is."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def npz(config: DatasetConfig, data_dir: Path | None) -> Dataset:

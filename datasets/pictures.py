@@ -12,7 +12,8 @@ import PIL.Image
 import torch
 
 from datasets.config import DataError, DatasetConfig
-from datasets.own_images import UNREADABLE, in_a_line, own_path
+from datasets.own_images import UNREADABLE, own_path
+from datasets.reasons import in_a_line
 from datasets.sources import Dataset
 from datasets.splits import part_indices
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from datasets import cache
 from datasets.config import DataError, DatasetConfig
+from datasets.reasons import in_a_line
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,7 @@ def _download(title: str, cure: str) -> list[Path]:
             for part in IDX_PARTS:  # whole ones, also where another search downloads them at the same time
                 (Path(scratch) / title / "raw" / part).replace(raw / part)
     except (http.client.HTTPException, OSError, RuntimeError, EOFError, zlib.error) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{title} is not on this machine and cannot be downloaded ({reason}); {cure}") from error
+        raise DataError(
+            f"{title} is not on this machine and cannot be downloaded ({in_a_line(error)}); {cure}"
+        ) from error
     return [raw / part for part in IDX_PARTS]

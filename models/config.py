@@ -81,7 +81,7 @@ class TrainConfig(BaseModel):
     @classmethod
     def _refuse_truth_values(cls, value: object) -> object:
         if isinstance(value, bool):
-            raise ValueError("a number, not true or false")
+            raise ValueError("true or false is no value for it")
         return value
 
     @field_validator("gamma", mode="before")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from datasets.reasons import in_a_line
 from datasets.splits import Split
 from datasets.transforms import Augmentation, Transform
 from models.config import TrainConfig
@@ -69,7 +70,7 @@ class RecordedStep:
             except RuntimeError as error:
                 if is_out_of_memory(error):
                     raise  # a larger share of the card is what helps
-                cause = " ".join(str(error).split())
+                cause = in_a_line(error)
                 warnings.warn(f"training goes on without a CUDA graph, which failed: {cause}", stacklevel=2)
 
     def __call__(self, indices: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import nn
 
+from datasets.reasons import in_a_line
 from models.cnn import baseline, high_vision, modernist, simple_cnn, stabilized
 from models.config import ModelError, TrainConfig
 from models.fields import is_network, own_fields
@@ -73,7 +74,7 @@ def check(config: TrainConfig, channels: int, classes: int, image_size: int, ima
             network = build(config, channels, classes, image_size)
             network(torch.zeros(n, channels, image_size, image_size))
     except (RuntimeError, ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
-        cause = " ".join(str(error).split()).rstrip(".")
+        cause = in_a_line(error).rstrip(".")
         how = f"in batches of {config.batch_size}" if images >= n_asked else f"with {images} to train on"
         raise ModelError(
             f"{config.model} cannot train on {channels}×{image_size}×{image_size} images {how} ({cause})"

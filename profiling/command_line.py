@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib.util
 import io
 import sys
@@ -56,7 +55,9 @@ def one_line_errors(codes: Mapping[type[Exception], Exit] | None = None, again: 
             raise
         fail(str(error), Exit.WRONG)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        from datasets.reasons import is_no_room
+
+        if is_no_room(error):
             where = f"{error.filename}: " if error.filename else ""
             fail(f"{where}no room ({error.strerror}){behind}", Exit.INTERRUPTED)
         if error.filename is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import subprocess
 import sys
@@ -35,3 +36,24 @@ def test_layout_top_level_holds_what_it_should() -> None:
         "tune_jobs", "models", "datasets", "profiling", "tests", "pyproject.toml", "README.md", "Makefile",
         "CHANGELOG.md", "BENCHMARKS.md", "LICENSE",
     }  # fmt: skip
+
+
+PACKAGES = ("datasets", "models", "profiling", "tune_jobs")
+PARTS = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def test_layout_files_have_at_most_300_lines() -> None:
+    lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in PARTS}
+    assert {name: length for name, length in lines.items() if length > 300} == {}
+
+
+def test_layout_functions_have_at_most_50_lines() -> None:
+    """From the first statement after the docstring: the options of a command, with their help, are no work to read."""
+    lengths = {}
+    for path in PARTS:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) is not None and len(node.body) > 1 else node.body
+                lengths[f"{path.relative_to(ROOT)}:{node.name}"] = body[-1].end_lineno - body[0].lineno + 1  # type: ignore[operator]
+    assert len(lengths) > 1000
+    assert {name: length for name, length in lengths.items() if length > 50} == {}

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from datasets.reasons import in_a_line
 from models.out_of_memory import is_of_main_memory
 from tune_jobs.resources import MIB, Request
 
@@ -93,7 +94,7 @@ class Place:
         peak = self.peak_mib() if on_card else _peak_mib()
         used = "" if peak is None else f", {peak:.0f} MiB in use at most"
         of = f" of {self.card.total_mib:.0f} MiB" if self.card is not None and on_card else ""
-        return f"out of memory: asked for {self.request}{of}{used} ({' '.join(str(error).split())[:200]})"
+        return f"out of memory: asked for {self.request}{of}{used} ({in_a_line(error)[:200]})"
 
 
 def choose_device(gpu: float | str) -> torch.device:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import math
 import signal
 import threading
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Literal
 
+from datasets.reasons import is_no_room
 from profiling import interrupts
 
 
@@ -30,7 +30,7 @@ def room() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_no_room(error):
             raise
         raise DiskFull(f"the run directory is on a full disk ({error.strerror})") from error
 

@@ -7,6 +7,7 @@ import platform
 
 from ray.exceptions import AuthenticationError, RuntimeEnvSetupError
 
+from datasets.reasons import in_a_line
 from tune_jobs import tokens
 from tune_jobs.errors import UsageError
 
@@ -24,7 +25,7 @@ def line(error: Exception, address: str) -> str | None:
     if isinstance(error, RuntimeEnvSetupError) or (
         isinstance(error, RuntimeError) and "Version mismatch" in str(error)
     ):
-        return f"{place}: the cluster there cannot be joined: {' '.join(str(error).split()).rstrip('.')}; {ALONE}"
+        return f"{place}: the cluster there cannot be joined: {in_a_line(error).rstrip('.')}; {ALONE}"
     if isinstance(error, OSError):
         return _cannot_keep_files(error)
     if isinstance(error, ValueError) and not isinstance(error, UsageError) and address not in ("", "auto", "local"):

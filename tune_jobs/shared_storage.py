@@ -12,6 +12,7 @@ from pyarrow import fs
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from datasets.reasons import in_a_line
 from tune_jobs.errors import UsageError
 from tune_jobs.resources import Request, alive, fits
 from tune_jobs.storage import Store, StoreError, file_system, told
@@ -104,5 +105,5 @@ def _ask(folder: str, token: str, reply: Mapping[str, str]) -> dict[str, str]:
             said[waiting[task]] = ray.get(task)
         except RayError as error:
             if waiting[task] in living:
-                said[waiting[task]] = " ".join(str(error).split())[:200]
+                said[waiting[task]] = in_a_line(error)[:200]
     return said

@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 import pyarrow
 from pyarrow import fs
 
+from datasets.reasons import in_a_line
 from tune_jobs.errors import UsageError
 
 ALLOWED = "a directory, s3://bucket/folder or gs://bucket/folder"
@@ -155,7 +156,7 @@ def expanded(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise UsageError(f"{path}: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{path}: {in_a_line(error)}") from error
 
 
 def split(given: str, what: str) -> SplitResult:

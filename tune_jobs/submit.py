@@ -21,6 +21,7 @@ import requests
 from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobErrorType, JobStatus, JobSubmissionClient
 
+from datasets.reasons import first_line
 from profiling.machine import COMMIT_VARIABLE, git_commit
 from tune_jobs import experiment as experiments
 from tune_jobs import shipping, space, tokens, yaml
@@ -28,6 +29,7 @@ from tune_jobs.checks import check_experiment
 from tune_jobs.cluster import check_reachable, is_gone
 from tune_jobs.errors import UsageError
 from tune_jobs.storage import ALLOWED, OPTIONS, split
+from tune_jobs.typed import typed
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -73,16 +75,16 @@ def plan(
     check_experiment(asked, checked)
     run = experiments.check_name(asked.name if name is None else name)
 
-    command = ["python", "-m", "tune_jobs", "search"]
+    words = ["search"]
     files = {}
     if Path(experiment).is_file():
         files[EXPERIMENT_FILE] = yaml.dump(
             asked.document(), "The experiment as it was resolved where it was submitted."
         )
-        command.append(EXPERIMENT_FILE)
+        words.append(EXPERIMENT_FILE)
     else:
-        command += [experiment, *(word for override in overrides for word in ("--set", override))]
-    command += ["--name", run, *(["--wait-for-nodes"] if wait_for_nodes else [])]
+        words += [experiment, *(word for override in overrides for word in ("--set", override))]
+    words += ["--name", run, *(["--wait-for-nodes"] if wait_for_nodes else [])]
 
     commit = git_commit()
     environment = {
@@ -98,7 +100,7 @@ def plan(
         if value is not None:
             environment[variable] = value
     metadata = {"experiment": asked.name, "run": run} | ({} if commit is None else {"git_commit": commit})
-    return Plan(run, shlex.join(command), environment, metadata, files)
+    return Plan(run, typed(*words), environment, metadata, files)
 
 
 def _on_the_cluster(option: str, given: str | None) -> str | None:
@@ -206,7 +208,7 @@ class Cluster:
         except (RayError, RuntimeError, ValueError, requests.RequestException) as error:
             if isinstance(error, UsageError):
                 raise
-            raise UsageError(f"{self._called}: {str(error).splitlines()[0]}") from error
+            raise UsageError(f"{self._called}: {first_line(error)}") from error
 
 
 def _is_of_this_machine(address: str) -> bool:

@@ -10,7 +10,6 @@ Each says `where`: node and cards.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import functools
 import gc
 import math
@@ -25,6 +24,7 @@ import ray
 from ray import tune
 
 from datasets import Splits
+from datasets.reasons import is_no_room
 from models import ModelError, TrainConfig, allocator, is_network, weights
 from models.checkpoint import CheckpointError
 from models.out_of_memory import is_of_main_memory, is_out_of_memory
@@ -159,6 +159,6 @@ def _classify(error: Exception, place: Place) -> tuple[str | None, str]:
         return "user_error", str(error)
     if isinstance(error, StoreError):
         return "store_lost", str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and is_no_room(error):
         return "disk_full", f"no room for its checkpoint: {error.strerror or error}"
     return None, ""

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
+from datasets.reasons import first_line, in_a_line
 from tune_jobs.errors import UsageError
 
 
@@ -24,11 +25,11 @@ def parse(text: str, where: str) -> Any:
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or first_line(error)
         raise UsageError(f"{where}: not YAML: {problem}{line}") from error
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         # a date that is none, a number that is none, a list for a key, brackets without end
-        raise UsageError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{where}: not YAML: {in_a_line(error)}") from error
 
 
 def read(path: Path) -> Any:

@@ -25,6 +25,7 @@ from tune_jobs.results.atomic import write_bytes, write_text
 from tune_jobs.results.confirmation import Confirmation, Confirmed
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.results.table import Row
+from tune_jobs.typed import typed
 
 
 class Config(BaseModel):
@@ -86,12 +87,11 @@ def again(run: RunDir, trial: str, data_dir: Path | None) -> str:
 
     Of a run on an object store it writes a file first: the working copy is this machine's alone.
     """
-    command = ["python", "-m", "tune_jobs"]
     if run.mirror is None:
-        return shlex.join([*command, "train", str(run.best), *data_option(data_dir)])
+        return typed("train", str(run.best), *data_option(data_dir))
     name = run.best.name
-    export = shlex.join([*command, "export", str(run), "--trial", trial, "--output", name])
-    return f"{export} && {shlex.join([*command, 'train', name, *data_option(data_dir)])}"
+    export = typed("export", str(run), "--trial", trial, "--output", name)
+    return f"{export} && {typed('train', name, *data_option(data_dir))}"
 
 
 def choose(rows: Sequence[Row], rule: str, within: float | None = None) -> tuple[Row, str]:
@@ -132,7 +132,7 @@ def better(run: RunDir, found: Confirmation, own: Confirmed | None) -> str:
     if own is None or not found.is_worse(own):
         return ""
     first = found.configs[0]
-    command = shlex.join(["python", "-m", "tune_jobs", "export", str(run), "--trial", first.trial])
+    command = typed("export", str(run), "--trial", first.trial)
     return (
         f"the confirmation found trial {own.trial}, mean {own.val.mean:.2%}, {found.verdict(own)} than trial "
         f"{first.trial}, {first.val.mean:.2%}: {command}"

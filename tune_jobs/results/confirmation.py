@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from datasets.reasons import in_a_line
 from tune_jobs.errors import UsageError
 from tune_jobs.results import statistics
 from tune_jobs.results.ledger import number_of
@@ -174,8 +175,7 @@ def load(path: Path) -> Confirmation | None:
     try:
         return _confirmation(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        cause = " ".join(str(error).split())
-        raise UsageError(f"{path}: is damaged ({cause}); remove it, and confirm again") from error
+        raise UsageError(f"{path}: is damaged ({in_a_line(error)}); remove it, and confirm again") from error
 
 
 def _confirmation(found: Any) -> Confirmation:

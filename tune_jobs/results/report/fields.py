@@ -14,7 +14,7 @@ from tune_jobs.axis import RANGES
 from tune_jobs.results import table
 from tune_jobs.results.report.drawing import Figure, spec
 from tune_jobs.results.report.loaded import Loaded
-from tune_jobs.results.report.wording import label, levels, on_times
+from tune_jobs.results.report.wording import is_number, label, levels, on_times
 
 MOST_LEVELS = 12
 """Of an axis of the heat map: numbers with more are shown in parts of equal counts."""
@@ -56,7 +56,7 @@ def parallel(loaded: Loaded) -> Iterator[Figure]:
 def _dimension(loaded: Loaded, name: str) -> dict[str, Any]:
     """An axis; numbers over more than two decades by their logarithm."""
     values = [candidate.rows[0].config.get(name) for candidate in loaded.candidates]
-    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    numbers = [v for v in values if is_number(v)]
     distinct = levels([value for value in values if value is not None])
     if len(numbers) == len(values) and len(distinct) > (MOST_OF_RANGE if _is_range(loaded, name) else MOST_LEVELS):
         if min(numbers) > 0 and max(numbers) / min(numbers) > 100:
@@ -111,7 +111,7 @@ def _levels(loaded: Loaded, name: str) -> tuple[list[int | None], list[str]]:
     """For each candidate the number of its level, None where it does not read the field; and the levels' names."""
     values = [candidate.rows[0].config.get(name) for candidate in loaded.candidates]
     distinct = levels([value for value in values if value is not None])
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in distinct)
+    numbers = all(is_number(v) for v in distinct)
     is_range = _is_range(loaded, name)
     if not numbers or len(distinct) <= (MOST_OF_RANGE if is_range else MOST_LEVELS):
         places = {repr(value): place for place, value in enumerate(distinct)}

@@ -14,7 +14,7 @@ from tune_jobs.results.report.effects import Effect, effects, outcomes
 from tune_jobs.results.report.finding import Finding, points, wilson
 from tune_jobs.results.report.loaded import REPEATS, Loaded
 from tune_jobs.results.report.standing import standing
-from tune_jobs.results.report.wording import label
+from tune_jobs.results.report.wording import is_number, label
 from tune_jobs.results.statistics import p_in_words
 from tune_jobs.results.words import duration
 
@@ -135,7 +135,7 @@ def _edges(loaded: Loaded, found: list[Effect]) -> Iterator[Finding]:
     unclear = {effect.field for effect in found if not effect.apart}
     config = loaded.choice.row.config
     for axis in loaded.axes.values():
-        numbers = [v for v in axis.values if isinstance(v, int | float) and not isinstance(v, bool)]
+        numbers = [v for v in axis.values if is_number(v)]
         if axis.field in REPEATS or axis.field not in config or len(numbers) != len(axis.values) or len(numbers) < 2:
             continue
         if end := _end(axis, config[axis.field]):

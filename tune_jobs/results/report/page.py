@@ -6,7 +6,6 @@ import base64
 import gzip
 import html
 import math
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from tune_jobs.results.report.wording import label
 from tune_jobs.results.rundir import RunDir, write_text
 from tune_jobs.results.table import Row
 from tune_jobs.results.words import duration, percent
+from tune_jobs.typed import typed
 
 HERE = Path(__file__).parent
 
@@ -165,7 +165,7 @@ def _headline(loaded: Loaded, data_dir: Path | None) -> dict[str, Any]:
         return run | {"choice": None}
     row, confirmed = choice.row, _confirmed(loaded, choice.row)
     own = confirmed["confirmed"]
-    command = best.again(loaded.run, row.id, data_dir) if choice.exported else _tune_jobs("export", str(loaded.run))
+    command = best.again(loaded.run, row.id, data_dir) if choice.exported else typed("export", str(loaded.run))
     headline = {
         "choice": choice,
         "repeats": len(choice.candidate.rows),
@@ -190,12 +190,8 @@ def _confirmed(loaded: Loaded, row: Row) -> dict[str, Any]:
         "confirmed": own,
         "test": math.nan if test is None else test.mean,
         "higher": first if first.val.mean > own.val.mean else None,
-        "better": _tune_jobs("export", str(loaded.run), "--trial", first.trial) if found.refutes(row) else None,
+        "better": typed("export", str(loaded.run), "--trial", first.trial) if found.refutes(row) else None,
     }
-
-
-def _tune_jobs(*words: str) -> str:
-    return shlex.join(["python", "-m", "tune_jobs", *words])
 
 
 def _constant(loaded: Loaded) -> dict[str, str]:
@@ -215,7 +211,7 @@ def _predictions(loaded: Loaded, data_dir: Path | None, look: bool) -> tuple[Pre
     from models import ModelError
 
     run = loaded.run
-    weights, report = run.best_model, _tune_jobs("report", str(run), *best.data_option(data_dir))
+    weights, report = run.best_model, typed("report", str(run), *best.data_option(data_dir))
     try:
         found = predictions.look(run, data_dir) if look else predictions.known(run)
     except (DataError, ModelError, UsageError) as error:
@@ -224,7 +220,7 @@ def _predictions(loaded: Loaded, data_dir: Path | None, look: bool) -> tuple[Pre
         why = "is of another config, or was not looked at yet" if weights.exists() else "is not here"
         if run.mirror is not None and not weights.exists():  # what `train` writes is no part of it
             return None, f"{weights.name} {why}: it is where the search ran."
-        train = _tune_jobs("train", str(run.best), *best.data_option(data_dir))
+        train = typed("train", str(run.best), *best.data_option(data_dir))
         again = f"{report}, or first {train}" if weights.exists() else f"{train}, then {report}"
         return None, f"{weights.name} {why}. To see what it confuses: {again}."
     what = f"Its {found.of:,} test images"

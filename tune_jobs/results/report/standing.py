@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterator, Sequence
 
 from tune_jobs.results import selection
@@ -12,6 +11,7 @@ from tune_jobs.results.report.finding import Finding, points
 from tune_jobs.results.report.loaded import Loaded
 from tune_jobs.results.statistics import LEVEL, half_interval, p_of_shares, summarise
 from tune_jobs.results.table import Row, without_seed
+from tune_jobs.typed import typed
 
 TOP = 3
 """Configs that `confirm` trains again where nobody says how many."""
@@ -59,10 +59,9 @@ def standing(loaded: Loaded) -> Iterator[Finding]:
 
 def confirm_again(loaded: Loaded) -> str:
     """The command whose confirmation has the named config among its own."""
-    command = ["python", "-m", "tune_jobs", "confirm", str(loaded.run)]
     ranked = [without_seed(candidate.rows[0].config) for candidate in selection.distinct(loaded.candidates)]
     place = ranked.index(without_seed(loaded.choice.row.config)) + 1 if loaded.choice else 1
-    return shlex.join([*command, *(["--top", str(place)] if place > TOP else [])])
+    return typed("confirm", str(loaded.run), *(["--top", str(place)] if place > TOP else []))
 
 
 def _not_covered(loaded: Loaded, row: Row, found: Confirmation) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from tune_jobs.results.report.loaded import Loaded
 
@@ -23,7 +23,8 @@ def levels(values: Sequence[Any]) -> list[Any]:
     return distinct
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """A truth value is none, which Python takes for one."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
