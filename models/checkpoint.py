@@ -53,8 +53,9 @@ def origin(
 ) -> State:
     """What must be the same for a training to go on: the config as far as it is read, the images and the numbers.
 
-    Those of float32 on a CPU are other ones since it is in channels_last, and those of `convolutions`, of which each
-    says what it is calculated by.
+    Beyond the config the numbers depend on the memory format, which is named of float32 on a CPU (a checkpoint of it
+    that names none was made in another format), and on `convolutions`, each a layer's name with the algorithm that
+    calculates it in place of PyTorch's own.
     """
     since: State = {"memory_format": "channels_last"} if (precision, device.type) == ("fp32", "cpu") else {}
     if convolutions:

@@ -55,8 +55,11 @@ class Axis:
         return map(type(low), range(int(low), int(high) + 1)) if self.kind in ("int", "logint") else self.values
 
     def cases(self, axes: Iterable[Axis]) -> list[tuple[Any, float]]:
-        """Values with how many they stand for when it is asked which other axes are part of a trial: of a range of
-        whole numbers those that conditions name within it, and one for all the rest."""
+        """Values that tell apart which other axes are part of a trial, each with how many values it stands for.
+
+        Of a range of whole numbers: each value within it that a condition of `axes` names stands for itself, and one
+        other value for all the rest.  Of anything else: each value, for itself.
+        """
         if self.kind not in ("int", "logint"):
             return [(value, 1) for value in self.values]
         named = {value for axis in axes for value in axis.when.get(self.field, ()) if self.holds(value)}

@@ -57,8 +57,11 @@ class BrokenNodes:
         self._names[node_id] = name
 
     def node(self, own_id: str, worker: str | None) -> str | None:
-        """The id of the node that it runs on or ran on; of one that died before it could say so by Ray's table of
-        workers, where it is this one.  None where that does not know it either."""
+        """The id of the node that the trial `own_id` runs on, or ran on last.
+
+        Where its process died before it had said so, Ray's table of workers is asked for `worker`, the id of that
+        process.  None where the table does not know it either.
+        """
         if own_id not in self._attempts and worker is not None:
             address = state.actors(worker).get("Address", {})
             if address.get("NodeID"):

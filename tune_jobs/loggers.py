@@ -89,9 +89,9 @@ class _TensorBoard(TBXLoggerCallback):
     person compares trials by: SHOWN, RESULT and the fields that they differ in, without Tune's own counters."""
 
     SHOWN = ("val_accuracy", "val_loss", "train_loss", "epoch_time_s")
-    """Of an epoch's message"""
+    """What is shown of an epoch's message."""
     RESULT = ("val_accuracy", "test_accuracy", "test_loss", "best_epoch", "train_time_s", "params", "peak_memory_mib")
-    """and of the result in the last one, whose accuracies are those of the best epoch."""
+    """What is shown of the result in the last epoch's message; its accuracies are those of the best epoch."""
 
     def __init__(self, folder: Path, fields: Collection[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

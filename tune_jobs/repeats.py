@@ -43,7 +43,7 @@ def repeated(point: Point, repeats: int) -> list[Point]:
 
 
 def missing(have: Mapping[int, Point], repeats: int) -> dict[int, Point]:
-    """Repeat -> its config, of those that are not there beside the ones that are."""
+    """Number of each repeat that is missing -> its config.  `have` are those that are there, one at least."""
     fold, first = min(have.items())
     base = first if first.get("seed") is None else first | {"seed": first["seed"] - fold}
     return {other: config for other, config in enumerate(repeated(base, repeats)) if other not in have}

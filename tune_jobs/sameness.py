@@ -1,4 +1,4 @@
-"""What a run that exists has of what is asked: whether it is the same experiment, and what is left of it."""
+"""Whether a run that exists is of the experiment that is asked for, and which of its trials are left to run."""
 
 from __future__ import annotations
 

@@ -41,15 +41,15 @@ from tune_jobs.storage import StoreError
 os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
 
 TRIAL_KEY = "trial"
-"""Beside the fields of TrainConfig, Ray's config holds the trial's id in the ledger,"""
+"""Key of Ray's config, beside the fields of TrainConfig: the trial's id in the ledger."""
 REQUEST_KEY = "request"
-"""the Request that it was granted, as a dict,"""
+"""Key of Ray's config: the Request that the trial was granted, as a dict."""
 KNOWN_KEY = "known_epochs"
-"""how many epochs the ledger has of it, and the training loss of the first,"""
+"""Key of Ray's config: how many epochs the ledger has of the trial, and the training loss of the first."""
 AWAY_KEY = "kept_from"
-"""the ids of the nodes to which it is not to go,"""
+"""Key of Ray's config: the ids of the nodes to which the trial is not to go."""
 SLOT_KEY = "slot"
-"""and the slot that a worker made for it is named by."""
+"""Key of Ray's config: the number of the slot that a worker made for the trial is named by."""
 OWN_KEYS = (TRIAL_KEY, REQUEST_KEY, KNOWN_KEY, AWAY_KEY, SLOT_KEY)
 
 

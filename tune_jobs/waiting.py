@@ -30,11 +30,11 @@ class Waiting:
 
     def __init__(self, request_of: Callable[[Mapping[str, Any]], Request], broken: BrokenNodes) -> None:
         self.out: dict[str, str] = {}
-        """Those that Ray has now -> Ray's own id of each."""
+        """Id of each trial that Ray has now -> Ray's own id of it."""
         self.actors: dict[str, ActorHandle[Any]] = {}
-        """Of those the ones that have a worker -> that worker."""
+        """Id of each trial that has a worker -> that worker."""
         self.since: dict[str, float] = {}
-        """... -> when it was given it, by the monotonic clock."""
+        """Id of each trial that has a worker -> when it was given it, in seconds of the monotonic clock."""
         self._request_of = request_of
         self.broken = broken
         """To which nodes none is handed out."""
@@ -103,10 +103,11 @@ class Waiting:
         return more
 
     def next(self, trial_id: str) -> TrialRecord | None:
-        """The first of those that wait of whose kind not as many as fit at once wait at Ray's already; or, of a kind
-        whose trials take next to no time, are there.
+        """The trial to give to Ray next, as its trial `trial_id`: the first in line of a kind that has room ahead.
 
-        So a long row of trials for the GPUs does not keep those for the CPUs from starting.  None: for none.
+        A kind has room while fewer of its trials than the cluster fits at once are with Ray and have no worker yet (of
+        a kind whose trials take next to no time: are with Ray at all).  So a long row of trials for the GPUs does not
+        keep those for the CPUs from starting.  None where no kind with trials left has room.
         """
         ahead = Counter(
             kind

@@ -15,9 +15,9 @@ class Shown:
 
     title: str
     words: list[str]
-    """Heads of the columns of words, which stand before"""
+    """Heads of the columns of words, which stand first."""
     numbers: list[str]
-    """those of numbers."""
+    """Heads of the columns of numbers, which stand behind them."""
     rows: list[list[str]]
     notes: list[str]
 
