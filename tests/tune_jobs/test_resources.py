@@ -183,5 +183,7 @@ def test_grown_main_memory_of_a_trial_on_a_gpu() -> None:
 
 def test_grown_main_memory_is_twice_the_share_on_the_smallest_node_that_fits() -> None:
     large, small = node(CPU=4, memory=4096 * MIB), node(CPU=4, memory=1024 * MIB)
-    assert grown(Request(), [large, small]) == Request(memory_mib=512)
-    assert grown(Request(cpu=2), [large, node(CPU=1, memory=64 * MIB)]) == Request(cpu=2, memory_mib=4096)
+    assert grown(Request(), [large, small], main_memory=False) == Request(memory_mib=512)
+    assert grown(Request(cpu=2), [large, node(CPU=1, memory=64 * MIB)], main_memory=False) == Request(
+        cpu=2, memory_mib=4096
+    )
