@@ -83,14 +83,14 @@ def flops(
 
 @app.command()
 def devices(
-    models: options.Models = "resnet18,resnet50",
-    optimizers: options.Optimizers = "sgd,adam",
-    image_size: options.Sizes = "28",
-    batch_size: options.Batches = "16",
+    models: options.Models = options.MODELS,
+    optimizers: options.Optimizers = options.OPTIMIZERS,
+    image_size: options.Sizes = options.IMAGE_SIZE,
+    batch_size: options.Batches = options.BATCH_SIZE,
     precision: options.Precisions = "auto",
     steps: options.Steps = None,
     repeats: options.Repeats = None,
-    dataset: options.DatasetName = "fashion_mnist",
+    dataset: options.DatasetName = options.DATASET,
     limit: options.Limit = None,
     device: options.DeviceNames = "all",
     threads: options.Threads = None,
@@ -160,10 +160,10 @@ def _measure_all(
 
 @app.command()
 def memory(
-    models: options.Models = "resnet18,resnet50",
-    optimizers: options.Optimizers = "sgd,adam",
-    image_size: options.Sizes = "28",
-    batch_size: options.Batches = "16",
+    models: options.Models = options.MODELS,
+    optimizers: options.Optimizers = options.OPTIMIZERS,
+    image_size: options.Sizes = options.IMAGE_SIZE,
+    batch_size: options.Batches = options.BATCH_SIZE,
     precision: options.Precisions = "auto",
     channels: Annotated[int, typer.Option(min=1, max=1024, help="Channels of the images: 1 grey, 3 colour.")] = 1,
     device: options.DeviceNames = "all",

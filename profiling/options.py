@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+MODELS, OPTIMIZERS, IMAGE_SIZE, BATCH_SIZE, DATASET = "resnet18,resnet50", "sgd,adam", "28", "16", "fashion_mnist"
+"""Defaults of the benchmark, after the published reports': one epoch of these."""
+
 Models = Annotated[str, typer.Option(metavar="A,B", help="Models, by commas; a wrong name is answered with the list.")]
 Optimizers = Annotated[str, typer.Option(metavar="A,B", help="Optimizers, by commas, of sgd, adam, adamw.")]
 Sizes = Annotated[str, typer.Option(metavar="N,M", help="Sizes of the images, in pixels a side, by commas.")]

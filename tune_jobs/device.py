@@ -41,7 +41,7 @@ class CudaCard:
         self.total_mib = torch.cuda.get_device_properties(self.device).total_memory / MIB
 
     def limit(self, fraction: float) -> None:
-        torch.cuda.set_per_process_memory_fraction(fraction)
+        torch.cuda.set_per_process_memory_fraction(float(fraction))  # which refuses a 1
 
     def start_counting(self) -> None:
         # torch 2.11 keeps one of 32 MiB for each stream that a product ran on, and a trial takes a new stream.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -37,11 +38,13 @@ def run(*arguments: str) -> tuple[int, str, str]:
 
 
 def test_devices_default_is_the_reports_benchmark() -> None:
+    from profiling import options
     from profiling.asked import benchmark
 
+    assert (str(devices.BATCH_SIZE), devices.DATASET) == (options.BATCH_SIZE, options.DATASET)  # the reports'
     asked = benchmark(
-        models_="resnet18,resnet50", optimizers="sgd,adam", image_sizes="28", batch_sizes="16", precisions="auto",
-        steps=None, repeats=None, dataset=devices.DATASET, limit=None,
+        models_=options.MODELS, optimizers=options.OPTIMIZERS, image_sizes=options.IMAGE_SIZE,
+        batch_sizes=options.BATCH_SIZE, precisions="auto", steps=None, repeats=None, dataset=options.DATASET, limit=None,
     )  # fmt: skip
     assert [(case.model, case.optimizer) for case in asked.cases] == [
         ("resnet18", "sgd"), ("resnet18", "adam"), ("resnet50", "sgd"), ("resnet50", "adam"),
@@ -130,6 +133,33 @@ def test_devices_row_that_fails_keeps_its_reason_and_the_others_go_on(
     assert failed.reason == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"
     assert math.isnan(failed.train_time_ms)
     assert svm.complete
+
+
+def test_devices_row_keeps_its_reason_where_the_card_answers_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As behind an illegal memory access."""
+
+    def measured(*_: object) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    def emptied() -> None:
+        raise torch.AcceleratorError("CUDA error: out of answers")
+
+    monkeypatch.setattr(devices, "_measure_network", measured)
+    monkeypatch.setattr("profiling.machine.device_name", lambda _: "no real GPU")
+    monkeypatch.setattr("profiling.machine.device_memory_mib", lambda _: 1000.0)
+    monkeypatch.setattr("torch.cuda.device", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr("torch.cuda.empty_cache", emptied)
+    case = devices.Case("mlp", "sgd", 8, 16, "fp32", 2, 1)
+    splits = load_splits(DatasetConfig(name="digits", limit=200))
+    row = devices.measure(case, splits, "digits", torch.device("cuda:0"), torch.get_num_threads())
+    assert (row.state, row.reason) == ("FAIL", "AcceleratorError: CUDA error: an illegal memory access was encountered")
+
+
+def test_devices_card_with_a_driver_too_old_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVML counts it all the same."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert not any(name.startswith("cuda") for name in devices.present())
 
 
 def test_devices_nothing_measured_is_exit_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from models.out_of_memory import is_of_main_memory, is_out_of_memory
 from tests.conftest import ROOT
 from tune_jobs import cluster, device
 from tune_jobs.device import CONTEXT_MIB, CudaCard, Place
+from tune_jobs.environment import environment
 from tune_jobs.resources import MIB, Request
 
 
@@ -69,6 +70,23 @@ def test_place_limits_the_process_to_its_share_of_the_card_less_the_context(
     place = taken(Request(gpu=gpu))
     assert card.calls == [("limit", limit), ("start", 0)]
     assert place.peak_mib() == 240
+
+
+def test_card_s_limit_is_a_float_whatever_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch refuses a whole number."""
+    given: list[float] = []
+    monkeypatch.setattr("torch.cuda.memory._lazy_init", lambda: None)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("torch._C._cuda_setMemoryFraction", lambda fraction, _: given.append(fraction), raising=False)
+    object.__new__(CudaCard).limit(1)
+    assert given == [1.0]
+
+
+def test_environment_has_no_card_whose_driver_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVML counts it all the same."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert environment()["gpus"] == []
 
 
 def test_place_without_a_gpu_asked_for_leaves_the_card_alone(card: FakeCard) -> None:

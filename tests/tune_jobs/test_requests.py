@@ -220,7 +220,7 @@ def test_probe_on_a_card_counts_its_context_and_a_trial_fits_into_what_it_found(
     try:
         torch.empty(int((own.card_mib - CONTEXT_MIB) * MIB), dtype=torch.uint8, device=place.device)
     finally:
-        CudaCard().limit(1)
+        CudaCard().limit(1.0)
 
 
 def test_auto_memory_is_measured_anew_where_the_precision_is_another(

@@ -70,14 +70,14 @@ def train(
 
 
 def benchmark(
-    models: options.Models = "resnet18,resnet50",
-    optimizers: options.Optimizers = "sgd,adam",
-    image_size: options.Sizes = "28",
-    batch_size: options.Batches = "16",
+    models: options.Models = options.MODELS,
+    optimizers: options.Optimizers = options.OPTIMIZERS,
+    image_size: options.Sizes = options.IMAGE_SIZE,
+    batch_size: options.Batches = options.BATCH_SIZE,
     precision: options.Precisions = "auto",
     steps: options.Steps = None,
     repeats: options.Repeats = None,
-    dataset: options.DatasetName = "fashion_mnist",
+    dataset: options.DatasetName = options.DATASET,
     limit: options.Limit = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or all: both, where the nodes have them.")] = "all",
     compare: options.Compare = None,
