@@ -21,7 +21,7 @@ from datasets import Split, Splits
 from models import TrainConfig
 from models.evaluation import images_at_once
 from models.precision import choose_precision
-from profiling import ProfilingError, steps
+from profiling import ProfilingError, resident, steps
 
 ROOT = Path(__file__).parent.parent
 CLASSES = 10
@@ -130,7 +130,7 @@ def _child() -> None:
     config, shape = TrainConfig(**asked["config"]), Shape(**asked["shape"])
     device = torch.device(asked["device"])
     torch.set_num_threads(asked["threads"])
-    began = psutil.Process().memory_info().rss
+    began_mib = _resident_mib()
     if device.type == "cuda":
         make_current(device)
     _train(TrainConfig(model="mlp", batch_size=2, amp=config.amp), Shape(1, 2, 4), device)  # libraries load here
@@ -143,16 +143,16 @@ def _child() -> None:
         peak_mib = torch.cuda.max_memory_allocated(device) / 2**20
         reserved_mib = torch.cuda.max_memory_reserved(device) / 2**20
     elif device.type == "cpu":
-        _forget_peak()
-        base = psutil.Process().memory_info().rss
+        resident.forget_peak()
+        base_mib = _resident_mib()
         _train(config, shape, device, asked["evaluation"])
-        peak_mib = (_peak_rss() - base) / 2**20
+        peak_mib = _peak_mib() - base_mib
     else:
         peak_mib = math.nan
     told = {
         "peak_memory_mib": peak_mib,
         "reserved_memory_mib": reserved_mib,
-        "main_memory_mib": (_peak_rss() - began) / 2**20,
+        "main_memory_mib": _peak_mib() - began_mib,
         "precision": choose_precision(config, device),
         "free_mib": _free_mib(device),
     }
@@ -193,22 +193,15 @@ def _free_mib(device: torch.device) -> float:
     return torch.cuda.mem_get_info(device)[0] / 2**20 if device.type == "cuda" else math.nan
 
 
-def _forget_peak() -> None:
-    """Linux lets a process set back the peak of its resident memory: proc(5), /proc/pid/clear_refs."""
-    path = Path("/proc/self/clear_refs")
-    if path.exists():
-        path.write_text("5")
+def _resident_mib() -> float:
+    return psutil.Process().memory_info().rss / 2**20
 
 
-def _peak_rss() -> int:
-    """Bytes.  Linux's VmHWM is this program's own; getrusage's figure starts with that of the process before exec."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+def _peak_mib() -> float:
+    found = resident.peak_mib()
+    if found is None:
+        raise ProfilingError("this system does not tell a process's peak of main memory")
+    return found
 
 
 if __name__ == "__main__":

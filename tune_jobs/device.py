@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from datasets.reasons import in_a_line
 from models.out_of_memory import is_of_main_memory
+from profiling import resident
 from tune_jobs.resources import MIB, Request
 
 CONTEXT_MIB = 512.0
 """What a CUDA context takes of a card, beside what PyTorch's allocator takes, which is all that PyTorch can limit
-(pytorch/pytorch#58466).  From 300 to 500 MiB are told of since kernels are loaded lazily; not measured here."""
+(pytorch/pytorch#58466).  An estimate, measured on no card: from 300 to 500 MiB are told of since kernels are loaded
+lazily, and it may be more on Hopper and newer."""
 
 
 class Card(Protocol):
@@ -65,13 +66,15 @@ class Place:
         self.request = request
         self.device = torch.device("cpu")
         self.card: Card | None = None
+        self._is_counted = False
+        """Whether the peak of main memory is this trial's, and not an earlier one's of this process."""
 
     def take(self) -> None:
         """Threads as many as the CPUs asked for.  Without a GPU asked for, the process sees none from now on; with a
         fraction of one, it may take that fraction of its memory.  Raises what running out of memory raises where
         others have filled the card."""
         torch.set_num_threads(self.request.threads)
-        _reset_peak()
+        self._is_counted = resident.forget_peak()
         if not self.request.gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it unset, and all GPUs of the node could be seen
             return
@@ -86,15 +89,18 @@ class Place:
 
     def peak_mib(self) -> float | None:
         """Most memory taken since: of the card what was reserved, else of the whole process; None if not known."""
-        return _peak_mib() if self.card is None else self.card.peak_mib()
+        return self._main_mib() if self.card is None else self.card.peak_mib()
 
     def out_of_memory(self, error: BaseException) -> str:
         """The reason in a line: what was asked for, what there was, what was used."""
         on_card = self.card is not None and not is_of_main_memory(error)
-        peak = self.peak_mib() if on_card else _peak_mib()
+        peak = self.peak_mib() if on_card else self._main_mib()
         used = "" if peak is None else f", {peak:.0f} MiB in use at most"
         of = f" of {self.card.total_mib:.0f} MiB" if self.card is not None and on_card else ""
         return f"out of memory: asked for {self.request}{of}{used} ({in_a_line(error)[:200]})"
+
+    def _main_mib(self) -> float | None:
+        return resident.peak_mib() if self._is_counted else None
 
 
 def choose_device(gpu: float | str) -> torch.device:
@@ -112,20 +118,3 @@ def _for_tensors(share: float, total_mib: float) -> float:
     Of a share too small for that it is half, for where there is room on the card anyhow.
     """
     return 1.0 if share == 1 else max(share - CONTEXT_MIB / total_mib, share / 2)
-
-
-def _reset_peak() -> None:
-    """Linux counts the process's peak anew from here."""
-    clear = Path("/proc/self/clear_refs")
-    if os.access(clear, os.W_OK):
-        clear.write_text("5")
-
-
-def _peak_mib() -> float | None:
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    for line in status.read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return None

@@ -144,6 +144,15 @@ def test_peak_of_a_process_on_the_cpu_counts_from_where_it_started() -> None:
     assert again < after - 100
 
 
+def test_peak_of_earlier_trials_is_not_told_as_this_one_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system cannot count it anew, in a worker that trains one after another."""
+    monkeypatch.setattr("profiling.resident.forget_peak", lambda: False)
+    place = taken(Request(cpu=torch.get_num_threads()))
+    assert place.peak_mib() is None
+    line = place.out_of_memory(MemoryError("no room"))
+    assert re.fullmatch(r"out of memory: asked for cpu \d+ \(no room\)", line)
+
+
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 
