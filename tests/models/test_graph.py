@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from datasets import DatasetConfig, Splits, load_splits
-from models import TrainConfig, graph, training
-from models.graph import can_be_recorded
+from models import TrainConfig, build, graph, training
+from models.graph import WARM_UP_STEPS, can_be_recorded, undone
+from models.optimizer import on_device
 from models.result import EpochMetrics, Fitted
+from models.step import Step
+from models.taps import LiveNetwork
 from models.training import fit
 
 Run = tuple[Fitted, list[EpochMetrics]]
@@ -94,6 +99,42 @@ def test_a_capture_that_fails_is_warned_of_and_trained_without(
     monkeypatch.setattr(training, "can_be_recorded", lambda *_: True)
     with pytest.warns(UserWarning, match="without a CUDA graph, which failed: operation not permitted when stream"):
         assert bits(train(small, **fields)) == eager
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_steps_undone_leave_no_trace_in_the_optimizer_of_a_gpu(optimizer: str, small: Splits) -> None:
+    """Before the first step, and behind a checkpoint's; with a rate in a tensor, as CUDA graphs ask for."""
+    config = TrainConfig(model="stabilized", optimizer=optimizer, weight_decay=0.1, lr_schedule="onecycle", amp=False)
+
+    def trained(undone_before: tuple[int, ...]) -> tuple[list[float], list[Tensor]]:
+        torch.manual_seed(1)
+        network = build(config, 1, 10, 8)
+        assert isinstance(network, nn.Module)
+        live = LiveNetwork(network, config, 1, 8, torch.device("meta"))  # convolutions in the way of a GPU
+        step = Step(network, live.idle, config, "fp32", CPU, steps=4)
+        step.close()
+        step.optimizer = on_device(network, config, CPU)
+        for group in step.optimizer.param_groups:
+            group["lr"] = torch.tensor(config.lr)
+        step._set_rate()
+        pixels, labels = small.train.images.float() / 255, small.train.labels
+        losses = []
+        for index, batch in enumerate(torch.arange(32).split(8)):
+            if index in undone_before:
+                if index:
+                    step.load_state_dict(copy.deepcopy(step.state_dict()))
+                with undone(step):
+                    for _ in range(WARM_UP_STEPS):
+                        step.move(pixels[32:48], labels[32:48])
+                    step.optimizer.zero_grad()
+            losses.append(float(step(pixels[batch], labels[batch])))
+        return losses, list(network.state_dict().values())
+
+    losses, weights = trained(())
+    for undone_before in ((0,), (0, 2)):
+        again, others = trained(undone_before)
+        assert again == losses
+        assert all(torch.equal(*pair) for pair in zip(weights, others, strict=True))
 
 
 def test_can_be_recorded() -> None:
