@@ -54,10 +54,14 @@ def origin(
     """What must be the same for a training to go on: the config as far as it is read, the images and the numbers.
 
     Beyond the config the numbers depend on the memory format, which is named of float32 on a CPU (a checkpoint of it
-    that names none was made in another format), and on `convolutions`, each a layer's name with the algorithm that
-    calculates it in place of PyTorch's own.
+    that names none was made in another format), on TF32, named of float32 on CUDA in the same way, and on
+    `convolutions`, each a layer's name with the algorithm that calculates it in place of PyTorch's own.
     """
-    since: State = {"memory_format": "channels_last"} if (precision, device.type) == ("fp32", "cpu") else {}
+    since: State = {}
+    if precision == "fp32" and device.type == "cpu":
+        since["memory_format"] = "channels_last"
+    elif precision == "fp32" and device.type == "cuda":
+        since["tf32"] = False
     if convolutions:
         since["convolutions"] = ", ".join(convolutions)
     values = config.model_dump()

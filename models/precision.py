@@ -113,6 +113,30 @@ def in_memory_format(images: Tensor, precision: Precision) -> Tensor:
 
 
 @contextlib.contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """On CUDA, float32 is float32 within, for convolutions and matrix products; put back afterwards.
+
+    By PyTorch's default convolutions round their inputs to TF32's 10 bits and matrix products do not, so that a
+    convolution calculated as a product (`models.taps`) would be of another precision than its neighbours.  Who wants
+    speed has `amp`: each card with TF32 has bf16.
+
+    Set for each operation: PyTorch's older switches (allow_tf32, set_float32_matmul_precision) cannot be asked within.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    switches = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches:
+            switch.fp32_precision = "ieee"
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
+
+
+@contextlib.contextmanager
 def tiny_as_zero(device: torch.device) -> Iterator[None]:
     """On a CPU, numbers nearer to 0 than 1.2e-38 (float32's subnormal ones) count as 0 within, in this thread.
 

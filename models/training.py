@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import secrets
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,11 @@ from datasets.transforms import AUGMENTATIONS, Transform
 from models import allocator, build, is_network
 from models.batches import batches, index_batches, placed, steps_of
 from models.checkpoint import CheckpointError, Progress, origin, precision_of, restore, seed_of, state_of
+from models.clock import clock
 from models.config import TrainConfig
 from models.evaluation import evaluate
 from models.graph import RecordedStep, can_be_recorded
-from models.precision import Precision, as_before, choose_precision, memory_format, tiny_as_zero
+from models.precision import Precision, as_before, choose_precision, full_float32, memory_format, tiny_as_zero
 from models.result import DivergedError, EpochMetrics, Fitted, TrainResult
 from models.step import Step
 from models.svm_training import fit_svm
@@ -44,15 +44,18 @@ def fit(
     """Train one model; `report` is called after each epoch.
 
     With a seed, the same config in the same precision, on the same CPU with the same number of threads, gives the same
-    numbers to the last digit, whatever ran before in this process.  While a network is trained on a CPU, numbers below
-    1.2e-38 count as 0, in `report` and `checkpoint` too: `models.precision.tiny_as_zero`, which says for which threads;
-    and this process keeps from then on the memory that it frees: `models.allocator.give_back`.
+    numbers to the last digit, whatever ran before in this process; on the same kind of GPU it is meant to with
+    `deterministic`, and else gives them up to rounding.  On CUDA, float32 is without TF32:
+    `models.precision.full_float32`.  While a network is trained on a CPU, numbers below 1.2e-38 count as 0, in `report`
+    and `checkpoint` too: `models.precision.tiny_as_zero`, which says for which threads; and this process keeps from
+    then on the memory that it frees: `models.allocator.give_back`.
 
     `checkpoint(epoch, state)` is called before `report` after each epoch of a network but the last.  `state()`, called
     before it returns, gives the state of the training: tensors on the CPU and plain values, which
     `torch.load(weights_only=True)` reads.  With it as `start` the training goes on behind that epoch, and what comes
-    out is to the last digit (times aside) what comes out of an undisturbed run; epochs done are not reported again.
-    Where the config leaves the precision to the device, it goes on in the one it began in, if this device has it.
+    out is (times aside) what comes out of an undisturbed run, to the last digit where the same config gives the same
+    numbers to the last digit; epochs done are not reported again.  Where the config leaves the precision to the device,
+    it goes on in the one it began in, if this device has it.
 
     Raises DivergedError where a training or validation loss is not finite (the test loss decides nothing), ModelError
     for fp16 on a CPU and for an svm with one class to learn, CheckpointError for a `start` that is damaged, of another
@@ -67,7 +70,7 @@ def fit(
             raise CheckpointError(f"checkpoint: {config.model} is trained in one go and has none")
         torch.manual_seed(seed)
         return fit_svm(build(config, splits.channels, len(splits.classes), splits.image_size), splits, report)
-    with tiny_as_zero(device), _determinism(config.deterministic):
+    with tiny_as_zero(device), full_float32(device), _determinism(config.deterministic):
         torch.manual_seed(seed)
         network = build(config, splits.channels, len(splits.classes), splits.image_size)
         assert isinstance(network, nn.Module)
@@ -84,6 +87,45 @@ def _fit_network(
     checkpoint: Checkpoint | None,
     start: Mapping[str, Any] | None,
 ) -> Fitted:
+    training = _prepared(network, config, splits, device, start)
+    _train(training, report, checkpoint)
+    training.step.close()
+    if training.progress.best_weights is not None:
+        training.network.load_state_dict(training.progress.best_weights)
+    result = _result(training, training.evaluated(training.test))
+    return Fitted(training.live.restore().to(memory_format=torch.contiguous_format).eval(), result)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """A network on its device, with all that its epochs need."""
+
+    config: TrainConfig
+    device: torch.device
+    precision: Precision
+    network: nn.Module
+    live: LiveNetwork
+    params: int
+    """Trainable parameters of the whole network."""
+    transform: Transform
+    val: Split
+    test: Split
+    step: Step
+    progress: Progress
+    origin: dict[str, Any]
+    """What a checkpoint names as the training that it is of."""
+    losses: Callable[[], Iterator[tuple[torch.Tensor, int]]]
+    """Goes once through the images of training: `_epoch_of`."""
+
+    def evaluated(self, part: Split) -> tuple[float, float]:
+        """Loss and accuracy."""
+        return evaluate(self.network, part, self.transform, self.config.loss, self.precision, self.device)
+
+
+def _prepared(
+    network: nn.Module, config: TrainConfig, splits: Splits, device: torch.device, start: Mapping[str, Any] | None
+) -> _Training:
+    """Where it stood at `start`, or at its beginning."""
     assert config.seed is not None
     if device.type == "cpu":
         allocator.keep_freed_memory()
@@ -105,13 +147,20 @@ def _fit_network(
     if start is not None:
         restore(progress, own_origin, device, start)
     losses = _epoch_of(step, train, transform, config, order, randomness)
+    return _Training(
+        config, device, precision, network, live, params, transform, val, test, step, progress, own_origin, losses
+    )
 
+
+def _train(training: _Training, report: Report, checkpoint: Checkpoint | None) -> None:
+    """The epochs that are left; the best one's weights are kept."""
+    config, device, network, progress = training.config, training.device, training.network, training.progress
     for epoch in range(len(progress.epochs) + 1, config.epochs + 1):
         network.train()
-        train_loss, epoch_time_s = _mean_and_time(losses(), device)
+        train_loss, epoch_time_s = _mean_and_time(training.losses(), device)
         if not math.isfinite(train_loss):
             raise DivergedError(epoch, "training", train_loss)
-        val_loss, val_accuracy = evaluate(network, val, transform, config.loss, precision, device)
+        val_loss, val_accuracy = training.evaluated(training.val)
         if not math.isfinite(val_loss):
             raise DivergedError(epoch, "validation", val_loss)
         progress.epochs.append(EpochMetrics(epoch, train_loss, val_loss, val_accuracy, epoch_time_s))
@@ -120,15 +169,8 @@ def _fit_network(
             if epoch < config.epochs:
                 progress.best_weights = {name: value.clone() for name, value in network.state_dict().items()}
         if checkpoint is not None and epoch < config.epochs:
-            checkpoint(epoch, lambda: state_of(progress, own_origin, device))
+            checkpoint(epoch, lambda: state_of(progress, training.origin, device))
         report(progress.epochs[-1])
-
-    step.close()
-    if progress.best_weights is not None:
-        network.load_state_dict(progress.best_weights)
-    tested = evaluate(network, test, transform, config.loss, precision, device)
-    result = _result(progress, config, tested, precision, device, params)
-    return Fitted(live.restore().to(memory_format=torch.contiguous_format).eval(), result)
 
 
 def _seed_of_its_own(seed: int) -> int:
@@ -164,15 +206,9 @@ def _epoch_of(
     return losses
 
 
-def _result(
-    progress: Progress,
-    config: TrainConfig,
-    tested: tuple[float, float],
-    precision: Precision,
-    device: torch.device,
-    params: int,
-) -> TrainResult:
+def _result(training: _Training, tested: tuple[float, float]) -> TrainResult:
     """`tested` is the loss and the accuracy on the test part, with the best epoch's weights."""
+    config, progress = training.config, training.progress
     test_loss, test_accuracy = tested
     return TrainResult(
         val_accuracy=progress.best.val_accuracy,
@@ -182,10 +218,10 @@ def _result(
         best_epoch=progress.best.epoch,
         epochs=config.epochs,
         train_time_s=sum(metrics.epoch_time_s for metrics in progress.epochs),
-        precision=precision,
-        device=device.type,
+        precision=training.precision,
+        device=training.device.type,
         threads=torch.get_num_threads(),
-        params=params,
+        params=training.params,
         macs=None,
         seed=config.seed,
     )
@@ -193,33 +229,22 @@ def _result(
 
 def _mean_and_time(losses: Iterable[tuple[torch.Tensor, int]], device: torch.device) -> tuple[float, float]:
     """The mean loss over all images, and the seconds that it took to go through them."""
-    began = _clock(device)
+    began = clock(device)
     loss_sum = torch.zeros((), device=device)
     seen = 0
     for loss, images in losses:
         loss_sum += loss * images
         seen += images
-    time_s = _clock(device) - began
+    time_s = clock(device) - began
     return float(loss_sum) / seen, time_s
 
 
 @contextlib.contextmanager
 def _determinism(wanted: bool) -> Iterator[None]:
     """PyTorch's process-wide switch, put back afterwards: the next trial in this process may want another."""
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # PyTorch asks for it before it multiplies on CUDA
     before = torch.get_deterministic_debug_mode()
     torch.set_deterministic_debug_mode("error" if wanted else "default")  # the other way imports a compiler
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(before)
-
-
-def _clock(device: torch.device) -> float:
-    """Monotonic seconds, once the device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-    return time.perf_counter()

@@ -16,6 +16,7 @@ import torch
 import models
 from datasets import Splits
 from models import TrainConfig
+from models.batches import steps_of
 from models.precision import choose_precision
 from models.result import TrainResult
 from models.training import fit
@@ -159,7 +160,8 @@ def _measure_network(row: Row, case: Case, splits: Splits, device: torch.device)
     peak_flop_per_s = peak.flop_per_s(device, precision)
     timing, result = _time(case, config, splits, device)
     clock_mhz = machine.clock_mhz(device)
-    step_images = config.batch_size if case.steps else len(splits.train) / _batches(len(splits.train), config)
+    images = len(splits.train)
+    step_images = config.batch_size if case.steps else images / steps_of(images, config.batch_size)
     images_per_s = step_images / timing.median_s
     operations = training_flops(config, shape.channels, shape.classes, shape.image_size)
     achieved = operations * images_per_s
@@ -167,7 +169,7 @@ def _measure_network(row: Row, case: Case, splits: Splits, device: torch.device)
         row,
         state="COMPLETE",
         test_accuracy=math.nan if case.steps else result.test_accuracy,
-        train_time_ms=1000 * len(splits.train) / images_per_s,
+        train_time_ms=1000 * images / images_per_s,
         step_time_ms=1000 * timing.median_s,
         spread=timing.spread if case.repeats > 1 else math.nan,
         images_per_s=images_per_s,
@@ -192,14 +194,8 @@ def _time(case: Case, config: TrainConfig, splits: Splits, device: torch.device)
         return timing, fitted.result
     steps.run(config, steps.few(splits, WARM_UP_STEPS, config.batch_size), device, 1, lambda _: None)
     results = [fit(config, splits, device, lambda _: None).result for _ in range(case.repeats)]
-    batches = _batches(len(splits.train), config)
+    batches = steps_of(len(splits.train), config.batch_size)
     return Timing(tuple(result.train_time_s / batches for result in results)), results[0]
-
-
-def _batches(images: int, config: TrainConfig) -> int:
-    """In an epoch, as `fit` forms them: a last one of a single image is left out."""
-    full, rest = divmod(images, config.batch_size)
-    return full + (rest > 1 or (rest == 1 and full == 0))
 
 
 def _measure_svm(row: Row, case: Case, splits: Splits, device: torch.device) -> Row:

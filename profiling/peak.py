@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import torch
 
-from models.precision import Precision
+from models.precision import Precision, full_float32
 from profiling.timing import measure
 
 SIDES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192, 16384), "mps": (2048, 4096)}
@@ -19,11 +16,10 @@ DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, 
 def flop_per_s(device: torch.device, precision: Precision) -> float:
     """The highest rate of a product of square matrices in this precision, with torch's present number of threads.
 
-    A multiply-accumulate is two operations.  fp32 on CUDA uses TF32 where convolutions are allowed to, as they are by
-    default: else they could exceed the peak that they are compared with.
+    A multiply-accumulate is two operations.  fp32 on CUDA is without TF32, as in `fit`.
     """
     rates = []
-    with _tf32_as_convolutions(device, precision):
+    with full_float32(device):
         for side in SIDES[device.type]:
             generator = torch.Generator().manual_seed(side)
             values = torch.rand(side, side, generator=generator).to(device, DTYPES[precision])
@@ -31,16 +27,3 @@ def flop_per_s(device: torch.device, precision: Precision) -> float:
             timing = measure(lambda a=values, b=out: torch.mm(a, a, out=b), device, REPEATS, warm_up=2)  # type: ignore[misc]
             rates.append(2 * side**3 / min(timing.times_s))
     return max(rates)
-
-
-@contextlib.contextmanager
-def _tf32_as_convolutions(device: torch.device, precision: Precision) -> Iterator[None]:
-    if device.type != "cuda" or precision != "fp32" or not torch.backends.cudnn.allow_tf32:
-        yield
-        return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

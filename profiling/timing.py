@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+
+from models.clock import clock
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,6 @@ class Timing:
     def spread(self) -> float:
         """From the fastest repeat to the slowest, as a share of the median; 0 for a single one."""
         return (max(self.times_s) - min(self.times_s)) / self.median_s
-
-
-def clock(device: torch.device) -> float:
-    """Monotonic seconds, once the device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-    return time.perf_counter()
 
 
 def measure(work: Callable[[], object], device: torch.device, repeats: int, warm_up: int = 1) -> Timing:

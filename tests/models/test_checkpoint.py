@@ -14,7 +14,7 @@ from torch import nn
 
 from datasets import Split, Splits
 from models import TrainConfig, evaluation, training
-from models.checkpoint import CheckpointError, State
+from models.checkpoint import CheckpointError, State, origin
 from models.precision import choose_precision
 from models.result import EpochMetrics, Fitted
 from models.training import fit
@@ -218,6 +218,14 @@ def test_start_of_a_precision_that_the_device_does_not_have_is_refused(
     state = run_with_checkpoints(config, small)[1][1]
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: WITHOUT_BF16)
     assert "precision 'bf16', not 'fp32'" in refused(config, small, state)
+
+
+def test_origin_of_float32_on_a_card_says_that_it_is_without_tf32(small: Splits) -> None:
+    """A state from before was of other numbers."""
+    cuda, config = torch.device("cuda"), TrainConfig(model="mlp", seed=1)
+    assert origin(config, small, "fp32", cuda, [])["tf32"] is False
+    assert "tf32" not in origin(config, small, "bf16", cuda, [])
+    assert "tf32" not in origin(config, small, "fp32", CPU, [])
 
 
 def test_start_of_float32_from_before_channels_last_is_refused_and_of_bf16_is_not(small: Splits) -> None:

@@ -20,7 +20,7 @@ from datasets import DatasetConfig, Split, Splits, load_splits
 from datasets.transforms import AUGMENTATIONS, Transform
 from models import ModelError, TrainConfig, training
 from models.evaluation import LOSSES, evaluate
-from models.precision import choose_precision, memory_format
+from models.precision import choose_precision, full_float32, memory_format
 from models.result import DivergedError, EpochMetrics, Fitted
 from models.step import Step
 from models.training import fit
@@ -210,6 +210,31 @@ def test_deterministic_puts_back_the_warn_only_mode(small: Splits, train: Train)
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+# --- TF32 ---------------------------------------------------------------------------------------------------------
+
+
+def test_cuda_float32_is_without_tf32_inside_and_put_back(
+    small: Splits, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch keeps the switches on a machine without a GPU too."""
+
+    def switches() -> list[str]:
+        return [torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision]  # type: ignore[attr-defined]
+
+    inside: list[list[str]] = []
+    before = switches()
+    assert before[0] == "tf32"
+    fit(TrainConfig(model="mlp", epochs=1), small, CPU, lambda _: inside.append(switches()))
+    monkeypatch.setattr(training, "full_float32", lambda _: full_float32(torch.device("cuda")))
+    fit(TrainConfig(model="mlp", epochs=1), small, CPU, lambda _: inside.append(switches()))
+    assert inside == [before, ["ieee", "ieee"]]
+    assert switches() == before
+    with pytest.raises(DivergedError):
+        train(small, model="mlp", optimizer="sgd", lr=1e10)
+    assert switches() == before
+    assert torch.backends.cudnn.allow_tf32  # which PyTorch refuses to say where its older and newer switches differ
 
 
 # --- losses -------------------------------------------------------------------------------------------------------
@@ -611,7 +636,7 @@ def test_train_time_is_the_sum_of_the_epochs_without_evaluation(
 
     monkeypatch.setattr(Step, "__call__", step)
     monkeypatch.setattr(training, "evaluate", evaluating)
-    monkeypatch.setattr(training, "_clock", lambda _: now)
+    monkeypatch.setattr(training, "clock", lambda _: now)
     fitted, reports = train(small, model="mlp", epochs=3, batch_size=16)
     assert [report.epoch_time_s for report in reports] == [1.0, 1.0, 1.0]
     assert fitted.result.train_time_s == 3.0

@@ -23,7 +23,7 @@ def test_measure_leaves_the_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None
         nonlocal now
         now += next(durations)
 
-    monkeypatch.setattr("profiling.timing.time.perf_counter", lambda: now)
+    monkeypatch.setattr("models.clock.time.perf_counter", lambda: now)
     assert measure(work, CPU, repeats=3, warm_up=2).times_s == (1.0, 3.0, 2.0)
 
 
