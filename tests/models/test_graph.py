@@ -110,7 +110,9 @@ def test_steps_undone_leave_no_trace_in_the_optimizer_of_a_gpu(optimizer: str, s
         torch.manual_seed(1)
         network = build(config, 1, 10, 8)
         assert isinstance(network, nn.Module)
-        live = LiveNetwork(network, config, 1, 8, torch.device("meta"))  # convolutions in the way of a GPU
+        live = LiveNetwork(
+            network, config, 1, 8, torch.device("meta"), precision="fp32", images=len(small.train)
+        )  # convolutions in the way of a GPU
         step = Step(network, live.idle, config, "fp32", CPU, steps=4)
         step.close()
         step.optimizer = on_device(network, config, CPU)

@@ -44,7 +44,8 @@ def test_devices_default_is_the_reports_benchmark() -> None:
     assert (str(devices.BATCH_SIZE), devices.DATASET) == (options.BATCH_SIZE, options.DATASET)  # the reports'
     asked = benchmark(
         models_=options.MODELS, optimizers=options.OPTIMIZERS, image_sizes=options.IMAGE_SIZE,
-        batch_sizes=options.BATCH_SIZE, precisions="auto", steps=None, repeats=None, dataset=options.DATASET, limit=None,
+        batch_sizes=options.BATCH_SIZE, precisions="auto", steps=None, repeats=None, dataset=options.DATASET,
+        limit=None,
     )  # fmt: skip
     assert [(case.model, case.optimizer) for case in asked.cases] == [
         ("resnet18", "sgd"), ("resnet18", "adam"), ("resnet50", "sgd"), ("resnet50", "adam"),
