@@ -10,6 +10,9 @@ import typer
 MODELS, OPTIMIZERS, IMAGE_SIZE, BATCH_SIZE, DATASET = "resnet18,resnet50", "sgd,adam", "28", "16", "fashion_mnist"
 """Defaults of the benchmark, after the published reports': one epoch of these."""
 
+MOST_THREADS = 1024
+"""More are no use, and many more are none that a machine gives to one process."""
+
 Models = Annotated[str, typer.Option(metavar="A,B", help="Models, by commas; a wrong name is answered with the list.")]
 Optimizers = Annotated[str, typer.Option(metavar="A,B", help="Optimizers, by commas, of sgd, adam, adamw.")]
 Sizes = Annotated[str, typer.Option(metavar="N,M", help="Sizes of the images, in pixels a side, by commas.")]
@@ -43,7 +46,7 @@ Compare = Annotated[
         help="File that an earlier call, say on another machine, wrote (.parquet or .csv), to show beside these rows."
     ),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.  [default: PyTorch's]")]
+Threads = Annotated[int | None, typer.Option(min=1, max=MOST_THREADS, help="CPU threads.  [default: PyTorch's]")]
 RowsFile = Annotated[
     Path | None,
     typer.Option(

@@ -14,13 +14,11 @@ from models import TrainConfig, weights
 from models.precision import as_before, tiny_as_zero
 from models.result import EpochMetrics, TrainResult
 from models.training import fit
+from profiling.options import MOST_THREADS
 from tune_jobs.device import choose_device
 from tune_jobs.errors import UsageError
 from tune_jobs.results.best import Config
 from tune_jobs.results.rundir import replacing
-
-MOST_THREADS = 1024
-"""More are no use, and many more are none that a machine gives to one process."""
 
 
 def train_one(

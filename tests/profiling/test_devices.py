@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from datasets import DatasetConfig, load_splits
 from models import TrainConfig
 from models.training import fit
-from profiling import ProfilingError, devices, memory, peak, rows
+from profiling import ProfilingError, devices, memory, options, peak, rows
 from profiling.__main__ import app
 from profiling.flops import macs, training_flops
 from profiling.memory import Peak
@@ -307,3 +307,11 @@ def test_devices_gpu_row_has_memory_peak_and_speedup(tmp_path: Path) -> None:
     assert 0 < card.peak_share < 1
     assert card.speedup > 0
     assert "GPU busy" in str(card.top_operators)
+
+
+def test_devices_of_more_threads_than_a_process_gets_is_refused() -> None:
+    """PyTorch itself dies of so many, and takes the machine's with it."""
+    ran = CliRunner().invoke(app, ["devices", "--models", "nosuch", "--threads", str(options.MOST_THREADS + 1)])
+    assert ran.exit_code == 2
+    assert "'--threads'" in ran.stderr
+    assert "1024" in ran.stderr
