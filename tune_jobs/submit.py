@@ -135,6 +135,8 @@ class Cluster:
             os.environ["RAY_API_SERVER_ADDRESS"] = address  # else Ray lets RAY_ADDRESS overrule it
         name = next((name for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS") if os.environ.get(name)), "")
         where = os.environ.get(name, "")
+        if where == "local":
+            raise UsageError(f"{name}=local: names no cluster; give --address")
         self._called = "--address" if address is not None else name or "the cluster that runs here"
         check_reachable(where, self._called)
         is_unnamed = where in ("", "auto")

@@ -105,6 +105,15 @@ def test_submit_unreachable_address_is_one_line(form: str, monkeypatch: pytest.M
         submit.Cluster(address)
 
 
+def test_submit_with_ray_of_its_own_asked_for_goes_to_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RAY_ADDRESS=local keeps a search out of others' clusters; Ray's client takes it for the one that runs here."""
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setattr(submit, "JobSubmissionClient", lambda: pytest.fail("it was asked"))
+    with pytest.raises(UsageError, match=r"^RAY_ADDRESS=local: names no cluster; give --address$"):
+        submit.Cluster(None)
+
+
 class AsksForToken:
     """A job server that lets in whoever uses a token."""
 
