@@ -30,7 +30,7 @@ from tune_jobs.recorder import Recorder
 from tune_jobs.repeats import repeated, total
 from tune_jobs.requests import Requests, at_least, requests_of
 from tune_jobs.resources import card_kinds, check_servable
-from tune_jobs.results import ledger, selection, table
+from tune_jobs.results import damage, ledger, selection, table
 from tune_jobs.results.ledger import fold_of, number_of
 from tune_jobs.results.rundir import RunDir, write_text
 from tune_jobs.run import Run
@@ -236,6 +236,10 @@ def _room_or(stop: Stop) -> Iterator[None]:
 
 
 def _say_taken_up(run: Run, facts: dict[str, Any], known: Mapping[str, ledger.TrialRecord]) -> None:
+    """Raises UsageError where all that was done is lost."""
+    if told := damage.told(run.directory.ledger):
+        ledger.check_readable(run.directory.ledger, known)
+        run.listener.say(f"note: {told}")
     finished = sum(trial.finished for trial in known.values())
     begun = sum(not trial.finished and bool(trial.epochs) for trial in known.values())
     if not finished and not begun:

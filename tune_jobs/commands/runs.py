@@ -49,7 +49,7 @@ def status(
         from collections import Counter
 
         from tune_jobs.console import console, say, trials_table
-        from tune_jobs.results import ledger, rundir, table
+        from tune_jobs.results import damage, ledger, rundir, table
 
         run_dir = rundir.find(run, storage_at(storage))
         out = console()
@@ -60,7 +60,9 @@ def status(
             from tune_jobs.follow import watch
 
             watch(run_dir, out)
-        rows = table.rows(ledger.read(run_dir.ledger).values())
+        trials = ledger.read(run_dir.ledger)
+        ledger.check_readable(run_dir.ledger, trials)
+        rows = table.rows(trials.values())
         states = Counter(row.state for row in rows)
         out.print(trials_table(rows))
         counts = ", ".join(f"{count} {state}" for state, count in states.items()) or "none has begun"
@@ -69,6 +71,8 @@ def status(
         with suppress(UsageError):  # its trials are shown whatever has become of its experiment
             total = max(total, asked(run_dir.read_experiment()))
         say(out, f"run {run_dir.name}: {finished} of {total} trials finished ({counts}); {run_dir}")
+        if told := damage.told(run_dir.ledger):
+            say(out, f"note: {told}")
         if finished < total and not run_dir.is_running():
             say(out, "no process runs it now; the search command that began it takes it up again")
 
@@ -110,7 +114,7 @@ def export(
     """
     with one_line_errors():
         from tune_jobs.console import console, say
-        from tune_jobs.results import best, confirmation, ledger, rundir, selection, table
+        from tune_jobs.results import best, confirmation, damage, ledger, rundir, selection, table
 
         run_dir = rundir.find(run, storage_at(storage))
         experiment = run_dir.read_experiment()
@@ -121,6 +125,8 @@ def export(
         path = output or run_dir.best
         best.write(run_dir, experiment, row, "trial" if trial else rule, reason, path)
         out = console()
+        if told := damage.told(run_dir.ledger):
+            say(out, f"note: {told}")
         if path.absolute() == run_dir.best.absolute():
             if aside := best.set_aside(run_dir, rows, row):
                 say(out, f"note: other weights were there, which are {run_dir.shown(aside)} now")
@@ -245,15 +251,26 @@ def report(
 
             path = output or (found[0].report if len(found) == 1 else Path("report.html"))
             page.write(found, path.absolute(), data_folder(data_dir))
+            _tell_of_damage(found)
             found[0].publish(path.absolute())
         else:
             written = _as_text(found, form, published)
+            _tell_of_damage(found)
             if output is None:
                 typer.echo(written, nl=False)
                 return
             path = output
             rundir.write_text(path.absolute(), written)
         say(console(), f"report: {found[0].shown(path)}")
+
+
+def _tell_of_damage(runs: Sequence[RunDir]) -> None:
+    """On stderr: a table may be printed."""
+    from tune_jobs.console import console, say
+    from tune_jobs.results import damage
+
+    for told in filter(None, (damage.told(run.ledger) for run in runs)):
+        say(console(stderr=True), f"note: {told}")
 
 
 def _as_text(runs: Sequence[RunDir], form: str, published: bool) -> str:

@@ -23,7 +23,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -150,7 +150,7 @@ class TrialRecord:
 
 
 def read(path: Path) -> dict[str, TrialRecord]:
-    """All trials by id, in the order they were made.  A line that is not whole JSON is passed over."""
+    """All trials by id, in the order they were made.  A line that is not whole is passed over: see `damage.told`."""
     trials: dict[str, TrialRecord] = {}
     for event in events(path):
         apply(trials.setdefault(event["trial"], TrialRecord(event["trial"])), event)
@@ -158,14 +158,21 @@ def read(path: Path) -> dict[str, TrialRecord]:
 
 
 def read_whole(path: Path) -> dict[str, TrialRecord]:
-    """As `read`, for who goes by the configs.  Raises UsageError where damage took one."""
+    """As `read`, for who goes by the configs.  Raises UsageError where damage took one, or all."""
     trials = read(path)
+    check_readable(path, trials)
     lost = [trial.id for trial in trials.values() if not trial.config]
     if lost:
         raise UsageError(
             f"{path}: the config of trial {', '.join(lost)} is damaged; the search command that began it puts it back"
         )
     return trials
+
+
+def check_readable(path: Path, trials: Mapping[str, TrialRecord]) -> None:
+    """Raise UsageError where nothing is left of what was written, which is no run that has not begun."""
+    if not trials and path.exists() and path.stat().st_size:
+        raise UsageError(f"{path}: is damaged, no line of it is whole; put a copy back, or begin under another --name")
 
 
 def events(path: Path) -> Iterator[dict[str, Any]]:
@@ -215,7 +222,7 @@ def parse(line: str) -> dict[str, Any] | None:
         return None
     if not isinstance(event.get("trial"), str) or not _TRIAL.fullmatch(event["trial"]):
         return None
-    needed = _NEEDED.get(event["event"])
+    needed = NEEDED.get(event["event"])
     if needed is None or not needed <= event.keys():
         return None
     is_whole = all(isinstance(value, _TYPES.get(name, object)) for name, value in event.items())
@@ -224,7 +231,7 @@ def parse(line: str) -> dict[str, Any] | None:
 
 _TRIAL = re.compile(r"\d+(-\d+)?")
 
-_NEEDED = {
+NEEDED = {
     "state": {"time", "state"},
     "epoch": {"time", "attempt", "epoch", "val_accuracy"},
     "config": {"config"},

@@ -15,6 +15,7 @@ from datasets import DatasetConfig, load_splits
 from tests.tune_jobs.results.report.conftest import MakeRun
 from tests.tune_jobs.results.report.test_predictions import DIGITS, trained
 from tune_jobs import drawn, estimate
+from tune_jobs import search as searches
 from tune_jobs.commands import runs
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import check
@@ -30,6 +31,10 @@ Command = Callable[[RunDir], None]
 
 def export(run: RunDir) -> None:
     runs.export(str(run.path), storage=str(run.path.parent))
+
+
+def status(run: RunDir) -> None:
+    runs.status(str(run.path), storage=str(run.path.parent))
 
 
 def export_cheapest(run: RunDir) -> None:
@@ -226,3 +231,68 @@ def test_a_run_whose_trial_lost_its_config_is_put_back_before_it_is_changed(make
         else:
             with pytest.raises(UsageError, match="take the run up as it was, which puts it back, before it is changed"):
                 check_same(asked, space, run, "a" * 64, trials)
+
+
+@pytest.mark.parametrize("command", [status, export, report, markdown])
+@pytest.mark.parametrize("text", ["\0" * 100, "{\n" * 9, '{"time": 17'])
+def test_a_ledger_of_which_nothing_is_left_is_no_run_that_has_not_begun(
+    command: Command, text: str, make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = made(make_run)
+    report(run)
+    page, best = run.report.read_bytes(), run.best.read_bytes()
+    run.ledger.write_text(text)
+    capsys.readouterr()
+    assert said(command, run, capsys).startswith(f"error: {run.ledger}: is damaged, no line of it is whole")
+    assert (run.report.read_bytes(), run.best.read_bytes()) == (page, best)
+
+
+@pytest.mark.parametrize("command", [status, export, report, markdown])
+def test_a_ledger_damaged_in_its_middle_is_told_of(
+    command: Command, make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = made(make_run)
+    lines = run.ledger.read_text().splitlines()
+    last = next(number for number, line in enumerate(lines) if "COMPLETE" in line)
+    run.ledger.write_text("\n".join([*lines[:last], lines[last][:60], *lines[last + 1 :]]) + "\n")
+    assert ledger.read(run.ledger)["00000"].state == "RUNNING"
+    command(run)
+    told = capsys.readouterr()
+    out = told.err if command in (report, markdown) else told.out
+    assert "note: run made: 1 line of trials.jsonl is damaged and passed over" in " ".join(out.split())
+
+
+class Heard:
+    """A listener that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def follow(self, trial: ledger.TrialRecord) -> None:
+        pytest.fail(f"{trial.id} ran")
+
+    def tell(self, trial: ledger.TrialRecord, finished: int, total: int) -> None:
+        pytest.fail(f"{trial.id} ended, {finished} of {total}")
+
+
+def test_a_search_that_takes_up_a_damaged_run_says_so_and_begins_none_anew_of_which_nothing_is_left(
+    make_run: MakeRun,
+) -> None:
+    train = {"model": "mlp", "epochs": 3}
+    space = parse({}, train, "grid")
+    (point,) = space.grid()
+    run = make_run([(point, "COMPLETE", [0.8], {})], {"dataset": DIGITS, "train": train})
+    facts = json.loads(run.environment.read_text()) | {"data_sha256": load_splits(DatasetConfig(**DIGITS)).sha256}
+    run.environment.write_text(json.dumps(facts))
+    lines = run.ledger.read_text().splitlines()
+    run.ledger.write_text("\n".join([lines[0], "\0" * 40, *lines[1:]]) + "\n")
+    heard = Heard()
+    searches.run(run.read_experiment(), space, run, None, heard)
+    assert heard.lines[0].startswith("note: run made: 1 line of trials.jsonl is damaged and passed over")
+    run.ledger.write_text("\0\n")
+    with pytest.raises(UsageError, match="is damaged, no line of it is whole"):
+        searches.run(run.read_experiment(), space, run, None, heard)
+    assert run.ledger.read_text() == "\0\n"
