@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 import models
 from models import TrainConfig
-from tune_jobs.errors import UsageError, one_line
+from tune_jobs.errors import UsageError, one_line, shown
 
 if TYPE_CHECKING:
     import optuna
@@ -103,13 +103,13 @@ def parse_axis(field: str, declared: Any, method: str) -> Axis:
     where = f"space.{field}"
     if isinstance(declared, list):
         wanted = "grid" if method == "grid" else "choice"
-        raise UsageError(f"{where}: {declared!r}: several values are written {{{wanted}: [a, b, ...]}}")
+        raise UsageError(f"{where}: {shown(declared)}: several values are written {{{wanted}: [a, b, ...]}}")
     if not isinstance(declared, Mapping):
         return Axis(field, "value", (check_value(field, declared, "space"),), {})
     kinds = [key for key in declared if key != "when"]
     if len(kinds) != 1 or kinds[0] not in LISTS + RANGES or not isinstance(declared[kinds[0]], list):
         raise UsageError(
-            f"{where}: {dict(declared)!r}: give a plain value, or {' or '.join(LISTS)}: [a, b, ...], "
+            f"{where}: {shown(dict(declared))}: give a plain value, or {' or '.join(LISTS)}: [a, b, ...], "
             f"or {', '.join(RANGES)}: [low, high]; and, if wanted, when: {{field: value}}"
         )
     kind = kinds[0]
@@ -126,27 +126,27 @@ def _list_values(field: str, given: list[Any]) -> tuple[Any, ...]:
     values = [check_value(field, value, "space") for value in given]
     for index, value in enumerate(values):
         if key(value) in map(key, values[:index]):
-            raise UsageError(f"space.{field}: {value!r} stands in it twice")
+            raise UsageError(f"space.{field}: {shown(value)} stands in it twice")
     return tuple(values)
 
 
 def _ends(field: str, kind: str, given: list[Any]) -> tuple[Any, Any]:
     where = f"space.{field}"
     if len(given) != 2 or not all(isinstance(end, int | float) and not isinstance(end, bool) for end in given):
-        raise UsageError(f"{where}: {given!r}: {kind} takes two numbers, [low, high]")
+        raise UsageError(f"{where}: {shown(given)}: {kind} takes two numbers, [low, high]")
     low, high = given
     if not all(abs(end) < LARGEST for end in given):
         raise UsageError(f"{where}: the ends of {kind} are below 1e300")
     if kind in ("int", "logint") and not all(isinstance(end, int) for end in given):
-        raise UsageError(f"{where}: {given!r}: the ends of {kind} are whole numbers")
+        raise UsageError(f"{where}: {shown(given)}: the ends of {kind} are whole numbers")
     if not low < high:
-        raise UsageError(f"{where}: {given!r}: the low end must be below the high one")
+        raise UsageError(f"{where}: {shown(given)}: the low end must be below the high one")
     if kind.startswith("log") and low <= 0:
-        raise UsageError(f"{where}: {given!r}: a log scale starts above zero")
+        raise UsageError(f"{where}: {shown(given)}: a log scale starts above zero")
     if kind in ("uniform", "loguniform"):
         if _is_whole(field):
             whole = "logint" if kind == "loguniform" else "int"
-            raise UsageError(f"{where}: {given!r}: {field} takes whole numbers; write {{{whole}: [low, high]}}")
+            raise UsageError(f"{where}: {shown(given)}: {field} takes whole numbers; write {{{whole}: [low, high]}}")
         check_value(field, low + (high - low) / math.pi, "space")  # a flag takes 0 and 1 and nothing between
         low, high = float(low), float(high)
     elif low < 0 < high:
@@ -163,7 +163,7 @@ def _is_whole(field: str) -> bool:
 
 def _conditions(field: str, given: Any) -> dict[str, tuple[Any, ...]]:
     if not isinstance(given, Mapping):
-        raise UsageError(f"space.{field}.when: {given!r}: write {{field: value}} or {{field: [value, ...]}}")
+        raise UsageError(f"space.{field}.when: {shown(given)}: write {{field: value}} or {{field: [value, ...]}}")
     conditions = {}
     for other, allowed in given.items():
         values = allowed if isinstance(allowed, list) else [allowed]
@@ -180,7 +180,7 @@ def check_value(field: str, value: Any, where: str) -> Any:
             f"{where}.{field}: there is no such field; the fields are {', '.join(TrainConfig.model_fields)}"
         )
     if field == "model" and value not in models.names():
-        raise UsageError(f"{where}.model: {value!r} is not a model; there are {', '.join(models.names())}")
+        raise UsageError(f"{where}.model: {shown(value)} is not a model; there are {', '.join(models.names())}")
     try:
         return getattr(TrainConfig(**({"model": "resnet18"} | {field: value})), field)
     except ValidationError as error:

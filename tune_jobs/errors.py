@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import reprlib
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -22,28 +24,58 @@ def one_line(error: ValidationError, model: type[BaseModel], where: str = "") ->
 
 def _describe(item: Any, model: type[BaseModel], where: str) -> str:
     location = [str(part) for part in item["loc"]]
-    path = ".".join(filter(None, [where, *location]))
-    if item["type"] == "extra_forbidden":
+    kind = item["type"]
+    if location[-1:] == ["[key]"]:
+        location, kind = location[:-1], "invalid_key"
+    path = ".".join([*([where] if where else []), *(part or "''" for part in location)])
+    if kind == "extra_forbidden":
         return f"{path}: there is no such key; the keys are {', '.join(_keys_beside(model, location))}"
-    if item["type"] == "missing":
+    if kind == "missing":
         return f"{path}: is missing"
-    if item["type"] in _WORDS:
-        shown = "" if item["input"] is None else repr(item["input"])
-        return ": ".join(filter(None, [path, shown, _WORDS[item["type"]]]))
+    given = item["input"]
+    if kind in _WORDS:
+        words = _WORDS[kind]
+        if kind == "list_type" and isinstance(given, str):
+            words += f": [{given[:LONGEST_SHOWN]}]"
+        return ": ".join(filter(None, [path, "" if given is None else shown(given), words]))
     message = item["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    given = item["input"]
-    shown = "" if isinstance(given, dict | BaseModel) else f"{given!r}: "
-    return ": ".join(filter(None, [path, f"{shown}{message}"]))
+    value = "" if isinstance(given, dict | BaseModel) else f"{shown(given)}: "
+    return ": ".join(filter(None, [path, f"{value}{message}"]))
 
 
 _WORDS = {
     "string_pattern_mismatch": "up to 100 letters, digits, '.', '_' and '-', the first a letter or digit",
-    "model_type": "is a section: a mapping of keys to values",
     "invalid_key": "a key is a word",
-    "dict_type": "is a section: a mapping of keys to values",
+    **dict.fromkeys(("model_type", "dict_type"), "must be a mapping of keys to values"),
+    "list_type": "must be a list",
+    "string_type": "must be text, in quotes where it looks like a number or a date",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
 }
 """Pydantic's types of error whose own words are a programmer's; names alone have a pattern."""
+
+LONGEST_SHOWN = 200
+"""Characters of a value in a line about it."""
+
+
+def shown(value: Any) -> str:
+    """A value as a line about it names it: cut where it is long, however deep or often repeated its parts are."""
+    text = _brief.repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
+class _Brief(reprlib.Repr):
+    def repr_date(self, value: datetime.date, _: int) -> str:
+        return str(value)
+
+    repr_datetime = repr_date
+
+
+_brief = _Brief()
+_brief.maxlevel, _brief.maxlist, _brief.maxdict = 4, 12, 12
+_brief.maxstring = _brief.maxlong = _brief.maxother = 2 * LONGEST_SHOWN
 
 
 def _keys_beside(model: type[BaseModel], location: list[str]) -> list[str]:

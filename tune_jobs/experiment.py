@@ -119,6 +119,10 @@ class Quick(_Section):
         return f"{images}, {self.epochs} of {self.of_epochs} epoch{'s' * (self.of_epochs > 1)}"
 
 
+SECTIONS = ("space", "train", "search", "scheduler", "resources", "budget")
+"""Those that may be left out, or empty: then they have their defaults."""
+
+
 class Experiment(_Section):
     """What is asked: one experiment file, resolved."""
 
@@ -156,6 +160,11 @@ class Experiment(_Section):
     set.  `report --published` sets them beside the run."""
     quick: Quick | None = None
     """Written by `search --quick`: by how much the experiment was scaled down."""
+
+    @field_validator(*SECTIONS, mode="before")
+    @classmethod
+    def _take_empty_section(cls, value: object) -> object:
+        return {} if value is None else value
 
     @field_validator("loggers")
     @classmethod
@@ -238,7 +247,9 @@ def override(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
         if "." in key:
             _set_path(document, key, values)
         elif key in TrainConfig.model_fields:
-            space, train = (document.setdefault(section, {}) for section in ("space", "train"))
+            for section in ("space", "train"):
+                document[section] = {} if document.get(section) is None else document[section]
+            space, train = document["space"], document["train"]
             if not isinstance(space, dict) or not isinstance(train, dict):
                 raise UsageError("space and train: each is a mapping of training fields to values")
             home = space if key in space or len(values) > 1 else train
@@ -260,6 +271,8 @@ def _parse(overrides: Sequence[str]) -> dict[str, list[Any]]:
         key, equals, values = text.partition("=")
         if not equals or not key.strip() or not values.strip():
             raise UsageError(f"--set {text}: write KEY=VALUE or KEY=VALUE,VALUE")
+        if not all(part.strip() for part in key.split(".")):
+            raise UsageError(f"--set {text}: write KEY.KEY=VALUE")
         if key in parsed:
             raise UsageError(f"--set {key}: is given twice; several values are written {key}=a,b")
         parsed[key] = yaml.parse(f"[{values}]", f"--set {text}")
@@ -268,7 +281,10 @@ def _parse(overrides: Sequence[str]) -> dict[str, list[Any]]:
 
 def _set_path(document: dict[str, Any], key: str, values: list[Any]) -> None:
     if len(values) != 1:
-        raise UsageError(f"--set {key}: takes one value; only training fields, as lr=1e-3,1e-4, make a grid axis")
+        raise UsageError(
+            f"--set {key}: takes one value; only training fields, as lr=1e-3,1e-4, make a grid axis; a list is written "
+            "[a, b]"
+        )
     *sections, last = key.split(".")
     here = document
     for section in sections:

@@ -17,9 +17,9 @@ HEAD = """\
 # The experiment file
 
 A YAML file (1.2: `1e-3` is a number) with the keys below; `name` and `dataset` must be there, and `model` in `space` or
-in `train`. An unknown key or a wrong value is refused in one line that says what is allowed. `--set KEY=VALUE` changes
-one for a single call: a training field by its name (`--set lr=1e-3`), any other key by its path
-(`--set dataset.limit=500`).
+in `train`. An unknown key or a wrong value is refused in one line that says what is allowed; a section that is left
+empty has its defaults. `--set KEY=VALUE` changes a key for a single call: a training field by its name
+(`--set lr=1e-3`), any other by its path (`--set dataset.limit=500`).
 
 ```yaml
 # yaml-language-server: $schema=experiment.schema.json
@@ -124,7 +124,7 @@ class _Reader:
         match declared["type"]:
             case "array":
                 return self._array(declared)
-            case "object":
+            case "object" | ["object", "null"]:
                 return self._object(declared)
             case "integer" | "number" as kind:
                 return ("whole number" if kind == "integer" else "number") + _bounds(declared)

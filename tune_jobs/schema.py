@@ -17,7 +17,7 @@ from models import TrainConfig
 from models.config import CONDITIONS
 from profiling import reports
 from tune_jobs.axis import LISTS, RANGES
-from tune_jobs.experiment import OBJECTIVES, Experiment
+from tune_jobs.experiment import OBJECTIVES, SECTIONS, Experiment
 
 Schema = dict[str, Any]
 
@@ -68,6 +68,8 @@ def schema() -> Schema:
     for key in keys.values():
         if "$ref" in key:
             key.pop("default", None)  # a section's defaults are those of its keys
+    for section in SECTIONS:
+        definitions[keys[section]["$ref"].removeprefix(_REF)]["type"] = ["object", "null"]
     keys["published"]["items"]["enum"] = reports.tables()
     keys["loggers"]["uniqueItems"] = True
     _complete_dataset(definitions["DatasetConfig"])
@@ -201,7 +203,7 @@ def _axes_of_method() -> Schema:
 
 
 def _one_objective_where_stopped() -> Schema:
-    stops = {"properties": {"name": {"not": {"const": "none"}}}, "required": ["name"]}
+    stops = {"type": "object", "properties": {"name": {"not": {"const": "none"}}}, "required": ["name"]}
     return {
         "if": {"properties": {"scheduler": stops}, "required": ["scheduler"]},
         "then": {"properties": {"search": {"properties": {"objectives": {"maxProperties": 1}}}}},
@@ -209,7 +211,7 @@ def _one_objective_where_stopped() -> Schema:
 
 
 def _method(*names: str) -> Schema:
-    return {"properties": {"method": {"enum": list(names)}}, "required": ["method"]}
+    return {"type": "object", "properties": {"method": {"enum": list(names)}}, "required": ["method"]}
 
 
 def _ref(name: str) -> Schema:

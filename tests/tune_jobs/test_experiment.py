@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,15 @@ def test_override_leaves_its_input_alone() -> None:
         (["lr"], "--set lr: write KEY=VALUE"),
         (["lr="], "--set lr=: write KEY=VALUE"),
         (["=1"], "--set =1: write KEY=VALUE"),
+        (["dataset..limit=3"], "--set dataset..limit=3: write KEY.KEY=VALUE"),
+        ([".=3"], "--set .=3: write KEY.KEY=VALUE"),
         (["lr=1", "lr=2"], "--set lr: is given twice; several values are written lr=a,b"),
         (["epoch=1"], "--set epoch: there is no such training field; the fields are model, epochs, batch_size"),
-        (["dataset.limit=1,2"], "--set dataset.limit: takes one value"),
+        (
+            ["dataset.split=0.7,0.1,0.2"],
+            "--set dataset.split: takes one value; only training fields, as lr=1e-3,1e-4, make a grid axis; a list is "
+            "written [a, b]",
+        ),
         (["name.x=1"], "--set name.x: name is not a section"),
         (["lr=[1"], "--set lr=[1: not YAML: "),
     ],
@@ -125,9 +132,16 @@ def test_override_wrong_is_refused_by_name(overrides: list[str], line: str) -> N
         ({"nam": "x"}, "nam: there is no such key; the keys are name, description, dataset, space, train, search, "),
         ({"name": "../x"}, "name: '../x': up to 100 letters, digits, '.', '_' and '-', the first a letter or digit"),
         ({"dataset": {"nam": 1}}, "dataset.name: is missing; dataset.nam: there is no such key; the keys are name, "),
-        ({"dataset": "digits"}, "dataset: 'digits': is a section: a mapping of keys to values"),
-        ({"dataset": None}, "dataset: is a section: a mapping of keys to values"),
-        ({"space": [1]}, "space: [1]: is a section: a mapping of keys to values"),
+        ({"dataset": "digits"}, "dataset: 'digits': must be a mapping of keys to values"),
+        ({"dataset": None}, "dataset: must be a mapping of keys to values"),
+        ({"space": [1]}, "space: [1]: must be a mapping of keys to values"),
+        ({"dataset": {"name": "digits", "": 3}}, "dataset.'': there is no such key; the keys are name, path"),
+        ({"loggers": "tensorboard"}, "loggers: 'tensorboard': must be a list: [tensorboard]"),
+        ({"train": {1: 2}}, "train.1: 1: a key is a word"),
+        ({"description": datetime.date(2020, 1, 1)}, "description: 2020-01-01: must be text, in quotes where it"),
+        ({"retries": "many"}, "retries: 'many': must be a whole number"),
+        ({"retries": 1.5}, "retries: 1.5: must be a whole number"),
+        ({"budget": {"minutes": "x"}}, "budget.minutes: 'x': must be a number"),
         ({"search": {"method": "luck"}}, "search.method: 'luck': input should be 'grid', 'random' or 'optuna'"),
         ({"resources": {"gpu": 1.5}}, "resources.gpu: 1.5: auto, a fraction of one GPU"),
         ({"resources": {"cpu": 0}}, "resources.cpu: 0: input should be greater than or equal to 0.0001"),
@@ -153,6 +167,24 @@ def test_check_wrong_document_is_refused_by_name(change: dict[str, Any], line: s
         check(DOCUMENT | change)
     assert str(error.value).startswith(line)
     assert "\n" not in str(error.value)
+
+
+def test_check_value_that_is_long_is_cut_where_it_is_named() -> None:
+    aliased: Any = "x"
+    for _ in range(30):  # as YAML's aliases make of a few lines
+        aliased = [aliased] * 10
+    for value in (10**400, "x" * 400, aliased):
+        with pytest.raises(UsageError) as error:
+            check(DOCUMENT | {"retries": value})
+        assert len(str(error.value)) < 300
+
+
+def test_check_section_left_empty_has_its_defaults() -> None:
+    """As `search:` with nothing under it, or all of it in comments."""
+    document = {"name": "x", "dataset": {"name": "digits"}}
+    empty = dict.fromkeys(("space", "train", "search", "scheduler", "resources", "budget"))
+    assert check(document | empty) == check(document)
+    assert check(override(document | empty, ["lr=0.1,0.2", "epochs=3", "search.seed=1"])).train == {"epochs": 3}
 
 
 @pytest.mark.parametrize("name", ["../up", "", ".hidden", "a/b", "a" * 101, "a b", "-x", "a\n"])

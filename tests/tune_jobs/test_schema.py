@@ -78,6 +78,9 @@ def test_shipped_experiment_names_the_schema_in_its_first_line(path: Path) -> No
         },
         {"train": {"seed": None, "max_iter": -1, "epochs": 2.0}},
         {"loggers": [], "budget": {"minutes": 0.5, "trial_minutes": None}},
+        {"space": {"model": {"grid": ["mlp", "svm"]}}, "search": None, "resources": None, "budget": None},
+        {"scheduler": None, "train": None, "search": {"objectives": {"macs": "min", "val_loss": "min"}}},
+        {"space": None, "train": {"model": "mlp"}},
     ],
 )
 def test_schema_takes_what_a_search_takes(change: dict[str, Any]) -> None:

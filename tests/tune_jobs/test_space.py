@@ -83,6 +83,7 @@ def test_expand_point_holds_defaults_and_makes_a_config() -> None:
         ({"model": "mlp", "lr": {"grid": 1}}, {}, "space.lr: {'grid': 1}: give a plain value, or grid or choice"),
         ({"model": "mlp", "lr": {"gird": [1]}}, {}, "space.lr: {'gird': [1]}: give a plain value, or grid or choice"),
         ({"model": "mlp", "lr": [1, 2]}, {}, "space.lr: [1, 2]: several values are written {grid: [a, b, ...]}"),
+        ({"model": "mlp", "amp": "maybe"}, {}, "space.amp: 'maybe': must be true or false"),
         ({"model": "mlp", "lr": {"grid": [0.1, -1]}}, {}, "space.lr: -1: input should be greater than 0"),
         ({"model": "mlp", "rate": 1}, {}, "space.rate: there is no such field; the fields are model, epochs, "),
         ({"model": "mlp"}, {"rate": 1}, "train.rate: there is no such field; the fields are model, epochs, "),

@@ -342,7 +342,7 @@ def test_follow_leaves_no_trial_of_a_dead_driver_running(path: Path) -> None:
         ({"model": "mlp"}, "search.enqueue.model: is no choice and no range of the space"),
         ({"lr": 0.5}, "search.enqueue.lr: 0.5: is outside 0.001 to 0.1"),
         ({"gamma": "scale"}, "search.enqueue.gamma: 'scale': is outside 0.01 to 1.0"),
-        ({"lr": "a"}, "search.enqueue.lr: 'a': input should be a valid number"),
+        ({"lr": "a"}, "search.enqueue.lr: 'a': must be a number"),
         ({"optimizer": "adamw"}, "search.enqueue.optimizer: 'adamw': is none of sgd, adam"),
     ],
 )

@@ -110,7 +110,7 @@ def test_find_expands_the_home_folder(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_read_experiment_names_its_file(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     for text, line in (
-        ("", "experiment.yaml: is a section"),
+        ("", "experiment.yaml: must be a mapping of keys to values"),
         ("trails: 3", "experiment.yaml: .*trails: there is no such key"),
     ):
         run.experiment.write_text(text)
