@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -33,7 +34,7 @@ def trade_offs(loaded: Loaded) -> Iterator[Figure]:
         if len(front) == 1:
             best = f"none does better than trial {front[0].rows[0].id} in either"
         caption = f"Every complete config; {best}.{more}{outside}"
-        x = axis(in_words(metric), **({"type": "log", "dtick": 1} if _decades(found, metric) > 1 else {}))
+        x = axis(in_words(metric), **_scale([c.value(metric) for c in found]))
         y = axis(in_words("val_accuracy"), **range_of(view))
         yield Figure(key, title, caption, spec(figure, xaxis=x, yaxis=y))
 
@@ -42,9 +43,15 @@ def _on_macs(loaded: Loaded) -> str:
     return " An svm's are support vectors × features." if "svm" in loaded.models else ""
 
 
-def _decades(found: Sequence[Candidate], metric: str) -> float:
-    values = [candidate.value(metric) for candidate in found]
-    return math.log10(max(values) / min(values))
+def _scale(values: Sequence[float]) -> dict[str, Any]:
+    """For plotly: a log axis over more than a decade, on which several values are named also where it has few."""
+    low, high = math.log10(min(values)), math.log10(max(values))
+    if high - low <= 1:
+        return {}
+    if high - low > 3:
+        return {"type": "log", "dtick": 1}
+    decades = range(math.floor(low), math.ceil(high) + 1)
+    return {"type": "log", "tickvals": [step * 10.0**decade for decade in decades for step in (1, 2, 5)]}
 
 
 def _trade_off(loaded: Loaded, found: Sequence[Candidate], metric: str, front: Sequence[Candidate]) -> go.Figure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.tune_jobs.results.report.conftest import MakeRun, Trial
 from tune_jobs.results.report.effects import effects, outcomes
 from tune_jobs.results.report.figures import figures
 from tune_jobs.results.report.loaded import load
+from tune_jobs.results.report.trade_offs import trade_offs
 from tune_jobs.results.report.views import opened, range_of
 
 GOOD = [88.0, 88.5, 89.0, 89.5, 90.0]
@@ -91,3 +93,19 @@ def test_fields_drawn_from_a_range_are_numbers_or_parts_and_those_of_one_value_a
     assert list(drawn) == ["lr", "batch_size", "accuracy, %"]
     assert drawn["lr"]["ticktext"] == ["0.0001", "0.001", "0.01", "0.1"]
     assert sorted(drawn["lr"]["values"]) == [-3.5, -3.0, -2.5, -2.0, -1.5, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "scale"),
+    [
+        ([1.0, 9.0], {}),
+        ([0.4, 8.0], {"type": "log", "tickvals": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0]}),
+        ([0.1, 9000.0], {"type": "log", "dtick": 1}),
+    ],
+)
+def test_a_time_axis_names_several_values(seconds: list[float], scale: dict[str, Any], make_run: MakeRun) -> None:
+    """Between 0.4 and 8 there is but one power of ten."""
+    run = make_run([({"model": "mlp", "lr": s}, "COMPLETE", [0.5 + s / 1e5], {"train_time_s": s}) for s in seconds])
+    figure = next(figure for figure in trade_offs(load(run)) if figure.key == "time")
+    drawn = figure.spec["layout"]["xaxis"]
+    assert {name: value for name, value in drawn.items() if name != "title"} == scale
