@@ -15,7 +15,7 @@ from profiling.console import say as say
 from tune_jobs.results.confirmation import Confirmation, interval
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.statistics import p_cell
-from tune_jobs.results.table import Row, varied
+from tune_jobs.results.table import Row, rank, varied
 from tune_jobs.results.words import fixed, short
 
 
@@ -49,7 +49,7 @@ def trials_table(rows: Sequence[Row]) -> Table:
         table.add_column(name, justify="right", min_width=len(name.split()[-1]))
     if failed:
         table.add_column("failure", overflow="fold")
-    for row in sorted(rows, key=_rank):
+    for row in sorted(rows, key=rank):
         cells = [row.id, *([row.state] if stated else []), *(short(row.config.get(name)) for name in fields)]
         cells += [fixed(100 * row.val_accuracy, 2), fixed(100 * row.test_accuracy, 2), short(row.best_epoch)]
         cells += [str(row.epochs), fixed(row.train_time_s, 1)]
@@ -122,8 +122,3 @@ def confirmation_lines(found: Confirmation) -> list[str]:
             line if reads or found.splits else f"{line}; it reads no seed, so this says nothing of the choosing"
         )
     return lines
-
-
-def _rank(row: Row) -> tuple[bool, float, float]:
-    accuracy = math.inf if math.isnan(row.val_accuracy) else -row.val_accuracy
-    return row.state != "COMPLETE", accuracy, row.train_time_s

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tune_jobs.errors import UsageError
-from tune_jobs.results.ledger import by_number
+from tune_jobs.results.ledger import by_number, number_of
 from tune_jobs.results.table import Row, without_seed
 
 
@@ -19,6 +19,11 @@ class Candidate:
     """One config with all its repeats, each COMPLETE with a validation accuracy that is a number."""
 
     rows: tuple[Row, ...]
+
+    @property
+    def number(self) -> int:
+        """Of its id."""
+        return number_of(self.rows[0].id)
 
     @property
     def accuracy(self) -> float:
@@ -52,13 +57,13 @@ class Candidate:
 
 
 def candidates(rows: Sequence[Row]) -> list[Candidate]:
-    """The configs that may be chosen, best first: by accuracy, then less training time, then config."""
+    """The configs that may be chosen, best first: by accuracy, then less training time, then id."""
     found = [
         Candidate(tuple(group))
         for group in by_number(rows).values()
         if all(row.state == "COMPLETE" and math.isfinite(row.val_accuracy) for row in group)
     ]
-    return sorted(found, key=lambda c: (-c.accuracy, c.train_time_s, _key(c.rows[0].config)))
+    return sorted(found, key=lambda c: (-c.accuracy, c.train_time_s, c.number))
 
 
 def distinct(ranked: Sequence[Candidate]) -> list[Candidate]:
@@ -75,7 +80,7 @@ reason in words."""
 
 
 def best(found: Sequence[Candidate], within: float | None) -> tuple[Candidate, str]:  # noqa: ARG001 - a Rule
-    """Highest validation accuracy; ties by less training time, then by config, so that the choice is one."""
+    """Highest validation accuracy; ties by less training time, then by id, as in the tables."""
     chosen = found[0]
     tied = sum(candidate.accuracy == chosen.accuracy for candidate in found)
     reason = f"highest validation accuracy, {chosen.in_words}, of {len(found)} complete configs"
@@ -88,7 +93,7 @@ def best(found: Sequence[Candidate], within: float | None) -> tuple[Candidate, s
 def cheapest(found: Sequence[Candidate], within: float | None) -> tuple[Candidate, str]:
     """Least training time among those within `within` of the best.  Raises UsageError where that is not known."""
     near = _near(found, within, "cheapest")
-    chosen = min(near, key=lambda c: (c.train_time_s, -c.accuracy, _key(c.rows[0].config)))
+    chosen = min(near, key=lambda c: (c.train_time_s, -c.accuracy, c.number))
     reason = f"least training time, {chosen.train_time_s:.1f} s, of {_near_in_words(near, found, within)}"
     return chosen, reason + shared_differently([row for candidate in near for row in candidate.rows])
 
@@ -133,7 +138,7 @@ def unlike(rows: Sequence[Row]) -> str:
 def smallest(found: Sequence[Candidate], within: float | None) -> tuple[Candidate, str]:
     """Fewest multiply-accumulates among those within `within` of the best.  Raises UsageError as `cheapest`."""
     near = _near(found, within, "smallest")
-    chosen = min(near, key=lambda c: (c.value("macs"), -c.accuracy, _key(c.rows[0].config)))
+    chosen = min(near, key=lambda c: (c.value("macs"), -c.accuracy, c.number))
     count = f"{chosen.value('macs') / 1e6:.2f} M multiply-accumulates"
     return chosen, f"smallest, {count} an image, of {_near_in_words(near, found, within)}"
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tune_jobs.results.ledger import FINAL, TrialRecord, fold_of
+from tune_jobs.results.ledger import FINAL, TrialRecord, fold_of, number_of
 from tune_jobs.results.plain import number
 from tune_jobs.results.rundir import RunDir, replacing
 
@@ -139,6 +140,13 @@ def _row(trial: TrialRecord) -> Row:
 
 def _time(epoch: dict[str, Any]) -> float:
     return epoch.get("epoch_time_s") or 0.0
+
+
+def rank(row: Row) -> tuple[bool, float, float, int, int]:
+    """By which all tables are sorted, best first: COMPLETE, by accuracy, then less training time, then id."""
+    accuracy = math.inf if math.isnan(row.val_accuracy) else -row.val_accuracy
+    seconds = math.inf if math.isnan(row.train_time_s) else row.train_time_s
+    return row.state != "COMPLETE", accuracy, seconds, number_of(row.id), row.fold
 
 
 def varied(configs: Sequence[Mapping[str, Any]]) -> list[str]:

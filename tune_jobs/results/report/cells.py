@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tune_jobs.results.report.loaded import Loaded
 from tune_jobs.results.report.wording import label
-from tune_jobs.results.table import Row
+from tune_jobs.results.table import Row, rank
 
 TRAINED = "epochs trained"
 """The column's name where the config's `epochs` are another one."""
@@ -65,12 +65,8 @@ def of_trials(loaded: Loaded) -> tuple[list[Column], list[tuple[Row, list[Cell]]
         columns.append(Column("on", False))
     if any(row.reason for row in loaded.rows):
         columns.append(Column("reason", False))
-    ordered = sorted(loaded.rows, key=lambda row: (row.state != "COMPLETE", -_or_less(row.val_accuracy), row.id))
+    ordered = sorted(loaded.rows, key=rank)
     return columns, [(row, [_cell(row, column.name, loaded.fields) for column in columns]) for row in ordered]
-
-
-def _or_less(value: float) -> float:
-    return -1.0 if math.isnan(value) else value
 
 
 def _cell(row: Row, column: str, fields: Sequence[str]) -> Cell:

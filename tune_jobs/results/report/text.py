@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 from tune_jobs.errors import UsageError
@@ -111,14 +110,7 @@ def _best(loaded: Loaded) -> str:
 
 def _trials(loaded: Loaded) -> str:
     """Best first; times with the note that they need."""
-    ordered = sorted(
-        loaded.rows,
-        key=lambda row: (
-            row.state != "COMPLETE",
-            math.inf if math.isnan(row.val_accuracy) else -row.val_accuracy,
-            row.id,
-        ),
-    )
+    ordered = sorted(loaded.rows, key=table.rank)
     stated = any(row.state != "COMPLETE" for row in ordered)
     heads = ["trial", *(["state"] if stated else []), *loaded.fields]
     numbers = ["val %", "test %", "best epoch", "train s"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 
@@ -8,6 +9,7 @@ from tests.tune_jobs.results.report.conftest import MakeRun
 from tune_jobs.console import trials_table
 from tune_jobs.results.report.cells import count, of_trials
 from tune_jobs.results.report.loaded import load
+from tune_jobs.results.report.text import markdown
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,13 @@ def test_epochs_asked_for_and_epochs_trained_are_two_columns(make_run: MakeRun) 
     heads = [str(column.header) for column in trials_table(loaded.rows).columns]
     assert "epochs trained" in heads
     assert len(heads) == len(set(heads))
+
+
+def test_tables_break_ties_as_the_choice_of_the_best_does(make_run: MakeRun) -> None:
+    trials = [({"model": "mlp", "lr": lr}, "COMPLETE", [0.5], {"train_time_s": s}) for lr, s in ((0.1, 2), (0.2, 1))]
+    loaded = load(make_run([*trials, ({"model": "mlp", "lr": 0.3}, "COMPLETE", [0.5], {"train_time_s": 1})]))
+    best_first = ["00001", "00002", "00000"]
+    assert [candidate.rows[0].id for candidate in loaded.candidates] == best_first
+    assert [row.id for row, _ in of_trials(loaded)[1]] == best_first
+    assert list(trials_table(loaded.rows).columns[0].cells) == best_first
+    assert re.findall(r"^\| (\d{5}) \|", markdown([loaded.run]), re.MULTILINE) == best_first
