@@ -220,7 +220,10 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Experiment:
     path = Path(name_or_path)
     if not path.is_file():
         if name_or_path not in shipped():
-            raise UsageError(f"experiment {name_or_path}: no such file, and of those that ship: {', '.join(shipped())}")
+            what = "is a directory" if path.is_dir() else "no such file"
+            raise UsageError(
+                f"experiment {name_or_path}: {what}, and none of that name ships; there are {', '.join(shipped())}"
+            )
         path = shipped()[name_or_path]
     document = yaml.read(path)
     if not isinstance(document, dict):

@@ -207,17 +207,21 @@ def _nodes(cluster: bool) -> list[Mapping[str, Any]]:
     return [this_machine()]
 
 
-_BASES: dict[Basis, str] = {
-    "measured": "rest on the same model, shape and precision measured",
-    "scaled": "are scaled from another model, shape or precision by multiply-accumulates",
-    "guess": "are guesses: nothing like them was measured",
-}
+_BASES: dict[Basis, tuple[str, str]] = {
+    "measured": ("rests on the same model, shape and precision measured",
+                 "rest on the same model, shape and precision measured"),
+    "scaled": ("is scaled from another model, shape or precision by multiply-accumulates",
+               "are scaled from another model, shape or precision by multiply-accumulates"),
+    "guess": ("is a guess: nothing like it was measured", "are guesses: nothing like them was measured"),
+}  # fmt: skip
+"""Of one trial's time and of several."""
 
 
 def lines(found: Plan) -> list[str]:
     """The plan in words."""
     where = "the cluster" if found.cluster else "this machine, where Ray would be started"
-    said = [f"{found.trials} trials, {found.finished} of them finished" if found.finished else f"{found.trials} trials"]
+    trials = f"{found.trials} trial{'s' * (found.trials != 1)}"
+    said = [f"{trials}, {found.finished} of them finished" if found.finished else trials]
     said += [f"note: {note}" for note in found.notes]
     said += [f"node {index} of {where}: {node}" for index, node in enumerate(found.nodes)]
     for asked in found.asked:
@@ -225,11 +229,12 @@ def lines(found: Plan) -> list[str]:
         ask = "trial asks" if asked.trials == 1 else "trials ask"
         said.append(f"{asked.trials} {ask} for {asked.request}: {at_once}")
     if found.unmeasured:
-        said.append(f"{found.unmeasured} shapes are to be measured first (auto); until then of a card all is reckoned")
+        shapes = "shape is" if found.unmeasured == 1 else "shapes are"
+        said.append(f"{found.unmeasured} {shapes} to be measured first (auto); until then of a card all is reckoned")
     gpu = f", {found.gpu_hours:.2f} GPU-hours" if found.gpu_hours else ""
     less = "; early stopping makes it shorter" if found.stopped_early else ""
     said.append(f"expected: {duration(found.seconds)}, {found.core_hours:.2f} core-hours{gpu}{less}")
-    said += [f"  of the trials' times, {count} {_BASES[basis]}" for basis, count in found.basis.items()]
+    said += [f"  of the trials' times, {count} {_BASES[basis][count > 1]}" for basis, count in found.basis.items()]
     if found.sources:
         said.append(f"  from {', '.join(found.sources)}")
     if found.sampled:

@@ -45,6 +45,12 @@ def test_load_whole_format(tmp_path: Path) -> None:
     assert len(parse(experiment.space, experiment.train, "grid").grid()) == 16
 
 
+def test_load_of_what_is_no_file_says_so(tmp_path: Path) -> None:
+    for path, what in ((tmp_path / "none.yaml", "no such file"), (tmp_path, "is a directory")):
+        with pytest.raises(UsageError, match=rf"^experiment {path}: {what}, and none of that name ships; there are d"):
+            load(str(path))
+
+
 @pytest.mark.parametrize("name", sorted(shipped()))
 def test_load_shipped_is_named_as_its_file_and_says_what_it_is(name: str) -> None:
     experiment = load(name)

@@ -312,3 +312,10 @@ def test_plan_command_starts_nothing_and_says_what_would_run(app: App, tmp_path:
     assert "  of the trials' times, 4 rest on the same model, shape and precision measured" in said
     assert "  of the trials' times, 4 are scaled from another model, shape or precision by multiply-accumulates" in said
     assert "  from run measured" in said
+
+
+def test_plan_of_one_trial_speaks_of_one(tmp_path: Path) -> None:
+    asked = check({"name": "x", "dataset": SMALL, "train": {"model": "mlp"}})
+    said = lines(plan(asked, rundir.at(tmp_path, "x"), None))
+    assert said[0] == "1 trial"
+    assert "  of the trials' times, 1 is a guess: nothing like it was measured" in said

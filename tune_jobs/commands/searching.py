@@ -81,7 +81,7 @@ def search(
         out = console(lasts=True)  # the files at its end are worth more than its lines
         for note in notes.notes(asked, space):
             say(out, f"note: {note}")
-        say(out, f"run {run_dir.name}: {total} trials, into {run_dir}")
+        say(out, f"run {run_dir.name}: {total} trial{'s' * (total != 1)}, into {run_dir}")
         with Progress(out, space.varied(), total, begun=load_report) as progress:
             outcome = searches.run(asked, space, run_dir, data_folder(data_dir), progress, wait_for_nodes)
         cluster.leave()
