@@ -17,8 +17,8 @@ from models.training import fit
 from profiling.options import MOST_THREADS
 from tune_jobs.device import choose_device
 from tune_jobs.errors import UsageError
+from tune_jobs.results.atomic import check_output, replacing
 from tune_jobs.results.best import Config
-from tune_jobs.results.rundir import replacing
 
 
 def train_one(
@@ -34,8 +34,7 @@ def train_one(
 
     Raises UsageError where the output cannot be written, DataError, ModelError, and DivergedError.
     """
-    if not output.parent.is_dir() or output.is_dir():
-        raise UsageError(f"--output {output}: is no place for a file")
+    check_output(output)
     train_config = TrainConfig(**config.train)
     with tiny_as_zero(torch.device("cpu")):  # PyTorch starts its threads for it, and they compute the training too
         splits = load_splits(config.dataset, data_dir)

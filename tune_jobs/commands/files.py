@@ -42,8 +42,9 @@ def schema(
         from tune_jobs import reference
         from tune_jobs import schema as schemas
         from tune_jobs.errors import UsageError
-        from tune_jobs.results.atomic import write_text
+        from tune_jobs.results.atomic import check_output, write_text
 
+        check_output(output)
         forms = {"json": schemas.text, "md": reference.page}
         if form not in forms:
             raise UsageError(f"--format {form}: there is no such format; there are {', '.join(forms)}")

@@ -115,7 +115,9 @@ def export(
     with one_line_errors():
         from tune_jobs.console import console, say
         from tune_jobs.results import best, confirmation, damage, ledger, rundir, selection, table
+        from tune_jobs.results.atomic import check_output
 
+        check_output(output)
         run_dir = rundir.find(run, storage_at(storage))
         experiment = run_dir.read_experiment()
         trials = ledger.read_whole(run_dir.ledger)
@@ -241,11 +243,14 @@ def report(
         from tune_jobs.console import console, say
         from tune_jobs.errors import UsageError
         from tune_jobs.results import rundir
+        from tune_jobs.results.atomic import check_output
         from tune_jobs.results.report import FORMATS
 
         if form not in FORMATS:
             raise UsageError(f"--format {form}: there is no such format; there are {', '.join(FORMATS)}")
+        check_output(output)
         found = [rundir.find(run, storage_at(storage), benchmarks=True) for run in runs]
+        _check_distinct(found)
         if form == "html" and not published:
             from tune_jobs.results.report import page
 
@@ -262,6 +267,15 @@ def report(
             path = output
             rundir.write_text(path.absolute(), written)
         say(console(), f"report: {found[0].shown(path)}")
+
+
+def _check_distinct(runs: Sequence[RunDir]) -> None:
+    """Raises UsageError for a run that would be compared with itself."""
+    from tune_jobs.errors import UsageError
+
+    for index, run in enumerate(runs):
+        if run.path.resolve() in [other.path.resolve() for other in runs[:index]]:
+            raise UsageError(f"run {run.name} is given twice")
 
 
 def _tell_of_damage(runs: Sequence[RunDir]) -> None:

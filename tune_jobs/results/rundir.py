@@ -27,6 +27,9 @@ ASKED_S = 0.2
 """So long a lock may seem taken that nobody holds: whoever asks whether somebody does has it for a moment."""
 
 
+_COPY = "put a copy back; a search's rows alone come by `report --format csv`"
+
+
 def _ignore(line: str) -> None:
     """Where nobody is to be told."""
 
@@ -129,9 +132,9 @@ class RunDir:
         try:
             facts = json.loads(self.environment.read_text(encoding="utf-8"))
         except OSError as error:
-            raise UsageError(f"{self.environment}: cannot be read ({error.strerror})") from error
+            raise UsageError(f"{self.environment}: cannot be read ({error.strerror}); {_COPY}") from error
         except ValueError as error:
-            raise UsageError(f"{self.environment}: is damaged ({error})") from error
+            raise UsageError(f"{self.environment}: is damaged ({error}); {_COPY}") from error
         if not isinstance(facts, dict) or "data_sha256" not in facts:
             raise UsageError(f"{self.environment}: does not say what data the run had (data_sha256)")
         images = facts.get("images", {})
@@ -144,11 +147,11 @@ class RunDir:
         from tune_jobs import yaml
         from tune_jobs.experiment import check
 
-        document = yaml.read(self.experiment)
         try:
-            return check(document)
+            return check(yaml.read(self.experiment))
         except UsageError as error:
-            raise UsageError(f"{self.experiment}: {error}") from error
+            told = str(error).removeprefix(f"{self.experiment}: ")
+            raise UsageError(f"{self.experiment}: {told}; put a copy back, or the file it was made from") from error
 
     def fetch(self) -> None:
         """Bring the working copy of a run on an object store up to date.  Raises StoreError."""
@@ -262,6 +265,8 @@ def find(run: str, storage: Path | Store, benchmarks: bool = False) -> RunDir:
     `benchmarks`: whether it may be a benchmark.
     Raises UsageError where there is none.
     """
+    if not run:
+        raise UsageError("RUN is empty: give the name of a run, its directory or its URI")
     if "://" in run:
         asked = parse(run)
         assert isinstance(asked, Store)
@@ -285,7 +290,10 @@ def find(run: str, storage: Path | Store, benchmarks: bool = False) -> RunDir:
             found.fetch()
             return found
     have = f"; runs under {storage}: {', '.join(known)}" if known else f"; there are no runs under {storage}"
-    raise UsageError(f"run {run}: no run directory of that path or name{have}")
+    places = (path, *([storage / run] if isinstance(storage, Path) else []))
+    there = next((place for place in places if place.is_dir()), None)
+    why = f"{there} has no {' or '.join(files)}" if there else "no run directory of that path or name"
+    raise UsageError(f"run {run}: {why}{have}")
 
 
 def _has(path: Path, files: Sequence[str]) -> bool:

@@ -70,6 +70,15 @@ def test_find_by_path_and_by_name(tmp_path: Path) -> None:
     assert find("a", tmp_path).path == find(str(tmp_path / "a"), Path("/nowhere")).path == tmp_path / "a"
     with pytest.raises(UsageError, match=r"run b: no run directory of that path or name; runs under .*: a$"):
         find("b", tmp_path)
+    with pytest.raises(UsageError, match=r"^RUN is empty: give the name of a run, its directory or its URI$"):
+        find("", tmp_path)
+
+
+def test_find_of_a_folder_without_a_ledger_says_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for run in ("b", str(tmp_path / "b")):
+        with pytest.raises(UsageError, match=rf"^run {run}: {tmp_path / 'b'} has no trials.jsonl; there are no runs"):
+            find(run, tmp_path)
 
 
 def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from profiling import rows
 from tune_jobs.errors import UsageError
 from tune_jobs.results import table
-from tune_jobs.results.report.loaded import load
+from tune_jobs.results.report import loaded
 from tune_jobs.results.rundir import RunDir
 
 
@@ -23,7 +23,7 @@ def csv(runs: Sequence[RunDir]) -> str:
         raise UsageError("--format csv: the rows of searches and of benchmarks are no one table; ask for each alone")
     frames = []
     for run in runs:
-        data = rows.frame(rows.read(run.benchmark)) if run.is_benchmark else table.frame(load(run).rows)
+        data = rows.frame(rows.read(run.benchmark)) if run.is_benchmark else table.frame(loaded.rows(run))
         data.insert(0, "run", run.name)
         frames.append(data)
     with_rows = [frame for frame in frames if len(frame)] or frames[:1]

@@ -152,12 +152,23 @@ def _pooled(groups: list[list[float]]) -> float:
     return math.sqrt(squares / degrees) if degrees else 0.0
 
 
-def load(run: RunDir) -> Loaded:
-    """Raises UsageError where a file is missing or damaged."""
+def _asked_and_done(run: RunDir) -> tuple[Experiment, dict[str, TrialRecord]]:
     trials = ledger.read_whole(run.ledger)
     experiment = run.read_experiment()
     if not experiment.space and not experiment.train:
         raise UsageError(f"run {run.name}: is a confirmation, which the report of its search shows")
+    return experiment, trials
+
+
+def rows(run: RunDir) -> list[Row]:
+    """Those of `load`, for which the run's environment is not needed."""
+    experiment, trials = _asked_and_done(run)
+    return selection.with_front(table.rows(trials.values()), experiment.search.objectives)
+
+
+def load(run: RunDir) -> Loaded:
+    """Raises UsageError where a file is missing or damaged."""
+    experiment, trials = _asked_and_done(run)
     environment = run.read_environment()
     if "val" not in environment.get("images", {}):
         raise UsageError(f"{run.environment}: does not say how many images there were (images)")

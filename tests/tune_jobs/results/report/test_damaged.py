@@ -16,7 +16,7 @@ from tests.tune_jobs.results.report.conftest import MakeRun
 from tests.tune_jobs.results.report.test_predictions import DIGITS, trained
 from tune_jobs import drawn, estimate
 from tune_jobs import search as searches
-from tune_jobs.commands import runs
+from tune_jobs.commands import files, runs
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import check
 from tune_jobs.results import ledger, rundir, table
@@ -113,7 +113,12 @@ def test_a_damaged_environment_is_named_and_passed_over_where_times_are_asked_fo
 def test_a_missing_environment_is_named_once(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     run = made(make_run)
     run.environment.unlink()
-    assert said(report, run, capsys) == f"error: {run.environment}: cannot be read (No such file or directory)"
+    cure = "put a copy back; a search's rows alone come by `report --format csv`"
+    missing = f"error: {run.environment}: cannot be read (No such file or directory); {cure}"
+    assert said(report, run, capsys) == missing
+    assert said(export, run, capsys) == missing
+    runs.report([str(run.path)], form="csv", storage=str(run.path.parent))
+    assert capsys.readouterr().out.count("made,0000") == 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "bare", "other tensors"])
@@ -296,3 +301,42 @@ def test_a_search_that_takes_up_a_damaged_run_says_so_and_begins_none_anew_of_wh
     with pytest.raises(UsageError, match="is damaged, no line of it is whole"):
         searches.run(run.read_experiment(), space, run, None, heard)
     assert run.ledger.read_text() == "\0\n"
+
+
+@pytest.mark.parametrize("text", [None, "name: [", "name: made"])
+def test_a_damaged_experiment_is_named_with_what_helps(
+    text: str | None, make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = made(make_run)
+    run.experiment.unlink() if text is None else run.experiment.write_text(text)
+    for command in (export, report):
+        line = said(command, run, capsys)
+        assert line.startswith(f"error: {run.experiment}: ")
+        assert line.count(str(run.experiment)) == 1
+        assert line.endswith("; put a copy back, or the file it was made from")
+
+
+def test_a_run_given_twice_is_not_compared_with_itself(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    run = made(make_run)
+    with pytest.raises(typer.Exit) as ended:
+        runs.report(["made", str(run.path)], storage=str(run.path.parent))
+    assert ended.value.exit_code == 2
+    assert capsys.readouterr().err == "error: run made is given twice\n"
+
+
+@pytest.mark.parametrize("place", [".", "none/file"])
+def test_what_is_to_be_written_onto_a_folder_is_refused(
+    place: str, make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, output = str(made(make_run).path), tmp_path / place
+    commands: list[Callable[[], None]] = [
+        lambda: runs.export(run, output=output, storage=str(tmp_path)),
+        lambda: runs.report([run], output=output, storage=str(tmp_path)),
+        lambda: runs.report([run], form="md", output=output, storage=str(tmp_path)),
+        lambda: files.schema(output=output),
+    ]
+    for command in commands:
+        with pytest.raises(typer.Exit) as ended:
+            command()
+        assert ended.value.exit_code == 2
+        assert capsys.readouterr().err == f"error: --output {output}: is no place for a file\n"
