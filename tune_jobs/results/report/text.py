@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tune_jobs.errors import UsageError
+from tune_jobs.results import table
 from tune_jobs.results.report import benchmarked, confirmed, published
 from tune_jobs.results.report.benchmarked import Benchmark
 from tune_jobs.results.report.compared import lines, times
