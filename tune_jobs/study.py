@@ -156,8 +156,10 @@ class Study:
             else:  # it was passed over, or its driver died before it was written down
                 self.optuna.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
         for number, group in groups.items():
-            if all(trial.finished for trial in group):
+            is_finished = all(trial.finished for trial in group)
+            if is_finished or self._search.trials is not None:  # else a sampler's next trial would be given its point
                 self.start(number, group[0].epochs)
+            if is_finished:
                 self.tell(group)
         configs = [group[0].config for group in groups.values()]
         waiting = self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))

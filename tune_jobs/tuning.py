@@ -153,14 +153,25 @@ class _Searcher(OptunaSearch):
         recorder, waiting = self._recorder, self._recorder.waiting
         if len(waiting.out) >= self._most():
             return None  # a sampler learns from what has finished: it is asked when there is room, not before
-        if not waiting and self._to_ask:
+        config = recorder.hand_out(trial_id)
+        for _ in range(waiting.room(self._requests)):  # no more in a row: Tune does nothing else meanwhile
+            if config is not None or not self._may_ask():
+                break
             self._to_ask -= 1
             for own in recorder.add(*self._another(trial_id)):
                 waiting.put(own)
-        if waiting:
-            return recorder.hand_out(trial_id)
+            config = recorder.hand_out(trial_id)
         # A trial that runs may fail and have to be handed out again.
-        return None if waiting.out else Searcher.FINISHED  # type: ignore[return-value]  # Ray's own way
+        is_over = config is None and not (waiting or waiting.out or self._to_ask)
+        return Searcher.FINISHED if is_over else config  # type: ignore[return-value]  # Ray's own way
+
+    def _may_ask(self) -> bool:
+        """Whether to draw another where none of those that wait can be started: some other kind has a place, which
+        they do not keep free.  A sampler that learns is asked for no more ahead than run at once."""
+        waiting = self._recorder.waiting
+        if not self._to_ask or not waiting.has_place(self._requests):
+            return False
+        return not self._learns or len(waiting) + len(waiting.out) < self._most()
 
     def _another(self, trial_id: str) -> tuple[int, Point]:
         """A config that the run does not have yet, behind its number in the study.
@@ -182,11 +193,14 @@ class _Searcher(OptunaSearch):
     def _most(self) -> float:
         """How many trials may be with Ray.  Any number of a grid, and of points drawn at random: what comes next does
         not depend on what has finished."""
+        if (most := self._experiment.search.max_concurrent) is not None:
+            return most
+        return self._recorder.waiting.room(self._requests) if self._learns else math.inf
+
+    @property
+    def _learns(self) -> bool:
         search = self._experiment.search
-        if search.max_concurrent is not None:
-            return search.max_concurrent
-        learns = search.method == "optuna" and search.sampler != "random"
-        return self._recorder.waiting.room(self._requests) if learns else math.inf
+        return search.method == "optuna" and search.sampler != "random"
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """The recorder reports epochs."""

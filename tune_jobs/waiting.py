@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -109,11 +109,7 @@ class Waiting:
         a kind whose trials take next to no time: are with Ray at all).  So a long row of trials for the GPUs does not
         keep those for the CPUs from starting.  None where no kind with trials left has room.
         """
-        ahead = Counter(
-            kind
-            for own_id, kind in self._kinds().items()
-            if own_id not in self.actors or self._ran_s.get(kind, AHEAD_S) < AHEAD_S
-        )
+        ahead = self._ahead()
         heads = [
             (queue[0][0], kind)
             for kind, queue in self._queues.items()
@@ -126,6 +122,19 @@ class Waiting:
         self._promised[own.id] = self._free_slot()
         self._kept_from[own.id] = self._away(self.request(own))
         return own
+
+    def has_place(self, requests: Iterable[Request]) -> bool:
+        """Whether `next` would find a trial with one of these requests, if it waited."""
+        ahead = self._ahead()
+        return any(ahead[str(request)] < self._slots(request) for request in requests)
+
+    def _ahead(self) -> Counter[str]:
+        """Of each kind how many wait at Ray's already; or, of one whose trials take next to no time, are there."""
+        return Counter(
+            kind
+            for own_id, kind in self._kinds().items()
+            if own_id not in self.actors or self._ran_s.get(kind, AHEAD_S) < AHEAD_S
+        )
 
     def kept_from(self, own: TrialRecord) -> list[str]:
         """The ids of the nodes to which one that is handed out is not to go."""

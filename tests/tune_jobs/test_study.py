@@ -253,8 +253,8 @@ def test_follow_of_a_lost_study_leaves_nothing_waiting_for_numbers_that_no_trial
     asked = experiment({"method": "random", "trials": 3}, {"model": "mlp", "lr": {"choice": [0.1, 0.2]}})
     study = Study(path, *asked)
     study.follow({"00000": record(0, "COMPLETE", result={"val_accuracy": 0.5}), "00003": record(3, "WAITING")})
-    assert states(study) == ["COMPLETE", "FAIL", "FAIL", "WAITING"]
-    assert study.optuna.ask().number == 3
+    assert states(study) == ["COMPLETE", "FAIL", "FAIL", "RUNNING"]
+    assert study.optuna.ask().number == 4  # and a sampler that is asked while 00003 waits does not take its number
 
 
 def test_follow_puts_in_the_points_to_try_first_that_no_trial_has(path: Path) -> None:

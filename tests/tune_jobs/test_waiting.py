@@ -44,6 +44,16 @@ def test_next_hands_out_as_many_of_each_kind_as_fit_at_once(queue: Waiting) -> N
     assert all_next(queue) == []
 
 
+def test_has_place_for_a_kind_of_which_not_as_many_as_fit_wait_at_rays(queue: Waiting) -> None:
+    networks, svms = REQUESTS.values()
+    assert queue.has_place([networks])
+    own = all_next(queue)
+    assert not queue.has_place([networks, svms])
+    queue.start(own[-1], worker("a"))
+    assert not queue.has_place([networks])
+    assert queue.has_place([networks, svms])
+
+
 def test_slots_are_the_lowest_free_and_a_worker_keeps_its_own(queue: Waiting) -> None:
     one, two, *_ = all_next(queue)
     assert [queue.promised_slot(one), queue.promised_slot(two)] == [0, 1]
