@@ -15,7 +15,7 @@ except ModuleNotFoundError:
     end_outside()
 
 from profiling.command_line import run
-from tune_jobs.commands import files, jobs, runs, searching, training
+from tune_jobs.commands import files, jobs, reporting, runs, searching, training
 
 app = typer.Typer(
     help="Hyperparameter search for image classifiers on Ray Tune: an experiment file in, a table of trials and a "
@@ -41,7 +41,7 @@ for command in (
     runs.confirm,
     training.train,
     training.benchmark,
-    runs.report,
+    reporting.report,
 ):
     app.command()(command)
 

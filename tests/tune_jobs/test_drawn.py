@@ -19,9 +19,9 @@ from tune_jobs.broken_nodes import BrokenNodes
 from tune_jobs.drawn import Drawn, to_draw
 from tune_jobs.experiment import Experiment, check
 from tune_jobs.repeats import total
-from tune_jobs.results.ledger import TrialRecord, number_of, trial_id
+from tune_jobs.results.ledger import TrialRecord, by_number, number_of, trial_id
 from tune_jobs.space import Point, Space, parse
-from tune_jobs.study import Study, by_number
+from tune_jobs.study import Study
 from tune_jobs.tuning import ASKED, _Searcher
 
 
@@ -185,7 +185,7 @@ class Cluster:
         for own in self.trials.values():
             self.waiting.put(own)
         recorder: Any = SimpleNamespace(
-            waiting=self.waiting, groups=groups, add=self.add, hand_out=self.hand_out,
+            waiting=self.waiting, record=SimpleNamespace(groups=groups), add=self.add, hand_out=self.hand_out,
             to_ask=lambda: to_draw(asked, space, groups),
         )  # fmt: skip
         stop: Any = SimpleNamespace(leave_if_asked=lambda: None)

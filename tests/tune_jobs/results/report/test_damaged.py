@@ -16,7 +16,7 @@ from tests.tune_jobs.results.report.conftest import MakeRun
 from tests.tune_jobs.results.report.test_predictions import DIGITS, trained
 from tune_jobs import drawn, estimate
 from tune_jobs import search as searches
-from tune_jobs.commands import files, runs
+from tune_jobs.commands import files, reporting, runs
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import check
 from tune_jobs.results import ledger, rundir, table
@@ -42,11 +42,11 @@ def export_cheapest(run: RunDir) -> None:
 
 
 def report(run: RunDir) -> None:
-    runs.report([str(run.path)], storage=str(run.path.parent))
+    reporting.report([str(run.path)], storage=str(run.path.parent))
 
 
 def markdown(run: RunDir) -> None:
-    runs.report([str(run.path)], form="md", storage=str(run.path.parent))
+    reporting.report([str(run.path)], form="md", storage=str(run.path.parent))
 
 
 def confirm(run: RunDir) -> None:
@@ -117,7 +117,7 @@ def test_a_missing_environment_is_named_once(make_run: MakeRun, capsys: pytest.C
     missing = f"error: {run.environment}: cannot be read (No such file or directory); {cure}"
     assert said(report, run, capsys) == missing
     assert said(export, run, capsys) == missing
-    runs.report([str(run.path)], form="csv", storage=str(run.path.parent))
+    reporting.report([str(run.path)], form="csv", storage=str(run.path.parent))
     assert capsys.readouterr().out.count("made,0000") == 2
 
 
@@ -319,7 +319,7 @@ def test_a_damaged_experiment_is_named_with_what_helps(
 def test_a_run_given_twice_is_not_compared_with_itself(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     run = made(make_run)
     with pytest.raises(typer.Exit) as ended:
-        runs.report(["made", str(run.path)], storage=str(run.path.parent))
+        reporting.report(["made", str(run.path)], storage=str(run.path.parent))
     assert ended.value.exit_code == 2
     assert capsys.readouterr().err == "error: run made is given twice\n"
 
@@ -331,8 +331,8 @@ def test_what_is_to_be_written_onto_a_folder_is_refused(
     run, output = str(made(make_run).path), tmp_path / place
     commands: list[Callable[[], None]] = [
         lambda: runs.export(run, output=output, storage=str(tmp_path)),
-        lambda: runs.report([run], output=output, storage=str(tmp_path)),
-        lambda: runs.report([run], form="md", output=output, storage=str(tmp_path)),
+        lambda: reporting.report([run], output=output, storage=str(tmp_path)),
+        lambda: reporting.report([run], form="md", output=output, storage=str(tmp_path)),
         lambda: files.schema(output=output),
     ]
     for command in commands:
