@@ -35,7 +35,7 @@ def test_experiment_and_its_space_are_checked_without_pytorch_and_ray() -> None:
     """As `search` does it: Ray is begun before PyTorch is imported, and a mistake in the file is told before either."""
     code = (
         "from tune_jobs import space\n"
-        "from tune_jobs.checks import check_experiment\n"
+        "from tune_jobs.experiment.checks import check_experiment\n"
         "from tune_jobs.commands.common import asked_for\n"
         "from tune_jobs.results import rundir\n"
         "asked = asked_for('fashion-resnet-grid', ['model=resnet18,svm,mlp', 'epochs=1'], False, None)\n"
@@ -46,7 +46,7 @@ def test_experiment_and_its_space_are_checked_without_pytorch_and_ray() -> None:
 
 
 def test_schema_loads_nothing_heavy() -> None:
-    code = "from tune_jobs import reference, schema\nschema.text()\nreference.page()"
+    code = "from tune_jobs.experiment import reference, schema\nschema.text()\nreference.page()"
     assert loaded(code, HEAVY) == []
 
 

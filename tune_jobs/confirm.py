@@ -13,14 +13,14 @@ from datasets.splits import split
 from tune_jobs import experiment as experiments
 from tune_jobs.errors import NoUsableTrialError
 from tune_jobs.experiment import Experiment, Scheduler, Search
-from tune_jobs.listener import Listener
-from tune_jobs.points import Points
 from tune_jobs.results import confirmation, ledger, table
 from tune_jobs.results.confirmation import Confirmation
 from tune_jobs.results.rundir import RunDir, write_text
 from tune_jobs.results.selection import Candidate, candidates, distinct
-from tune_jobs.run import Run
+from tune_jobs.running.listener import Listener
+from tune_jobs.running.run import Run
 from tune_jobs.search import Outcome, run_space
+from tune_jobs.space.points import Points
 from tune_jobs.storage import StoreError
 
 

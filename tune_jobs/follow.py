@@ -14,9 +14,8 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from tune_jobs import repeats
 from tune_jobs.console import is_live, say, trial_line
-from tune_jobs.experiment import Experiment
+from tune_jobs.experiment import Experiment, repeats
 from tune_jobs.results import ledger
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.rundir import RunDir

@@ -14,17 +14,13 @@ import optuna
 from datasets import Splits, load_splits
 from profiling import machine
 from tune_jobs import space as spaces
-from tune_jobs import warm_start
-from tune_jobs.axis import key
-from tune_jobs.checks import check_experiment, check_loggers, check_shapes
 from tune_jobs.cluster import connect, is_there, this_machine
-from tune_jobs.drawn import Drawn, to_draw
 from tune_jobs.errors import UsageError
 from tune_jobs.estimate import Basis, Estimate, estimate, known
 from tune_jobs.experiment import Experiment
-from tune_jobs.notes import notes, notes_on, stops_early
-from tune_jobs.points import Points
-from tune_jobs.repeats import repeated, total
+from tune_jobs.experiment.checks import check_experiment, check_loggers, check_shapes
+from tune_jobs.experiment.notes import notes, notes_on, stops_early
+from tune_jobs.experiment.repeats import repeated, total
 from tune_jobs.requests import Requests, at_least, requests_of
 from tune_jobs.resources import Request, alive, card_kinds, check_servable, fits, in_words
 from tune_jobs.results import ledger
@@ -33,6 +29,10 @@ from tune_jobs.results.rundir import RunDir
 from tune_jobs.results.words import duration
 from tune_jobs.sameness import check_same
 from tune_jobs.space import Point, Space
+from tune_jobs.space.axis import key
+from tune_jobs.space.points import Points
+from tune_jobs.study import warm_start
+from tune_jobs.study.drawn import Drawn, to_draw
 
 DRAWS = 10_000
 """So many configs of a sampled space stand for more."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tune_jobs.checks import check_new
-from tune_jobs.drawn import config_key, to_draw
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
+from tune_jobs.experiment.checks import check_new
 from tune_jobs.results import ledger
 from tune_jobs.results.ledger import by_number
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.space import Point, Space
+from tune_jobs.study.drawn import config_key, to_draw
 
 
 def new_points(experiment: Experiment, space: Space, trials: Mapping[str, ledger.TrialRecord]) -> list[Point]:

@@ -13,35 +13,35 @@ import ray
 import torch
 
 from datasets import Splits, load_splits
-from tune_jobs import probe, warm_start, yaml
-from tune_jobs.broken_nodes import BrokenNodes
-from tune_jobs.checks import check_experiment, check_loggers, check_shapes
+from tune_jobs import probe, yaml
 from tune_jobs.cluster import connect, is_own, is_there, this_machine, wait_until_servable
+from tune_jobs.cluster.shared_storage import check_storage_seen
 from tune_jobs.cost import count_shapes, work_macs
 from tune_jobs.environment import environment
 from tune_jobs.experiment import Experiment
+from tune_jobs.experiment.checks import check_experiment, check_loggers, check_shapes
+from tune_jobs.experiment.notes import notes_on
+from tune_jobs.experiment.repeats import repeated, total
 from tune_jobs.interruption import DiskFull, Stop, room, sigterm_as_sigint
-from tune_jobs.keeping import Keeping
-from tune_jobs.leftovers import Leftovers
-from tune_jobs.listener import Listener
-from tune_jobs.notes import notes_on
-from tune_jobs.record import Record
-from tune_jobs.recorder import Recorder
-from tune_jobs.repeats import repeated, total
 from tune_jobs.requests import Requests, at_least, requests_of
 from tune_jobs.resources import card_kinds, check_servable
 from tune_jobs.results import damage, ledger, selection, table
 from tune_jobs.results.ledger import fold_of, number_of
 from tune_jobs.results.rundir import RunDir, write_text
-from tune_jobs.run import Run
+from tune_jobs.running.broken_nodes import BrokenNodes
+from tune_jobs.running.keeping import Keeping
+from tune_jobs.running.leftovers import Leftovers
+from tune_jobs.running.listener import Listener
+from tune_jobs.running.record import Record
+from tune_jobs.running.recorder import Recorder
+from tune_jobs.running.run import Run
+from tune_jobs.running.stopping import EarlyStopping
+from tune_jobs.running.tuning import run_trials
+from tune_jobs.running.waiting import Waiting
+from tune_jobs.running.watching import Watch
 from tune_jobs.sameness import changed, check_same, is_left, new_points
-from tune_jobs.shared_storage import check_storage_seen
 from tune_jobs.space import Space
-from tune_jobs.stopping import EarlyStopping
-from tune_jobs.study import Study, is_whole
-from tune_jobs.tuning import run_trials
-from tune_jobs.waiting import Waiting
-from tune_jobs.watching import Watch
+from tune_jobs.study import Study, is_whole, warm_start
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from ray.job_submission import JobErrorType, JobStatus, JobSubmissionClient
 from datasets.reasons import first_line
 from profiling.machine import COMMIT_VARIABLE, git_commit
 from tune_jobs import experiment as experiments
-from tune_jobs import shipping, space, tokens, yaml
-from tune_jobs.checks import check_experiment
-from tune_jobs.cluster import check_reachable, is_gone
+from tune_jobs import space, yaml
+from tune_jobs.cluster import check_reachable, is_gone, shipping, tokens
 from tune_jobs.errors import UsageError
+from tune_jobs.experiment.checks import check_experiment
 from tune_jobs.storage import ALLOWED, OPTIONS, split
 from tune_jobs.typed import typed
 

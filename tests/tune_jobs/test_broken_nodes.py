@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tune_jobs.broken_nodes import BrokenNodes
+from tune_jobs.running.broken_nodes import BrokenNodes
 
 NODES = ("a", "b")
 
@@ -133,7 +133,7 @@ def test_a_broken_node_that_worked_before_is_none_on_which_others_come_further(b
 
 def test_node_of_one_that_left_is_asked_for_anew(broken: BrokenNodes, monkeypatch: pytest.MonkeyPatch) -> None:
     table = {"1c05": {"Address": {"NodeID": "b", "IPAddress": "10.0.0.2"}}}
-    monkeypatch.setattr("tune_jobs.broken_nodes.state.actors", lambda worker: table.get(worker, {}))
+    monkeypatch.setattr("tune_jobs.running.broken_nodes.state.actors", lambda worker: table.get(worker, {}))
     broken.arrive("00001", "a", "10.0.0.1")
     assert broken.node("00001", "1c05") == "a"
     broken.leave("00001")

@@ -18,7 +18,8 @@ from ray.autoscaler import sdk
 from ray.exceptions import AuthenticationError, RuntimeEnvSetupError
 
 from tests.conftest import App, processes_under
-from tune_jobs import cluster, refusals, tokens
+from tune_jobs import cluster
+from tune_jobs.cluster import refusals, tokens
 from tune_jobs.errors import UsageError
 from tune_jobs.resources import Request
 
@@ -111,7 +112,7 @@ import os, sys
 
 registered = []
 os.register_at_fork = lambda **hooks: registered.append(hooks)
-import tune_jobs.membership
+import tune_jobs.cluster.membership
 
 before = len(registered)
 assert any("after_in_parent" in hooks for hooks in registered)

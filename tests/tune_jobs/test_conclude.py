@@ -15,7 +15,7 @@ from tune_jobs import search as searches
 from tune_jobs.commands import runs, searching
 from tune_jobs.results.report.loaded import load
 from tune_jobs.results.rundir import RunDir
-from tune_jobs.run import Run
+from tune_jobs.running.run import Run
 from tune_jobs.search import Outcome
 from tune_jobs.storage import StoreError
 

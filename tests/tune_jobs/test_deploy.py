@@ -17,8 +17,8 @@ from ruamel.yaml import YAML
 
 from tests.conftest import ROOT
 from tune_jobs import space
+from tune_jobs.cluster.shipping import PACKAGES
 from tune_jobs.experiment import load
-from tune_jobs.shipping import PACKAGES
 from tune_jobs.submit import STOP_WAIT_S
 
 DEPLOY = ROOT / "tune_jobs" / "deploy"

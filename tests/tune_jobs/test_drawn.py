@@ -14,15 +14,15 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import RandomSampler
 from ray.tune.search import Searcher
 
-from tune_jobs import waiting
-from tune_jobs.broken_nodes import BrokenNodes
-from tune_jobs.drawn import Drawn, to_draw
 from tune_jobs.experiment import Experiment, check
-from tune_jobs.repeats import total
+from tune_jobs.experiment.repeats import total
 from tune_jobs.results.ledger import TrialRecord, by_number, number_of, trial_id
+from tune_jobs.running import waiting
+from tune_jobs.running.broken_nodes import BrokenNodes
+from tune_jobs.running.tuning import ASKED, _Searcher
 from tune_jobs.space import Point, Space, parse
 from tune_jobs.study import Study
-from tune_jobs.tuning import ASKED, _Searcher
+from tune_jobs.study.drawn import Drawn, to_draw
 
 
 class First(RandomSampler):
@@ -40,7 +40,7 @@ class First(RandomSampler):
 
 
 class Waiting(list[tuple[int, Point]]):
-    """Stands for `tune_jobs.waiting.Waiting`."""
+    """Stands for `tune_jobs.running.waiting.Waiting`."""
 
     out: tuple[()] = ()
     put = list.append

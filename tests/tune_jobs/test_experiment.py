@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tune_jobs import yaml
-from tune_jobs.checks import check_experiment, check_new
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import check, check_name, load, named, override, shipped
-from tune_jobs.extension import extended
+from tune_jobs.experiment.checks import check_experiment, check_new
+from tune_jobs.experiment.extension import extended
 from tune_jobs.space import parse
 
 DOCUMENT: dict[str, Any] = {

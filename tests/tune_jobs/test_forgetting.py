@@ -15,11 +15,11 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.utils.callback import _create_default_callbacks
 
-from tune_jobs import registry as registers
 from tune_jobs.experiment import Scheduler
-from tune_jobs.forgetting import Forgetting, NoLines
 from tune_jobs.results.ledger import TrialRecord
-from tune_jobs.stopping import EarlyStopping
+from tune_jobs.running import registry as registers
+from tune_jobs.running.forgetting import Forgetting, NoLines
+from tune_jobs.running.stopping import EarlyStopping
 
 
 def early_stopping() -> EarlyStopping:

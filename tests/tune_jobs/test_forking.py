@@ -14,8 +14,8 @@ import psutil
 import pytest
 import ray
 
-from tune_jobs import forking
-from tune_jobs.forking import server, worker
+from tune_jobs.cluster import forking
+from tune_jobs.cluster.forking import server, worker
 
 if TYPE_CHECKING:
     from tests.conftest import App
@@ -118,7 +118,7 @@ def test_workers_are_forked_and_are_otherwise_as_ray_starts_them(app: App) -> No
 def test_server_ends_with_the_process_that_started_it_even_if_that_is_killed(tmp_path: Path) -> None:
     code = (
         "import os, sys, time\n"
-        "from tune_jobs import forking\n"
+        "from tune_jobs.cluster import forking\n"
         "with forking.fork_server():\n"
         "    print(os.environ[forking.ADDRESS], forking._servers[0].pid, flush=True)\n"
         "    time.sleep(600)\n"

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import ROOT, App
-from tune_jobs import shipping, submit
+from tune_jobs import submit
+from tune_jobs.cluster import shipping
 from tune_jobs.results import ledger
 
 if TYPE_CHECKING:

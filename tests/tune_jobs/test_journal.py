@@ -9,7 +9,7 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 
 from tune_jobs.interruption import DiskFull
-from tune_jobs.journal import Journal
+from tune_jobs.study.journal import Journal
 
 LOGS: list[dict[str, Any]] = [
     {"op_code": 0, "name": "one"},

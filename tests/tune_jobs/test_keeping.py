@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from tune_jobs.keeping import Keeping
 from tune_jobs.results.ledger import TrialRecord
+from tune_jobs.running.keeping import Keeping
 
 
 def trial(own: str, accuracy: float, time_s: float = 1.0, state: str = "COMPLETE") -> TrialRecord:

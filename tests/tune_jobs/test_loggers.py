@@ -17,11 +17,11 @@ from ray.tune.experiment import Trial
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from tune_jobs import loggers
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import check
 from tune_jobs.interruption import DiskFull
 from tune_jobs.results.rundir import RunDir
+from tune_jobs.running import loggers
 
 if TYPE_CHECKING:
     from tests.conftest import App

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import MedianStoppingRule
 
-from tune_jobs.median import MedianRule
+from tune_jobs.running.median import MedianRule
 
 EPOCHS = 7
 

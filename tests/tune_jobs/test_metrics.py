@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tune_jobs import metrics
-from tune_jobs.metrics import SERIES_AFTER_S, Metrics
+from tune_jobs.running import metrics
+from tune_jobs.running.metrics import SERIES_AFTER_S, Metrics
 
 
 @pytest.fixture

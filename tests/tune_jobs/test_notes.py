@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetConfig
 from datasets.splits import split
 from tune_jobs import space
 from tune_jobs.experiment import check
-from tune_jobs.notes import notes, notes_on
+from tune_jobs.experiment.notes import notes, notes_on
 
 
 def noted(**document: Any) -> list[str]:

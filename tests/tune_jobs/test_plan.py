@@ -11,7 +11,7 @@ import torch
 from datasets import DatasetConfig, Splits, load_splits
 from models import TrainConfig
 from models.precision import choose_precision
-from tune_jobs import cost, loggers, yaml
+from tune_jobs import cost, yaml
 from tune_jobs import space as spaces
 from tune_jobs.cost import work_macs
 from tune_jobs.errors import UsageError
@@ -20,6 +20,7 @@ from tune_jobs.experiment import Experiment, check
 from tune_jobs.plan import lines, makespan, plan
 from tune_jobs.resources import Request
 from tune_jobs.results import ledger, rundir
+from tune_jobs.running import loggers
 from tune_jobs.space import relevant
 
 if TYPE_CHECKING:

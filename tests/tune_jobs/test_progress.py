@@ -11,8 +11,8 @@ from rich.console import Console
 
 from tests.conftest import ROOT
 from tune_jobs.console import is_live
-from tune_jobs.progress import Progress
 from tune_jobs.results.ledger import TrialRecord
+from tune_jobs.running.progress import Progress
 
 
 def ended(own: str, wall_time_s: float) -> TrialRecord:
@@ -71,7 +71,7 @@ def test_a_terminal_that_draws_nothing_anew_gets_lines_as_a_log_does(monkeypatch
 _UNREAD = """
 import time
 from tune_jobs.console import console, say
-from tune_jobs.progress import Progress
+from tune_jobs.running.progress import Progress
 
 out = console(lasts=True)
 input()

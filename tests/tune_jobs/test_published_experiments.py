@@ -11,7 +11,7 @@ from profiling import reports
 from tune_jobs import space
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment, check, load, shipped
-from tune_jobs.notes import notes
+from tune_jobs.experiment.notes import notes
 
 EXPERIMENTS = {name: load(name) for name in shipped()}
 NAMING = {name: experiment for name, experiment in EXPERIMENTS.items() if experiment.published}

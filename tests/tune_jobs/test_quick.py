@@ -9,7 +9,7 @@ from datasets.config import SplitSizes
 from tune_jobs import yaml
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Quick, check, load
-from tune_jobs.quick import scaled_down
+from tune_jobs.experiment.quick import scaled_down
 
 if TYPE_CHECKING:
     from tests.conftest import App

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tune_jobs.interruption import DiskFull
-from tune_jobs.record import Record
 from tune_jobs.results import ledger
+from tune_jobs.running.record import Record
 
 CONFIG = {"model": "mlp", "lr": 0.1}
 

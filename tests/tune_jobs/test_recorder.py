@@ -12,17 +12,17 @@ import pytest
 import ray
 
 from datasets import load_splits
-from tune_jobs import recorder as module
 from tune_jobs import space as spaces
-from tune_jobs.broken_nodes import BrokenNodes
 from tune_jobs.experiment import check
 from tune_jobs.interruption import Stop
-from tune_jobs.record import Record
 from tune_jobs.resources import MIB, Request
 from tune_jobs.results import ledger
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.rundir import RunDir
-from tune_jobs.run import Run
+from tune_jobs.running import recorder as module
+from tune_jobs.running.broken_nodes import BrokenNodes
+from tune_jobs.running.record import Record
+from tune_jobs.running.run import Run
 from tune_jobs.search import _recorder
 from tune_jobs.study import Study
 from tune_jobs.trial import TRIAL_KEY

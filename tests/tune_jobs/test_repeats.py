@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tune_jobs.experiment import Experiment, check
-from tune_jobs.repeats import asked, configs, missing, repeated, total
+from tune_jobs.experiment.repeats import asked, configs, missing, repeated, total
 from tune_jobs.space import Space, parse
 
 

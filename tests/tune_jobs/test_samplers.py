@@ -10,7 +10,7 @@ import pytest
 from optuna.samplers import GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 
 from tune_jobs.experiment import Search
-from tune_jobs.samplers import SeededByTrial, first_generation, make_sampler
+from tune_jobs.study.samplers import SeededByTrial, first_generation, make_sampler
 
 METHODS: list[dict[str, Any]] = [
     {"method": "random"},

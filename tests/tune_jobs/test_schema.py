@@ -12,12 +12,12 @@ import jsonschema
 import pytest
 from typer.testing import CliRunner
 
-from tune_jobs import reference, schema, space, yaml
+from tune_jobs import space, yaml
 from tune_jobs.__main__ import app
 from tune_jobs.errors import UsageError
-from tune_jobs.experiment import check, load, shipped
+from tune_jobs.experiment import check, load, reference, schema, shipped
 
-DOCS = Path(schema.__file__).parent / "docs"
+DOCS = Path(schema.__file__).parents[1] / "docs"
 VALIDATOR = jsonschema.Draft7Validator(schema.schema())
 DOCUMENT: dict[str, Any] = {"name": "x", "dataset": {"name": "digits"}, "space": {"model": "mlp"}}
 OPTUNA = {"method": "optuna", "trials": 3}

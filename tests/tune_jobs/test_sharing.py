@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tune_jobs import sharing
-from tune_jobs.sharing import Company, Sharing
+from tune_jobs.running import sharing
+from tune_jobs.running.sharing import Company, Sharing
 
 
 class Clock:

@@ -8,9 +8,9 @@ import optuna
 import pytest
 
 from models import TrainConfig
-from tune_jobs.axis import key
 from tune_jobs.errors import UsageError
 from tune_jobs.space import parse
+from tune_jobs.space.axis import key
 
 
 def expand(space: dict[str, Any], train: dict[str, Any]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import pytest
 from tune_jobs.experiment import Scheduler
 from tune_jobs.results import ledger
 from tune_jobs.results.ledger import TrialRecord
-from tune_jobs.stopping import EarlyStopping
+from tune_jobs.running.stopping import EarlyStopping
 
 EPOCHS = 9
 CURVES = {

@@ -26,8 +26,9 @@ from profiling import rows
 from profiling.rows import Row
 from tests.profiling.conftest import MADE_UP
 from tests.tune_jobs.s3_server import KEY, SECRET, S3Server, s3_server
-from tune_jobs import follow, loggers, storage, yaml
+from tune_jobs import follow, storage, yaml
 from tune_jobs.checkpoints import Checkpoints
+from tune_jobs.cluster.shared_storage import look, refuse_unseen, to_ask
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import check
 from tune_jobs.resources import Request
@@ -36,8 +37,8 @@ from tune_jobs.results.lease import Lease
 from tune_jobs.results.mirror import Mirror
 from tune_jobs.results.report import all_rows, page
 from tune_jobs.results.rundir import RunDir
+from tune_jobs.running import loggers
 from tune_jobs.sameness import check_same
-from tune_jobs.shared_storage import look, refuse_unseen, to_ask
 from tune_jobs.space import parse as parse_space
 from tune_jobs.storage import Store, StoreError, parse
 

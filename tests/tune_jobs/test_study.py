@@ -13,7 +13,7 @@ from tune_jobs.experiment import Experiment, check
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.space import Space, parse
 from tune_jobs.study import Study
-from tune_jobs.warm_start import Known
+from tune_jobs.study.warm_start import Known
 
 
 def experiment(search: dict[str, Any], space: dict[str, Any]) -> tuple[Experiment, Space]:

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from profiling.machine import COMMIT_VARIABLE, git_commit
 from tune_jobs import experiment as experiments
-from tune_jobs import shipping, submit, tokens, yaml
+from tune_jobs import submit, yaml
 from tune_jobs.__main__ import app
+from tune_jobs.cluster import shipping, tokens
 from tune_jobs.errors import UsageError
 
 FILE = """

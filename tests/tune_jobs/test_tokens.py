@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # they are compiled
 
-from tune_jobs import tokens
+from tune_jobs.cluster import tokens
 
 
 @pytest.fixture(autouse=True)

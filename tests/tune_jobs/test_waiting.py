@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import ray
 
-from tune_jobs import waiting
-from tune_jobs.broken_nodes import BrokenNodes
 from tune_jobs.resources import MIB, Request
 from tune_jobs.results.ledger import TrialRecord
-from tune_jobs.waiting import Waiting
+from tune_jobs.running import waiting
+from tune_jobs.running.broken_nodes import BrokenNodes
+from tune_jobs.running.waiting import Waiting
 
 NODES = [{"NodeID": "a", "Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}]
 REQUESTS = {"resnet18": Request(gpu=0.5), "svm": Request()}

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tune_jobs import watching
 from tune_jobs.failures import MOST_LOST, STORE_AWAY_S
 from tune_jobs.interruption import Stop
 from tune_jobs.resources import Request
-from tune_jobs.watching import NODES_GONE_MINUTES, Watch
+from tune_jobs.running import watching
+from tune_jobs.running.watching import NODES_GONE_MINUTES, Watch
 
 
 class Nodes:

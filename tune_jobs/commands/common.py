@@ -81,7 +81,7 @@ def asked_for(experiment: str, overrides: list[str], quick: bool, data_dir: Path
     asked = experiments.load(experiment, overrides)
     if not quick:
         return asked
-    from tune_jobs.quick import scaled_down
+    from tune_jobs.experiment.quick import scaled_down
 
     return scaled_down(asked, data_folder(data_dir))
 

@@ -39,9 +39,9 @@ def schema(
     values and mark what is wrong.  --format md is the page tune_jobs/docs/experiment.md.
     """
     with one_line_errors():
-        from tune_jobs import reference
-        from tune_jobs import schema as schemas
         from tune_jobs.errors import UsageError
+        from tune_jobs.experiment import reference
+        from tune_jobs.experiment import schema as schemas
         from tune_jobs.results.atomic import check_output, write_text
 
         check_output(output)

@@ -51,7 +51,7 @@ def status(
         run_dir = rundir.find(run, storage_at(storage))
         out = console()
         from tune_jobs.errors import UsageError
-        from tune_jobs.repeats import asked
+        from tune_jobs.experiment.repeats import asked
 
         if follow:
             from tune_jobs.follow import watch
@@ -180,8 +180,8 @@ def confirm(
         from tune_jobs import confirm as confirms
         from tune_jobs.cluster import leave
         from tune_jobs.console import confirmation_lines, confirmation_table, console, say
-        from tune_jobs.progress import Progress
         from tune_jobs.results import best, rundir
+        from tune_jobs.running.progress import Progress
 
         run_dir = rundir.find(run, storage_at(storage))
         out = console(lasts=True)

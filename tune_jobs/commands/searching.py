@@ -71,10 +71,10 @@ def search(
 
         if not run_dir.ledger.exists():  # else it may be that nothing is left to run
             cluster.begin()
-        from tune_jobs import notes, repeats
         from tune_jobs import search as searches
         from tune_jobs.console import console, say
-        from tune_jobs.progress import Progress
+        from tune_jobs.experiment import notes, repeats
+        from tune_jobs.running.progress import Progress
         from tune_jobs.storage import StoreError
 
         total = repeats.total(asked, space)
@@ -96,7 +96,7 @@ def _asked(asked: Experiment, name: str | None, storage: str, extend: bool) -> t
     machine."""
     from tune_jobs import experiment as experiments
     from tune_jobs import space as spaces
-    from tune_jobs.extension import extended
+    from tune_jobs.experiment.extension import extended
     from tune_jobs.results import rundir
 
     space = spaces.of(asked)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from tune_jobs.axis import RANGES
 from tune_jobs.results import table
 from tune_jobs.results.report.drawing import Figure, spec
 from tune_jobs.results.report.loaded import Loaded
 from tune_jobs.results.report.wording import is_number, label, levels, on_times
+from tune_jobs.space.axis import RANGES
 
 MOST_LEVELS = 12
 """Of an axis of the heat map: numbers with more are shown in parts of equal counts."""

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 from models import TrainConfig, is_network
-from tune_jobs.axis import RANGES, Axis
 from tune_jobs.results import selection
 from tune_jobs.results.report.effects import Effect, effects, outcomes
 from tune_jobs.results.report.finding import Finding, points, wilson
@@ -17,6 +16,7 @@ from tune_jobs.results.report.standing import standing
 from tune_jobs.results.report.wording import is_number, label
 from tune_jobs.results.statistics import p_in_words
 from tune_jobs.results.words import duration
+from tune_jobs.space.axis import RANGES, Axis
 
 LEARNING = ("tpe", "gp", "nsga2")
 """Samplers that choose by what they have seen."""

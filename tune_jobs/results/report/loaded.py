@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 from tune_jobs import space as spaces
-from tune_jobs.axis import Axis
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
 from tune_jobs.results import best, confirmation, ledger, selection, table
@@ -21,6 +20,7 @@ from tune_jobs.results.report.timeline import Attempt
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.results.selection import Candidate
 from tune_jobs.results.table import Row
+from tune_jobs.space.axis import Axis
 
 REPEATS = {"seed"}
 """Fields that name a repeat of a config, and are no choice."""

@@ -14,7 +14,7 @@ import typer
 from datasets import DatasetConfig, load_splits
 from tests.tune_jobs.results.report.conftest import MakeRun
 from tests.tune_jobs.results.report.test_predictions import DIGITS, trained
-from tune_jobs import drawn, estimate
+from tune_jobs import estimate
 from tune_jobs import search as searches
 from tune_jobs.commands import files, reporting, runs
 from tune_jobs.errors import UsageError
@@ -24,6 +24,7 @@ from tune_jobs.results.report import predictions
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.sameness import check_same
 from tune_jobs.space import parse
+from tune_jobs.study import drawn
 
 MLP: dict[str, Any] = {"model": "mlp", "lr": 0.1, "epochs": 3}
 Command = Callable[[RunDir], None]

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 import models
 from models import ModelError, TrainConfig
 from models.config import CONDITIONS
-from tune_jobs.axis import RANGES, Axis, check_value, key, parse_axis
 from tune_jobs.errors import UsageError, one_line
+from tune_jobs.space.axis import RANGES, Axis, check_value, key, parse_axis
 
 if TYPE_CHECKING:
     import optuna

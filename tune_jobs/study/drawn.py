@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tune_jobs import space as spaces
-from tune_jobs.axis import key
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.space import Point, Space
+from tune_jobs.space.axis import key
 
 Groups = Mapping[int, Sequence[TrialRecord]]
 """Number in the study -> the trial's repeats, of which the first has the config that was drawn."""

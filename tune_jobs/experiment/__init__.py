@@ -17,7 +17,7 @@ from tune_jobs import yaml
 from tune_jobs.errors import UsageError, one_line
 from tune_jobs.resources import Resources
 
-SHIPPED = Path(__file__).parent / "experiments"
+SHIPPED = Path(__file__).parents[1] / "experiments"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Names of experiments and runs: they become folder names, and must not climb out of the storage."""
 

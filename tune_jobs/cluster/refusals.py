@@ -8,7 +8,7 @@ import platform
 from ray.exceptions import AuthenticationError, RuntimeEnvSetupError
 
 from datasets.reasons import in_a_line
-from tune_jobs import tokens
+from tune_jobs.cluster import tokens
 from tune_jobs.errors import UsageError
 
 ALONE = "RAY_ADDRESS=local starts a Ray of the search's own"

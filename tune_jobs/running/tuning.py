@@ -16,18 +16,18 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.trainable.function_trainable import wrap_function
 
-from tune_jobs import loggers, registry
-from tune_jobs.drawn import Drawn
 from tune_jobs.experiment import Experiment
-from tune_jobs.forgetting import Forgetting, NoLines
 from tune_jobs.interruption import DiskFull, Leave, Stop
-from tune_jobs.recorder import Recorder
 from tune_jobs.resources import Request
 from tune_jobs.results.rundir import RunDir
-from tune_jobs.run import Run
+from tune_jobs.running import loggers, registry
+from tune_jobs.running.forgetting import Forgetting, NoLines
+from tune_jobs.running.recorder import Recorder
+from tune_jobs.running.run import Run
+from tune_jobs.running.stopping import EarlyStopping
 from tune_jobs.space import Point
-from tune_jobs.stopping import EarlyStopping
 from tune_jobs.study import Study
+from tune_jobs.study.drawn import Drawn
 from tune_jobs.trial import AWAY_KEY, REQUEST_KEY, SLOT_KEY, run_trial
 
 ASKED = 5

@@ -115,7 +115,7 @@ class _TensorBoard(TBXLoggerCallback):
         shown["result"] = {name: last[name] for name in self.RESULT if last.get(name) is not None}
         super().log_trial_result(iteration, trial, shown | {"training_iteration": result["epoch"]})
 
-    def log_trial_end(self, trial: Trial, failed: bool = False) -> None:  # noqa: ARG002 - Ray's signature
+    def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
         """The hyperparameters, with the last numbers; of a trial that failed in its first epoch, without any."""
         if trial not in self._trial_writer:
             return

@@ -13,8 +13,8 @@ import ray
 
 from tune_jobs.failures import MOST_LOST, STORE_AWAY_S
 from tune_jobs.interruption import Stop
-from tune_jobs.listener import Listener
-from tune_jobs.waiting import LOOK_EVERY_S, Waiting
+from tune_jobs.running.listener import Listener
+from tune_jobs.running.waiting import LOOK_EVERY_S, Waiting
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import models
 from models import TrainConfig
 from models.config import TOGETHER
-from tune_jobs.axis import REAL_RANGES
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
-from tune_jobs.repeats import check_seeds, configs
+from tune_jobs.experiment.repeats import check_seeds, configs
 from tune_jobs.space import Space
+from tune_jobs.space.axis import REAL_RANGES
 
 if TYPE_CHECKING:
     from datasets import Splits
@@ -69,6 +69,6 @@ def check_shapes(space: Space, splits: Splits) -> None:
 def check_loggers(experiment: Experiment) -> None:
     """Raise UsageError where what it logs to cannot be had here."""
     if experiment.loggers != ["tensorboard"]:  # which is a requirement; the module takes a second to import
-        from tune_jobs import loggers
+        from tune_jobs.running import loggers
 
         loggers.check(experiment.loggers)

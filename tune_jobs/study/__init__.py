@@ -21,15 +21,15 @@ from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from tune_jobs.axis import check_value
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
 from tune_jobs.failures import RULES
-from tune_jobs.journal import Journal
 from tune_jobs.results.ledger import TrialRecord, by_number, number_of
-from tune_jobs.samplers import SeededByTrial, first_generation
 from tune_jobs.space import Point, Space
-from tune_jobs.warm_start import Known
+from tune_jobs.space.axis import check_value
+from tune_jobs.study.journal import Journal
+from tune_jobs.study.samplers import SeededByTrial, first_generation
+from tune_jobs.study.warm_start import Known
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tune_jobs.forking.worker import ADDRESS
+from tune_jobs.cluster.forking.worker import ADDRESS
 
 SERVER = Path(__file__).with_name("server.py")
 WORKER = Path(__file__).with_name("worker.py")

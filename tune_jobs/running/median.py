@@ -32,7 +32,7 @@ class MedianRule(FIFOScheduler):
         self._means: dict[int, list[float]] = defaultdict(list)
         """Of the trials that got as far as an epoch, lowest first."""
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         epoch: int = result["epoch"]
         value: float = result[self._by]
         others = self._means[epoch]
@@ -42,7 +42,7 @@ class MedianRule(FIFOScheduler):
             return TrialScheduler.CONTINUE
         return TrialScheduler.STOP
 
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:  # noqa: ARG002
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """A last epoch counts for the others."""
         self._count(trial, result["epoch"], result[self._by])
 

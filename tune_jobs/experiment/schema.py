@@ -16,8 +16,8 @@ import models
 from models import TrainConfig
 from models.config import CONDITIONS
 from profiling import reports
-from tune_jobs.axis import LISTS, RANGES
 from tune_jobs.experiment import OBJECTIVES, SECTIONS, Experiment
+from tune_jobs.space.axis import LISTS, RANGES
 
 Schema = dict[str, Any]
 

@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping
 
 from tune_jobs import space as spaces
-from tune_jobs.axis import RANGES, key
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
 from tune_jobs.space import Point, Space
+from tune_jobs.space.axis import RANGES, key
 
 
 def configs(experiment: Experiment, space: Space) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
 
-from tune_jobs.stopping import EarlyStopping
+from tune_jobs.running.stopping import EarlyStopping
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PACKAGES = ("tune_jobs", "profiling", "models", "datasets")
 """The packages under the root that are imported when a search runs."""
 _EXCLUDES = ("__pycache__", "tune_jobs/deploy")

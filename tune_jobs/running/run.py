@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from datasets import Splits
 from tune_jobs.experiment import Experiment
-from tune_jobs.listener import Listener
 from tune_jobs.results.rundir import RunDir
+from tune_jobs.running.listener import Listener
 from tune_jobs.space import Space
 
 

@@ -12,8 +12,8 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 
 import models
 from tune_jobs.experiment import Scheduler
-from tune_jobs.median import MedianRule
 from tune_jobs.results.ledger import TrialRecord, fold_of, number_of
+from tune_jobs.running.median import MedianRule
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -59,7 +59,7 @@ class EarlyStopping(FIFOScheduler):
                 ended[trial.id] = trial
         return [trial for trial in ended.values() if trial.epochs and not trial.finished]
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         if "epoch" not in result:
             return TrialScheduler.CONTINUE
         decision = self._told(self._own(trial), result, False)

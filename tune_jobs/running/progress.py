@@ -29,7 +29,7 @@ EVERY_S = 30
 
 
 class Progress:
-    """Told what happens, as `tune_jobs.listener.Listener`.  Used as a context manager around the search."""
+    """Told what happens, as `tune_jobs.running.listener.Listener`.  Used as a context manager around the search."""
 
     def __init__(
         self, out: Console, fields: Sequence[str], total: int, begun: Callable[[], None] | None = None

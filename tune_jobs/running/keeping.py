@@ -10,7 +10,7 @@ from tune_jobs.results.ledger import TrialRecord, number_of
 
 
 class Disk(Protocol):
-    """What trials have there; see `tune_jobs.leftovers`."""
+    """What trials have there; see `tune_jobs.running.leftovers`."""
 
     def there(self) -> set[str]: ...
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import models
 from tune_jobs.experiment import Experiment
-from tune_jobs.repeats import configs
+from tune_jobs.experiment.repeats import configs
 from tune_jobs.space import Space
 
 if TYPE_CHECKING:

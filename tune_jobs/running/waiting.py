@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from tune_jobs.broken_nodes import BrokenNodes
 from tune_jobs.resources import Request, grown, slots, unservable
 from tune_jobs.results.ledger import TrialRecord
+from tune_jobs.running.broken_nodes import BrokenNodes
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle

@@ -19,9 +19,10 @@ from ray._private.services import canonicalize_bootstrap_address
 from ray._private.utils import get_num_cpus
 from ray.exceptions import RayError
 
-from tune_jobs import forking, interruption, refusals, shipping, tokens
+from tune_jobs import interruption
+from tune_jobs.cluster import forking, refusals, shipping, tokens
+from tune_jobs.cluster.membership import Membership
 from tune_jobs.errors import UsageError
-from tune_jobs.membership import Membership
 from tune_jobs.resources import Request, unservable
 
 PRELOADING_CPUS = 16

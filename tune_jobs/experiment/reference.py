@@ -7,8 +7,8 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any
 
-from tune_jobs.axis import LISTS
-from tune_jobs.schema import KINDS, WHEN, Schema, schema
+from tune_jobs.experiment.schema import KINDS, WHEN, Schema, schema
+from tune_jobs.space.axis import LISTS
 
 MOST = 12
 """Of a longer list of allowed values the first few are named."""

@@ -11,20 +11,20 @@ from ray import tune
 from tune_jobs import failures
 from tune_jobs.cluster import is_lost
 from tune_jobs.cost import with_macs
-from tune_jobs.drawn import to_draw
+from tune_jobs.experiment.repeats import missing, repeated
 from tune_jobs.interruption import Stop
-from tune_jobs.keeping import Keeping
-from tune_jobs.metrics import Metrics
-from tune_jobs.record import Record
-from tune_jobs.repeats import missing, repeated
 from tune_jobs.results.ledger import TrialRecord, fold_of, number_of
-from tune_jobs.run import Run
-from tune_jobs.sharing import Company, Sharing
+from tune_jobs.running.keeping import Keeping
+from tune_jobs.running.metrics import Metrics
+from tune_jobs.running.record import Record
+from tune_jobs.running.run import Run
+from tune_jobs.running.sharing import Company, Sharing
+from tune_jobs.running.waiting import Waiting
+from tune_jobs.running.watching import Watch
 from tune_jobs.space import Point
 from tune_jobs.study import Study
+from tune_jobs.study.drawn import to_draw
 from tune_jobs.trial import AWAY_KEY, KNOWN_KEY, REQUEST_KEY, SLOT_KEY, TRIAL_KEY
-from tune_jobs.waiting import Waiting
-from tune_jobs.watching import Watch
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
