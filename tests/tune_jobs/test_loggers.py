@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ray.tune.experiment import Trial
+from ray.tune.logger import LoggerCallback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
@@ -81,6 +82,75 @@ def test_experiment_wrong_loggers_are_refused(given: list[str], said: str) -> No
     document: dict[str, Any] = {"name": "x", "dataset": {"name": "digits"}, "train": {"model": "mlp"}}
     with pytest.raises(UsageError, match=f"^loggers.*{said}"):
         check(document | {"loggers": given})
+
+
+class Strict(LoggerCallback):
+    """As Ray's: it knows those alone that began."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
+        self.told.append(f"{trial.trial_id} {failed}")
+
+    def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:  # noqa: ARG002 - Ray's signature
+        self.told.append("end")
+
+
+def made_up(trial_id: str) -> Trial:
+    return Trial("made_up", config={"trial": trial_id, "model": "mlp"}, stub=True, trial_id=trial_id)
+
+
+def test_a_trial_that_failed_before_it_began_is_not_ended() -> None:
+    callback: Any = loggers._of_epochs(Strict)()
+    unborn, trial = made_up("a"), made_up("b")
+    callback.on_trial_error(0, [], unborn)
+    callback.on_trial_start(0, [], trial)
+    callback.on_trial_error(0, [], trial)
+    callback.on_trial_error(0, [], trial)
+    assert callback.told == ["b True"]
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # MLflow's way with SQLAlchemy
+def test_mlflow_ends_what_began_and_keeps_no_trial(tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="mlflow-skinny is not installed")
+    (callback,) = loggers.callbacks(["mlflow"], RunDir(tmp_path), ["model"])
+    ended, left = made_up("a"), made_up("b")
+    callback.on_trial_error(0, [], ended)
+    for trial in (ended, left):
+        callback.on_trial_start(0, [], trial)
+    callback.on_trial_complete(0, [], ended)
+    said: list[str] = []
+    loggers.close([callback], said.append)
+    assert said == []
+    assert not callback._trial_runs  # type: ignore[attr-defined]  # Ray's own
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name(tmp_path.name).experiment_id])
+    assert {run.data.tags["trial_name"]: run.info.status for run in runs} == {
+        str(ended): "FINISHED",
+        str(left): "FAILED",
+    }
+
+
+def test_close_ends_what_is_open_and_says_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken: Any = loggers._of_epochs(Strict)()
+    whole: Any = loggers._of_epochs(Strict)()
+    for callback in (broken, whole):
+        for name in ("a", "b"):
+            callback.on_trial_start(0, [], made_up(name))
+    whole.on_trial_complete(0, [], next(trial for trial in whole.begun if trial.trial_id == "a"))
+    broken.told = None
+    said: list[str] = []
+    loggers.close([broken, whole], said.append)
+    assert whole.told == ["a False", "b True", "end"]
+    (line,) = said
+    assert line.startswith("note: loggers: 'NoneType' object has no attribute")
+    held = threading.Event()
+    monkeypatch.setattr(loggers, "CLOSE_S", 0)
+    monkeypatch.setattr(whole, "end_soon", held.wait)
+    loggers.close([whole], said.append)
+    assert said[1:] == ["note: loggers: have not ended within 0 s; the runs there stay open"]
+    held.set()
 
 
 @pytest.mark.slow

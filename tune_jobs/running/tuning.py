@@ -71,6 +71,8 @@ def run_trials(
             if isinstance(left, DiskFull):
                 stop.ask("disk", str(left))
             recorder.waiting.end_workers()
+            if stop.cause != "disk":  # there they would write, too
+                loggers.close(told, run.listener.say)
         finally:
             _remove_snapshots(run_dir)
 
