@@ -15,7 +15,7 @@ except ModuleNotFoundError:
     end_outside()
 
 from profiling.command_line import run
-from tune_jobs.commands import files, jobs, reporting, runs, searching, training
+from tune_jobs.commands import confirming, files, jobs, reporting, runs, searching, training
 
 app = typer.Typer(
     help="Hyperparameter search for image classifiers on Ray Tune: an experiment file in, a table of trials and a "
@@ -38,7 +38,7 @@ for command in (
     files.schema,
     runs.status,
     runs.export,
-    runs.confirm,
+    confirming.confirm,
     training.train,
     training.benchmark,
     reporting.report,

@@ -32,6 +32,7 @@ def confirm(
     together: bool,
     data_dir: Path | None,
     listener: Listener,
+    wait_for_nodes: bool = False,
 ) -> tuple[Outcome, Confirmation | None]:
     """Train the `top` best configs under `seeds` fresh seeds each, in a run directory within the run's.
 
@@ -58,7 +59,8 @@ def confirm(
         _new_splits(experiment.dataset, seeds, data_dir) if new_splits else [load_splits(experiment.dataset, data_dir)]
     )
 
-    outcome = run_space(Run(_asked(experiment, seeds, together), Points((), {}, points), where, splits, listener))
+    again = _asked(experiment, seeds, together)
+    outcome = run_space(Run(again, Points((), {}, points), where, splits, listener, wait_for_nodes))
     if outcome.ended != "done" or not candidates(outcome.rows):
         return outcome, None
     parts = splits[0]

@@ -462,14 +462,15 @@ def test_auto_where_no_cluster_runs_is_said_so(monkeypatch: pytest.MonkeyPatch) 
 def test_what_was_asked_of_an_autoscaler_is_taken_back_by_who_stops_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the cluster would start the node and keep it for ever."""
     asked: list[list[dict[str, float]]] = []
+    node = {"NodeID": "a", "Alive": True, "Resources": {"CPU": 4.0}}
 
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sdk, "request_resources", lambda bundles: asked.append(bundles))
-    monkeypatch.setattr(ray, "nodes", list)
+    monkeypatch.setattr(ray, "nodes", lambda: [node])
     monkeypatch.setattr(time, "sleep", interrupted)
+    requests = [Request(gpu=1), Request(cpu=4)]  # the second is there, and would idle away unasked for
     with pytest.raises(KeyboardInterrupt):
-        cluster.wait_until_servable([Request(gpu=1)], lambda _: None)
-    assert len(asked) == 2
-    assert asked[-1] == []
+        cluster.wait_until_servable(requests, lambda _: None)
+    assert asked == [[request.bundle() for request in requests], []]

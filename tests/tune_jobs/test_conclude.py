@@ -12,7 +12,7 @@ from datasets import DatasetConfig, load_splits
 from tests.tune_jobs.results.report.conftest import MakeRun, make_run
 from tune_jobs import confirm as confirms
 from tune_jobs import search as searches
-from tune_jobs.commands import runs, searching
+from tune_jobs.commands import confirming, searching
 from tune_jobs.results.report.loaded import load
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.running.run import Run
@@ -55,12 +55,13 @@ def test_a_confirmation_that_cannot_be_left_on_the_store_is_interrupted(
     rows = [replace(row, id=f"00000-{fold}", fold=fold) for row in load(run).rows for fold in (0, 1)]
 
     def again(asked: Run) -> Outcome:
+        assert asked.wait_for_nodes
         asked.directory.path.mkdir()
         return Outcome(rows, "done", splits)
 
     monkeypatch.setattr(confirms, "run_space", again)
     with pytest.raises(typer.Exit) as ended:
-        runs.confirm(str(run.path), seeds=2, storage=str(run.path.parent))
+        confirming.confirm(str(run.path), seeds=2, storage=str(run.path.parent), wait_for_nodes=True)
     assert ended.value.exit_code == 4
     said = "error: s3://bucket/runs/made: cannot be reached; the same command takes it up again"
     assert capsys.readouterr().err.splitlines() == [said]

@@ -77,6 +77,13 @@ def test_a_search_whose_other_trials_run_is_not_stopped(monkeypatch: pytest.Monk
     assert search.stop.cause == "nodes"
 
 
+def test_a_trial_that_tune_ended_without_a_word_is_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Search(monkeypatch)
+    search.nodes.out = {"00000": "a", "00001": "b"}
+    trials: list[Any] = [SimpleNamespace(trial_id=name, is_finished=lambda name=name: name != "b") for name in "abc"]
+    assert search.watch.look(trials) == ["00000"]
+
+
 def test_who_asked_to_wait_for_nodes_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     search = Search(monkeypatch, wait_for_nodes=True)
     search.pass_minutes(60)

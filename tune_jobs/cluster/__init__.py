@@ -206,7 +206,7 @@ def wait_until_servable(requests: Sequence[Request], say: Callable[[str], None])
             if line != said:
                 say(line)
                 said = line
-            request_resources(bundles=[request.bundle() for request in missing])
+            request_resources(bundles=[request.bundle() for request in requests])  # what is there would idle away
             time.sleep(2)
     finally:  # what is asked of it stands for ever, beyond the end of who asked
         if said:

@@ -71,6 +71,13 @@ Quick = Annotated[
         "NAME-quick, unless --name gives it another, and its report says so.",
     ),
 ]
+WaitForNodes = Annotated[
+    bool,
+    typer.Option(
+        "--wait-for-nodes",
+        help="Where no node can serve a trial, wait for one that joins the cluster instead of ending with code 2.",
+    ),
+]
 DEFAULT_STORAGE = "~/ray_results"
 
 

@@ -16,6 +16,7 @@ from tune_jobs.commands.common import (
     Quick,
     Set,
     Storage,
+    WaitForNodes,
     asked_for,
     data_folder,
     fail,
@@ -49,13 +50,7 @@ def search(
     name: Name = None,
     storage: Storage = DEFAULT_STORAGE,
     data_dir: DataDir = None,
-    wait_for_nodes: Annotated[
-        bool,
-        typer.Option(
-            "--wait-for-nodes",
-            help="Where no node can serve a trial, wait for one that joins the cluster instead of ending with code 2.",
-        ),
-    ] = False,
+    wait_for_nodes: WaitForNodes = False,
     quick: Quick = False,
     extend: Extend = False,
 ) -> None:

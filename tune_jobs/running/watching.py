@@ -49,11 +49,10 @@ class Watch:
         """
         now = time.monotonic()
         self._end_late(now)
-        if now - self._looked <= LOOK_EVERY_S:
-            return []
-        self._looked = now
-        self._look_for_nodes(now)
-        return self._lost(trials)
+        if now - self._looked > LOOK_EVERY_S:
+            self._looked = now
+            self._look_for_nodes(now)
+        return self._lost(trials)  # at each step: where nothing else runs, Tune's next one would wait for minutes
 
     def is_store_away(self, own_id: str) -> bool:
         """Asked when a trial has failed by its store: whether such failures have gone on for STORE_AWAY_S, or this one

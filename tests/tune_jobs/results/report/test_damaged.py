@@ -16,7 +16,7 @@ from tests.tune_jobs.results.report.conftest import MakeRun
 from tests.tune_jobs.results.report.test_predictions import DIGITS, trained
 from tune_jobs import estimate
 from tune_jobs import search as searches
-from tune_jobs.commands import files, reporting, runs
+from tune_jobs.commands import confirming, files, reporting, runs
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import check
 from tune_jobs.results import ledger, rundir, table
@@ -51,7 +51,7 @@ def markdown(run: RunDir) -> None:
 
 
 def confirm(run: RunDir) -> None:
-    runs.confirm(str(run.path), storage=str(run.path.parent))
+    confirming.confirm(str(run.path), storage=str(run.path.parent))
 
 
 def made(make_run: MakeRun) -> RunDir:
