@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
+from tune_jobs.errors import UsageError
 from tune_jobs.interruption import DiskFull
 from tune_jobs.study.journal import Journal
 
@@ -91,3 +93,15 @@ def test_append_logs_on_a_full_disk_leaves_the_search_and_no_torn_line(
     assert path.read_bytes() == before
     journal.append_logs(LOGS[1:])
     assert list(journal.read_logs(0)) == LOGS
+
+
+def test_a_file_system_without_symbolic_links_is_told_in_a_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(source: str, *_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", source)
+
+    journal = Journal(path)
+    monkeypatch.setattr(os, "symlink", refused)
+    with pytest.raises(UsageError) as error:
+        journal.append_logs(LOGS)
+    said = f"{path}: the file system there has no symbolic links (Operation not permitted)"
+    assert str(error.value).startswith(said)

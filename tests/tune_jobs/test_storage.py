@@ -14,7 +14,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import ray
 import torch
+from pyarrow import fs
 from ray import cloudpickle
 from ray.tune.logger import TBXLoggerCallback
 from rich.console import Console
@@ -28,6 +30,7 @@ from tests.profiling.conftest import MADE_UP
 from tests.tune_jobs.s3_server import KEY, SECRET, S3Server, s3_server
 from tune_jobs import follow, storage, yaml
 from tune_jobs.checkpoints import Checkpoints
+from tune_jobs.cluster import shared_storage
 from tune_jobs.cluster.shared_storage import look, refuse_unseen, to_ask
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import check
@@ -628,6 +631,35 @@ def test_look_reads_and_writes(tmp_path: Path, s3: S3Server) -> None:
     assert look(str(tmp_path), "other", "reply") == "does not see what is written there elsewhere"
     lost = "s3://bucket/x?endpoint_override=127.0.0.1:1&scheme=http&region=a"
     assert look(lost, "t", "reply") == "cannot be reached"
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+def test_check_storage_seen_where_nothing_may_be_deleted_says_what_failed_first(
+    is_written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Kept:
+        """A store from which nothing may be deleted."""
+
+        def get_file_info(self, _: str) -> Any:
+            return SimpleNamespace(type=fs.FileType.File)
+
+        def delete_file(self, _: str) -> None:
+            raise OSError("AWS Error ACCESS_DENIED during DeleteObject operation: Access Denied")
+
+    def write(*_: str) -> None:
+        if not is_written:
+            raise StoreError("s3://bucket/runs: cannot be reached")
+
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "1"))
+    monkeypatch.setattr(ray, "nodes", lambda: [node("2", 4)])
+    monkeypatch.setattr(shared_storage, "file_system", lambda _: (Kept(), "bucket/runs"))
+    monkeypatch.setattr(shared_storage, "_write", write)
+    monkeypatch.setattr(shared_storage, "_ask", lambda *_: {})
+    given: Any = SimpleNamespace(uri="s3://bucket/runs")
+    with pytest.raises(StoreError) as error:
+        shared_storage.check_storage_seen(given, [Request()])
+    denied = "s3://bucket/runs: what was written there cannot be deleted: access is denied"
+    assert str(error.value).partition(";")[0] == (denied if is_written else "s3://bucket/runs: cannot be reached")
 
 
 # The whole of it, as a person runs it

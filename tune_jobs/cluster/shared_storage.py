@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,15 +36,15 @@ def check_storage_seen(storage: Path | Store, requests: Sequence[Request]) -> No
     token = uuid.uuid4().hex
     reply = {node: f".seen-{token}-{node}" for node in asked}
     try:
-        files, root = file_system(folder)
         if isinstance(storage, Path):
             storage.mkdir(parents=True, exist_ok=True)
         _write(folder, f".seen-{token}", token)
         said = _ask(folder, token, reply)
-    finally:
-        for name in (f".seen-{token}", *reply.values()):
-            if files.get_file_info(f"{root}/{name}").type == fs.FileType.File:
-                files.delete_file(f"{root}/{name}")
+    except BaseException:
+        with contextlib.suppress(StoreError):  # what went wrong first is what is told
+            _delete(folder, [f".seen-{token}", *reply.values()])
+        raise
+    _delete(folder, [f".seen-{token}", *reply.values()])
     refuse_unseen(storage, {asked[node]: reason for node, reason in said.items() if reason})
 
 
@@ -86,6 +87,15 @@ def _write(folder: str, name: str, text: str) -> None:
     files, root = file_system(folder)
     with told(folder), files.open_output_stream(f"{root}/{name}") as stream:
         stream.write(text.encode())
+
+
+def _delete(folder: str, names: Sequence[str]) -> None:
+    """Those of them that are there.  Raises StoreError where it is not allowed to."""
+    files, root = file_system(folder)
+    with told(f"{folder}: what was written there cannot be deleted"):
+        for name in names:
+            if files.get_file_info(f"{root}/{name}").type == fs.FileType.File:
+                files.delete_file(f"{root}/{name}")
 
 
 def _ask(folder: str, token: str, reply: Mapping[str, str]) -> dict[str, str]:

@@ -45,8 +45,8 @@ def confirm(
         from tune_jobs import confirm as confirms
         from tune_jobs.cluster import leave
         from tune_jobs.console import confirmation_lines, confirmation_table, console, say
-        from tune_jobs.progress import Progress
         from tune_jobs.results import best, rundir
+        from tune_jobs.running.progress import Progress
 
         run_dir = rundir.find(run, storage_at(storage))
         out = console(lasts=True)

@@ -9,7 +9,6 @@ The study is read before the ledger and written after it, so that the store's le
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from datasets import cache
 from tune_jobs.errors import UsageError
+from tune_jobs.results import locks
 from tune_jobs.results.atomic import write_bytes
 from tune_jobs.results.lease import Lease, is_held
 from tune_jobs.storage import Found, Store, StoreError
@@ -242,7 +242,7 @@ class Mirror:
         except OSError as error:
             raise UsageError(f"working copy {self._local}: cannot be written ({error.strerror})") from error
         with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            locks.lock(lock, wait=True)
             yield
 
 
@@ -250,12 +250,9 @@ def is_locked(path: Path) -> bool:
     """Whether a process on this machine holds the lock of the run directory."""
     try:
         with (path / ".lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return not locks.lock(lock, shared=True)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def working_copy(store: Store) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tune_jobs.errors import UsageError
+from tune_jobs.results import locks
 from tune_jobs.results.atomic import replacing as replacing
 from tune_jobs.results.atomic import write_text as write_text
 from tune_jobs.results.mirror import LEDGER, ROWS, STUDY, Mirror, is_locked, working_copy
@@ -240,14 +240,11 @@ class RunDir:
 def _take(lock: IO[str]) -> bool:
     """Whether it could be taken, within ASKED_S seconds."""
     deadline = time.monotonic() + ASKED_S
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.01)
+    while not locks.lock(lock):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def at(storage: Path | Store, name: str) -> RunDir:

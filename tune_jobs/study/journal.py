@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
 
+from tune_jobs.errors import UsageError
 from tune_jobs.interruption import room
 
 
@@ -46,7 +48,7 @@ class Journal(BaseJournalBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add lines.  Raises DiskFull where there is no room, else OSError; nothing of them is written then."""
         data = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
-        self._lock.acquire()
+        self._acquire()
         try:
             with room(), self._path.open("ab", buffering=0) as file:
                 whole = file.seek(0, os.SEEK_END)
@@ -58,3 +60,15 @@ class Journal(BaseJournalBackend):
                     raise
         finally:
             self._lock.release()
+
+    def _acquire(self) -> None:
+        """Raises UsageError where the lock, a symbolic link, cannot be."""
+        try:
+            self._lock.acquire()
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            raise UsageError(
+                f"{self._path}: the file system there has no symbolic links ({error.strerror}), by which Optuna locks "
+                "a study; give a storage on another one (exFAT and some SMB shares have none)"
+            ) from error

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import re
 import socket
@@ -133,3 +134,21 @@ def test_check_place_refuses_a_file_and_takes_a_folder_that_is_yet_to_be(tmp_pat
         with pytest.raises(UsageError, match=rf"^run directory {path}: {tmp_path / 'file'} is no directory$"):
             RunDir(path).check_free()
     RunDir(tmp_path / "new" / "run").check_free()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_in_a_line(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, "No locks available")
+
+    run = RunDir(tmp_path / "run")
+    with run.locked():
+        pass
+    monkeypatch.setattr(fcntl, "flock", flock)
+    said = rf"^{re.escape(str(run.path))}/\.lock: the file system there has no locks \(No locks available\)"
+    with pytest.raises(UsageError, match=said):
+        run.check_free()
+    with pytest.raises(UsageError, match=said), run.locked():
+        pytest.fail("it was held")
