@@ -20,7 +20,7 @@ from tune_jobs.cost import count_shapes, work_macs
 from tune_jobs.environment import environment
 from tune_jobs.experiment import Experiment
 from tune_jobs.experiment.checks import check_experiment, check_loggers, check_shapes
-from tune_jobs.experiment.notes import notes_on
+from tune_jobs.experiment.notes import note_beside, notes_on
 from tune_jobs.experiment.repeats import repeated, total
 from tune_jobs.interruption import DiskFull, Stop, room, sigterm_as_sigint
 from tune_jobs.requests import Requests, at_least, requests_of
@@ -148,11 +148,10 @@ def _join(run: Run, requests: Requests) -> None:
     if not run.wait_for_nodes and not is_there():
         check_servable(least, [this_machine()])  # sooner than Ray is there
     connect(say)
-    if is_own() and (others := run.directory.running_beside()):
-        say(
-            f"note: run {', '.join(others)} is running too, not on this Ray: where they share cores, trials take "
-            "longer than alone and their times do not compare; after `ray start --head` searches share one Ray"
-        )
+    if note := note_beside(
+        run.directory.running_beside(), is_own(), ray.cluster_resources(), ray.available_resources()
+    ):
+        say(f"note: {note}")
     if run.wait_for_nodes:
         wait_until_servable(least, say)
     check_servable(least, ray.nodes())

@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetConfig
 from datasets.splits import split
 from tune_jobs import space
 from tune_jobs.experiment import check
-from tune_jobs.experiment.notes import notes, notes_on
+from tune_jobs.experiment.notes import note_beside, notes, notes_on
 
 
 def noted(**document: Any) -> list[str]:
@@ -110,3 +110,21 @@ def test_classes_that_a_part_has_no_image_of() -> None:
         "classes without an image: 2 of 8 in the training part (g, h), "
         "6 of 8 in the validation part (c, d, e, f, g, …), 6 of 8 in the test part (a, b, c, d, e, …)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("runs", "is_own", "available", "said"),
+    [
+        ([], True, {}, ""),
+        (["a"], True, {}, "run a is running too, not on this Ray: where they share cores, "),
+        ([], False, {"CPU": 4.0, "GPU": 1.0}, ""),
+        (["a", "b/confirm"], False, {"CPU": 4.0, "GPU": 1.0}, "run a, b/confirm are running too: where that is on "),
+        ([], False, {"CPU": 3.0, "GPU": 1.0}, "others have CPUs of this cluster: beside them trials take longer "),
+        ([], False, {"CPU": 3.0}, "others have CPUs and GPUs of this cluster: "),
+    ],
+)
+def test_what_works_beside_a_search(runs: list[str], is_own: bool, available: dict[str, float], said: str) -> None:
+    found = note_beside(runs, is_own, {"CPU": 4.0, "GPU": 1.0, "memory": 1e9}, available)
+    assert found.startswith(said)
+    assert bool(found) == bool(said)
+    assert ("`shared_with` counts this search's own trials alone" in found) == (bool(said) and not is_own)

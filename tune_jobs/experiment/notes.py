@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import models
@@ -84,3 +85,25 @@ def unread(space: Space) -> list[str]:
 def stops_early(experiment: Experiment, space: Space) -> bool:
     """Whether some trial may be stopped: no scheduler stops one within its grace_epochs."""
     return experiment.scheduler.name != "none" and space.most_epochs() > experiment.scheduler.grace_epochs
+
+
+def note_beside(
+    runs: Sequence[str], is_own: bool, resources: Mapping[str, float], available: Mapping[str, float]
+) -> str:
+    """On what works beside a search that is about to begin, or empty.
+
+    `runs`: those that run in its storage; `is_own`: whether its cluster is its own, which else has `resources` and of
+    them `available`, as Ray tells.
+    """
+    named = f"run {', '.join(runs)} {'is' if len(runs) == 1 else 'are'} running too"
+    slower = "trials take longer than alone and their times do not compare"
+    if is_own:
+        shared = f"where they share cores, {slower}; after `ray start --head` searches share one Ray"
+        return f"{named}, not on this Ray: {shared}" if runs else ""
+    uncounted = "`shared_with` counts this search's own trials alone"
+    if runs:
+        return f"{named}: where that is on the same nodes, {slower}; {uncounted}"
+    taken = [f"{kind}s" for kind in ("CPU", "GPU") if available.get(kind, 0) < resources.get(kind, 0)]
+    if not taken:
+        return ""
+    return f"others have {' and '.join(taken)} of this cluster: beside them {slower}; {uncounted}"

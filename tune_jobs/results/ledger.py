@@ -136,7 +136,8 @@ class TrialRecord:
     place: dict[str, Any] = field(default_factory=dict)
     """Where its last attempt ran: node, slot and cards; empty until it said so."""
     shared_with: float | None = None
-    """How many other trials ran on the same node, whatever they computed on, on average over its attempt."""
+    """How many other trials of the same search ran on the same node, whatever they computed on, on average over its
+    attempt."""
     shared_card_with: float | None = None
     """How many of them ran on the same card; None for a trial that had none."""
 

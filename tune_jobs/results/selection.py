@@ -103,7 +103,8 @@ ALIKE = 0.5
 
 
 def company(rows: Sequence[Row]) -> tuple[float, float]:
-    """The least and the most other trials that one of the rows ran beside, on average; NaN where none knows."""
+    """The least and the most other trials of its search that one of the rows ran beside, on average; NaN where none
+    knows."""
     return _range([row.shared_with for row in rows])
 
 
@@ -129,9 +130,9 @@ def shared_differently(rows: Sequence[Row]) -> str:
 def unlike(rows: Sequence[Row]) -> str:
     """The company of rows that shared a node or a card differently, in words; empty where they shared alike."""
     (least, most), (least_on_card, most_on_card) = company(rows), company_on_card(rows)
-    parts = [f"{least:.1f} to {most:.1f} others"] if most - least >= ALIKE else []
+    parts = [f"{least:.1f} to {most:.1f} others of the search"] if most - least >= ALIKE else []
     if most_on_card - least_on_card >= ALIKE:
-        parts.append(f"{least_on_card:.1f} to {most_on_card:.1f} others on the same card")
+        parts.append(f"{least_on_card:.1f} to {most_on_card:.1f} others of the search on the same card")
     return " and ".join(parts)
 
 

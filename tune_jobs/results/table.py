@@ -61,8 +61,8 @@ class Row:
     slot: int | None
     """Which of the trials running at the same time it was, from 0: a worker process takes one trial after another."""
     shared_with: float
-    """Other trials on the same node, whatever they computed on, on average while it ran: times of rows that shared
-    differently do not compare."""
+    """Other trials of the same search on the same node, whatever they computed on, on average while it ran: times of
+    rows that shared differently do not compare."""
     card: str | None
     """Ray's number of the GPU of its node that it ran on, or of several; None where it had none."""
     shared_card_with: float

@@ -1,4 +1,4 @@
-"""How many trials ran beside each one, on its node and on its card."""
+"""How many trials of the same search ran beside each one, on its node and on its card."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Company(NamedTuple):
-    """How many others there were, on average while a trial ran; None where it was at no such place."""
+    """How many others of the search there were, on average while a trial ran; None where it was at no such place."""
 
     on_node: float | None
     """Whatever they compute on: each takes cores of the node."""

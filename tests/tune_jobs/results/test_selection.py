@@ -146,9 +146,11 @@ def test_cheapest_says_where_trials_had_more_company_than_others() -> None:
     alone, beside = replace(row("0", 0.9, 2.0), shared_with=0.0), replace(row("1", 0.9, 3.0), shared_with=1.6)
     id_, reason = chosen(cheapest, alone, beside, within=0.1)
     assert id_ == "0"
-    assert reason.endswith("; times of trials that ran beside 0.0 to 1.6 others, so they do not quite compare")
+    assert reason.endswith(
+        "; times of trials that ran beside 0.0 to 1.6 others of the search, so they do not quite compare"
+    )
     _, reason = chosen(cheapest, alone, replace(beside, shared_with=0.3), within=0.1)
     assert "compare" not in reason
     on_card = [replace(one, shared_with=2.0, shared_card_with=n / 2) for n, one in enumerate((alone, beside))]
     _, reason = chosen(cheapest, *on_card, within=0.1)
-    assert "that ran beside 0.0 to 0.5 others on the same card, so" in reason
+    assert "that ran beside 0.0 to 0.5 others of the search on the same card, so" in reason

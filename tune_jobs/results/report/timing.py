@@ -38,7 +38,7 @@ def _shared(rows: Sequence[Row], side_by_side: bool) -> str:
     if not _alike(rows):
         return f"beside {selection.unlike(rows)}{unknown}"
     others = "one other" if f"{most:.1f}" == "1.0" else f"{most:.1f} others"
-    return f"side by side, each beside about {others}{unknown}" if most >= selection.ALIKE else ""
+    return f"side by side, each beside about {others} of the search{unknown}" if most >= selection.ALIKE else ""
 
 
 def _places(rows: Sequence[Row]) -> str:

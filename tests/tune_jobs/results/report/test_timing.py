@@ -17,7 +17,7 @@ from tune_jobs.results.report.findings import findings
 from tune_jobs.results.report.loaded import Loaded, load
 from tune_jobs.results.report.timing import sentence
 
-DIFFERENT = "Times are of trials that ran beside 0.0 to 1.6 others: they do not quite compare."
+DIFFERENT = "Times are of trials that ran beside 0.0 to 1.6 others of the search: they do not quite compare."
 
 
 def trial(accuracy: float, shared_with: float | None, **more: Any) -> Trial:
@@ -51,20 +51,20 @@ def test_every_place_that_ranks_by_time_says_how_the_rows_shared(different: Load
 def test_front_and_tie_broken_by_time_say_how_the_rows_shared(different: Loaded, make_run: MakeRun) -> None:
     written = best.write_front(different.run, different.experiment, different.rows)
     assert len(written) == 2
-    assert "ran beside 0.0 to 1.6 others" in (best.load(written[0]).reason or "")
+    assert "ran beside 0.0 to 1.6 others of the search" in (best.load(written[0]).reason or "")
     tied = load(make_run([trial(0.9, 1.6, train_time_s=3.0), trial(0.9, 0.0)], name="tied"))
     _, reason = best.choose(tied.rows, "best")
-    assert "in the least time; times of trials that ran beside 0.0 to 1.6 others" in reason
+    assert "in the least time; times of trials that ran beside 0.0 to 1.6 others of the search" in reason
 
 
 @pytest.mark.parametrize(
     ("shared", "said"),
     [
         ((0.0, 0.2), ""),
-        ((1.0, 1.2), "Times are of trials that ran side by side, each beside about 1.2 others: small differences mean "
-                     "nothing."),
-        ((0.0, None, 1.6), "Times are of trials that ran beside 0.0 to 1.6 others (1 do not say): they do not quite "
-                           "compare."),
+        ((1.0, 1.2), "Times are of trials that ran side by side, each beside about 1.2 others of the search: small "
+                     "differences mean nothing."),
+        ((0.0, None, 1.6), "Times are of trials that ran beside 0.0 to 1.6 others of the search (1 do not say): they "
+                           "do not quite compare."),
         ((None, None), ""),
         ((1.6,), ""),
     ],
@@ -79,7 +79,8 @@ def test_rows_that_shared_a_card_differently_beside_as_many_on_the_node(make_run
     run = make_run([trial(0.9, 3.0, shared_card_with=value) for value in (0.0, 3.0, None)])
     loaded = load(run)
     assert loaded.times(loaded.rows) == (
-        "Times are of trials that ran beside 0.0 to 3.0 others on the same card: they do not quite compare."
+        "Times are of trials that ran beside 0.0 to 3.0 others of the search on the same card: they do not quite "
+        "compare."
     )
     columns, table = of_trials(loaded)
     place = [column.name for column in columns].index("on its card")
@@ -87,7 +88,8 @@ def test_rows_that_shared_a_card_differently_beside_as_many_on_the_node(make_run
     assert "compare" not in loaded.times([loaded.rows[0], loaded.rows[2]])
     reason = best.choose(loaded.rows, "best")[1]
     assert reason.endswith(
-        "; times of trials that ran beside 0.0 to 3.0 others on the same card, so they do not quite compare"
+        "; times of trials that ran beside 0.0 to 3.0 others of the search on the same card, so they do not quite "
+        "compare"
     )
 
 
