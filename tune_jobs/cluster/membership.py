@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
+import ray
 from ray._private import services, worker
 from ray._private.node import Node
 
@@ -63,7 +64,7 @@ class Membership:
 
     def is_over(self) -> bool:
         """Whether Ray was there and somebody else in this process has shut it down."""
-        return self.joined.done() and self.joined.exception() is None and not worker.is_initialized()
+        return self.joined.done() and self.joined.exception() is None and not ray.is_initialized()
 
     def abandon(self) -> None:
         """To be called right before the process ends, by a thread that lives until then: the kernel ends Ray's
@@ -83,7 +84,7 @@ class Membership:
         self._over.wait()
         if self._dashboard is not None and self.joined.exception() is None:
             self.dashboard.exception()  # waits: Ray's shutdown ends the processes that it knows
-        worker.shutdown()
+        ray.shutdown()
 
     @contextmanager
     def _started_by_us(self) -> Iterator[None]:

@@ -106,7 +106,11 @@ class Study:
 
         Each change of a trial puts another record in its place.
         """
-        return self.storage.get_trial(self.storage.get_trial_id_from_study_id_trial_number(self._id, number))
+        return self.storage.get_trial(self._trial_id(number))
+
+    def _trial_id(self, number: int) -> int:
+        """By which the storage knows a trial.  Raises KeyError where it is missing."""
+        return self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
 
     def _share_choices(self, frozen: FrozenTrial) -> None:
         """The storage reads a parameter's choices anew for each trial, of a grid all its values: of the trials that are
@@ -179,16 +183,15 @@ class Study:
 
     def start(self, number: int, epochs: Iterable[Mapping[str, Any]]) -> None:
         """A trial that waits becomes RUNNING, with its values and the epochs that it has; another stays as it is."""
-        frozen = self._frozen(number)
-        if frozen.state == TrialState.WAITING:
-            self.storage.set_trial_state_values(frozen._trial_id, state=TrialState.RUNNING)
+        if self._frozen(number).state == TrialState.WAITING:
+            self.storage.set_trial_state_values(self._trial_id(number), state=TrialState.RUNNING)
             self.space.suggest(self.trial(number))
             for epoch in epochs:
                 self.report(number, epoch)
 
     def trial(self, number: int) -> optuna.trial.Trial:
         """A running trial, to be asked again: its values stand."""
-        return optuna.trial.Trial(self.optuna, self._frozen(number)._trial_id)
+        return optuna.trial.Trial(self.optuna, self._trial_id(number))
 
     def report(self, number: int, epoch: Mapping[str, Any]) -> None:
         """The objective after an epoch, where it is one of an epoch's numbers.
