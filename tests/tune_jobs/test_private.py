@@ -10,65 +10,70 @@ import pytest
 import ray
 
 THERE = [
-    ("broken_nodes.py", "ray._private.state", "actors"),
-    ("cluster.py", "ray._private.resource_and_label_spec", "ResourceAndLabelSpec.resolve"),
-    ("cluster.py", "ray._private.resource_and_label_spec", "ResourceAndLabelSpec.to_resource_dict"),
-    ("cluster.py", "ray._private.services", "canonicalize_bootstrap_address"),
-    ("cluster.py", "ray._private.utils", "get_num_cpus"),
-    ("membership.py", "ray._private.worker", "global_worker"),
-    ("membership.py", "ray._private.services", "start_ray_process"),
-    ("membership.py", "ray._private.node", "Node.start_api_server"),
-    ("membership.py", "ray._private.node", "Node.webui_url"),
-    ("tokens.py", "ray._private.authentication.authentication_token_setup", "generate_and_save_token"),
-    ("tokens.py", "ray._private.authentication.authentication_token_setup", "_get_default_token_path"),
+    ("running/broken_nodes.py", "ray._private.state", "actors"),
+    ("cluster/__init__.py", "ray._private.resource_and_label_spec", "ResourceAndLabelSpec.resolve"),
+    ("cluster/__init__.py", "ray._private.resource_and_label_spec", "ResourceAndLabelSpec.to_resource_dict"),
+    ("cluster/__init__.py", "ray._private.services", "canonicalize_bootstrap_address"),
+    ("cluster/__init__.py", "ray._private.utils", "get_num_cpus"),
+    ("cluster/membership.py", "ray._private.worker", "global_worker"),
+    ("cluster/membership.py", "ray._private.services", "start_ray_process"),
+    ("cluster/membership.py", "ray._private.node", "Node.start_api_server"),
+    ("cluster/membership.py", "ray._private.node", "Node.webui_url"),
+    ("cluster/tokens.py", "ray._private.authentication.authentication_token_setup", "generate_and_save_token"),
+    ("cluster/tokens.py", "ray._private.authentication.authentication_token_setup", "_get_default_token_path"),
     (
-        "tokens.py",
+        "cluster/tokens.py",
         "ray._private.authentication.authentication_token_setup",
         "maybe_enable_token_auth_if_token_available",
     ),
     (
-        "tokens.py",
+        "cluster/tokens.py",
         "ray._private.authentication.authentication_token_generator",
         "generate_new_authentication_token",
     ),
-    ("tokens.py", "ray._raylet", "AuthenticationTokenLoader.instance"),
-    ("tokens.py", "ray._raylet", "AuthenticationTokenLoader.has_token"),
-    ("tokens.py", "ray._raylet", "AuthenticationTokenLoader.reset_cache"),
-    ("registry.py", "ray.tune.registry", "_global_registry.get"),
-    ("registry.py", "ray.tune.registry", "_global_registry.contains"),
-    ("tuning.py", "ray.air._internal.usage", "tag_callbacks"),
-    ("tuning.py", "ray.tune.execution.class_cache", "DEFAULT_ENV_VARS.clear"),
+    ("cluster/tokens.py", "ray._raylet", "AuthenticationTokenLoader.instance"),
+    ("cluster/tokens.py", "ray._raylet", "AuthenticationTokenLoader.has_token"),
+    ("cluster/tokens.py", "ray._raylet", "AuthenticationTokenLoader.reset_cache"),
+    ("running/registry.py", "ray.tune.registry", "_global_registry.get"),
+    ("running/registry.py", "ray.tune.registry", "_global_registry.contains"),
+    ("running/tuning.py", "ray.air._internal.usage", "tag_callbacks"),
+    ("running/tuning.py", "ray.tune.execution.class_cache", "DEFAULT_ENV_VARS.clear"),
 ]
 """Who uses it, the module, and the name there."""
 
 SET = [
-    ("membership.py", "ray._private.worker", "connect", "core_worker"),
-    ("membership.py", "ray._private.node", "Node", "_ray_params"),
-    ("membership.py", "ray._private.parameter", "RayParams", "dashboard_agent_listen_port"),
-    ("membership.py", "ray._private.parameter", "RayParams", "include_log_monitor"),
-    ("membership.py", "ray._private.parameter", "RayParams", "worker_path"),
-    ("forgetting.py", "ray.tune.execution.tune_controller", "TuneController", "_live_trials"),
-    ("forgetting.py", "ray.tune.execution.tune_controller", "TuneController", "_stopped_trials"),
-    ("forgetting.py", "ray.tune.execution.tune_controller", "TuneController", "_failed_trials"),
-    ("forgetting.py", "ray.tune.execution.tune_controller", "TuneController", "_trials_to_cache"),
-    ("forgetting.py", "ray.tune.execution.tune_controller", "TuneController", "_trial_metadata"),
-    ("forgetting.py", "ray.tune.execution.tune_controller", "TuneController", "_actor_manager"),
+    ("cluster/membership.py", "ray._private.worker", "connect", "core_worker"),
+    ("cluster/membership.py", "ray._private.node", "Node", "_ray_params"),
+    ("cluster/membership.py", "ray._private.parameter", "RayParams", "dashboard_agent_listen_port"),
+    ("cluster/membership.py", "ray._private.parameter", "RayParams", "include_log_monitor"),
+    ("cluster/membership.py", "ray._private.parameter", "RayParams", "worker_path"),
+    ("running/forgetting.py", "ray.tune.execution.tune_controller", "TuneController", "_live_trials"),
+    ("running/forgetting.py", "ray.tune.execution.tune_controller", "TuneController", "_stopped_trials"),
+    ("running/forgetting.py", "ray.tune.execution.tune_controller", "TuneController", "_failed_trials"),
+    ("running/forgetting.py", "ray.tune.execution.tune_controller", "TuneController", "_trials_to_cache"),
+    ("running/forgetting.py", "ray.tune.execution.tune_controller", "TuneController", "_trial_metadata"),
+    ("running/forgetting.py", "ray.tune.execution.tune_controller", "TuneController", "_actor_manager"),
     (
-        "forgetting.py",
+        "running/forgetting.py",
         "ray.air.execution._internal.actor_manager",
         "RayActorManager",
         "_pending_actors_to_enqueued_actor_tasks",
     ),
-    ("forgetting.py", "ray.air.execution._internal.actor_manager", "RayActorManager", "_pending_actors_to_attrs"),
-    ("recorder.py", "ray.tune.experiment.trial", "_TemporaryTrialState", "ray_actor"),
-    ("tuning.py", "ray.tune.search.optuna", "OptunaSearch", "_ot_trials"),
-    ("loggers.py", "ray.tune.logger", "TBXLoggerCallback", "_trial_writer"),
-    ("loggers.py", "ray.tune.logger", "TBXLoggerCallback", "_trial_result"),
-    ("loggers.py", "ray.tune.logger", "TBXLoggerCallback", "_summary_writer_cls"),
-    ("loggers.py", "ray.air.integrations.mlflow", "MLflowLoggerCallback", "_trial_runs"),
-    ("loggers.py", "ray.air.integrations.wandb", "WandbLoggerCallback", "_upload_timeout"),
-    ("loggers.py", "tensorboardX.event_file_writer", "EventsWriter", "_py_recordio_writer"),
-    ("loggers.py", "tensorboardX.record_writer", "RecordWriter", "_writer"),
+    (
+        "running/forgetting.py",
+        "ray.air.execution._internal.actor_manager",
+        "RayActorManager",
+        "_pending_actors_to_attrs",
+    ),
+    ("running/recorder.py", "ray.tune.experiment.trial", "_TemporaryTrialState", "ray_actor"),
+    ("running/tuning.py", "ray.tune.search.optuna", "OptunaSearch", "_ot_trials"),
+    ("running/loggers.py", "ray.tune.logger", "TBXLoggerCallback", "_trial_writer"),
+    ("running/loggers.py", "ray.tune.logger", "TBXLoggerCallback", "_trial_result"),
+    ("running/loggers.py", "ray.tune.logger", "TBXLoggerCallback", "_summary_writer_cls"),
+    ("running/loggers.py", "ray.air.integrations.mlflow", "MLflowLoggerCallback", "_trial_runs"),
+    ("running/loggers.py", "ray.air.integrations.wandb", "WandbLoggerCallback", "_upload_timeout"),
+    ("running/loggers.py", "tensorboardX.event_file_writer", "EventsWriter", "_py_recordio_writer"),
+    ("running/loggers.py", "tensorboardX.record_writer", "RecordWriter", "_writer"),
 ]
 """Who uses it, the module, the class or function, and the attribute that it sets."""
 
@@ -90,11 +95,15 @@ def test_attributes_that_are_not_promised_are_set(user: str, module: str, kind: 
 
 def test_the_script_that_a_forked_worker_goes_on_as_is_there() -> None:
     script = Path(ray.__file__).parent / "_private" / "workers" / "default_worker.py"
-    assert script.is_file(), f"Ray {ray.__version__}: {script} is missing, which forking/worker.py runs"
+    assert script.is_file(), f"Ray {ray.__version__}: {script} is missing, which cluster/forking/worker.py runs"
 
 
 def test_whoever_imports_what_is_private_is_named_here() -> None:
     folder = Path(__file__).parents[2] / "tune_jobs"
     private = ("from ray._", "from ray.air._", "import ray._", "ray.tune.execution import", "ray.tune import registry")
-    users = {path.name for path in folder.rglob("*.py") if any(name in path.read_text() for name in private)}
-    assert users <= {user for user, *_ in THERE}
+    users = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*.py")
+        if any(name in path.read_text() for name in private)
+    }
+    assert users == {user for user, *_ in THERE}
