@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import concurrent.futures.thread  # noqa: F401
 import gc
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,11 @@ from tune_jobs.cluster import forking
 # Why `concurrent.futures.thread` is imported here: it has a lock held while a process is forked, and registers that at
 # its import.  An import between the beginning and the end of a fork, by another thread, would have a lock released that
 # nobody holds, and Python says so on stderr.
+
+
+SWITCH_S = 0.0005
+"""While Ray starts, a thread that computes gives way so soon to one that waits to: Python's own 5 ms are waited for by
+Ray's thread behind each of its many short steps, while the other one imports PyTorch."""
 
 
 class Membership:
@@ -73,6 +79,8 @@ class Membership:
         self._spawning.acquire(timeout=10)
 
     def _live(self) -> None:
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_S)
         try:
             with self._started_by_us():
                 known = self._join()
@@ -81,6 +89,8 @@ class Membership:
             self.joined.set_result(None)
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
             self.joined.set_exception(error)
+        finally:
+            sys.setswitchinterval(usual)
         self._over.wait()
         if self._dashboard is not None and self.joined.exception() is None:
             self.dashboard.exception()  # waits: Ray's shutdown ends the processes that it knows
