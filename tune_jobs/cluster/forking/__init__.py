@@ -1,9 +1,8 @@
 """Workers that are forked from a process that has PyTorch already.
 
 A worker that Ray starts imports PyTorch, pandas and the rest itself: 2 to 3 s of a core for each, of a search that may
-take ten.  Here one process imports them, beside the start of Ray, and all workers of that Ray are forked from it: they
-are there in a tenth of the time, also those that are started after another has died, and share its memory.  Ray's
-dashboard starts its parts in the same way.
+take ten.  Here one process imports them, beside the start of Ray, and all workers of that Ray are forked from it, also
+those that are started after another has died; they share its memory.  Ray's dashboard starts its parts the same way.
 
 What a fork copies is one thread: the server has none of its own but those of OpenBLAS and jemalloc, which know how to
 be forked.  Ray itself is imported by each worker: its core reads the environment, which each is given by its raylet.
