@@ -13,7 +13,7 @@ from datasets.splits import split
 from tune_jobs import experiment as experiments
 from tune_jobs.errors import NoUsableTrialError
 from tune_jobs.experiment import Experiment, Scheduler, Search
-from tune_jobs.results import confirmation, ledger, table
+from tune_jobs.results import confirmation, damage, table
 from tune_jobs.results.confirmation import Confirmation
 from tune_jobs.results.rundir import RunDir, write_text
 from tune_jobs.results.selection import Candidate, candidates, distinct
@@ -43,7 +43,7 @@ def confirm(
     nothing to confirm.
     """
     experiment = run_dir.read_experiment()
-    rows = table.rows(ledger.read_whole(run_dir.ledger).values())
+    rows = table.rows(damage.read_whole(run_dir.ledger).values())
     ranked = distinct(candidates(rows))[:top]
     if not ranked:
         raise NoUsableTrialError(f"run {run_dir.name}: no complete config to confirm")

@@ -20,7 +20,7 @@ from profiling import rows as device_rows
 from tune_jobs.cost import work_macs
 from tune_jobs.errors import UsageError
 from tune_jobs.resources import Request
-from tune_jobs.results import ledger, table
+from tune_jobs.results import damage, table
 from tune_jobs.results.rundir import RunDir
 
 GUESSED_MACS_PER_S = {"cpu": 1.5e10, "cuda": 5e11}
@@ -94,7 +94,7 @@ def _of_run(run: Path, cpu: str, splits: Splits) -> list[Known]:
     run_dir = RunDir(run)
     try:
         environment, experiment = run_dir.read_environment(), run_dir.read_experiment()
-        trials = ledger.read_whole(run_dir.ledger)
+        trials = damage.read_whole(run_dir.ledger)
     except (OSError, UsageError):
         return []
     if environment.get("cpu") != cpu:

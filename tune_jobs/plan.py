@@ -23,7 +23,7 @@ from tune_jobs.experiment.notes import notes, notes_on, stops_early
 from tune_jobs.experiment.repeats import repeated, total
 from tune_jobs.requests import Requests, at_least, requests_of
 from tune_jobs.resources import Request, alive, card_kinds, check_servable, fits, in_words
-from tune_jobs.results import ledger
+from tune_jobs.results import damage, ledger
 from tune_jobs.results.ledger import by_number
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.results.words import duration
@@ -85,7 +85,7 @@ def plan(experiment: Experiment, run_dir: RunDir, data_dir: Path | None) -> Plan
     check_experiment(experiment, space)
     check_loggers(experiment)
     run_dir.check_place()
-    trials = ledger.read_whole(run_dir.ledger)
+    trials = damage.read_whole(run_dir.ledger)
     check_same(experiment, space, run_dir, splits.sha256, trials)
     if experiment.search.warm_start is not None and not trials:
         warm_start.read(experiment, space, run_dir.storage, splits.sha256)

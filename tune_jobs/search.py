@@ -237,7 +237,7 @@ def _room_or(stop: Stop) -> Iterator[None]:
 def _say_taken_up(run: Run, facts: dict[str, Any], known: Mapping[str, ledger.TrialRecord]) -> None:
     """Raises UsageError where all that was done is lost."""
     if told := damage.told(run.directory.ledger):
-        ledger.check_readable(run.directory.ledger, known)
+        damage.check_readable(run.directory.ledger, known)
         run.listener.say(f"note: {told}")
     finished = sum(trial.finished for trial in known.values())
     begun = sum(not trial.finished and bool(trial.epochs) for trial in known.values())

@@ -141,8 +141,9 @@ def test_no_server_is_told_of_outside() -> None:
     with forking.fork_server():
         assert forking.is_on() == (sys.platform == "linux")
     assert not forking.is_on()
+    forking.end()
     for process in forking._servers:
-        process.communicate(timeout=120)  # closes its standard input, and so ends it
+        process.wait(timeout=120)
 
 
 def test_server_imports_what_can_be_forked() -> None:

@@ -95,6 +95,7 @@ class Membership:
         if self._dashboard is not None and self.joined.exception() is None:
             self.dashboard.exception()  # waits: Ray's shutdown ends the processes that it knows
         ray.shutdown()
+        forking.end()
 
     @contextmanager
     def _started_by_us(self) -> Iterator[None]:

@@ -55,7 +55,7 @@ def status(
 
             watch(run_dir, out)
         trials = ledger.read(run_dir.ledger)
-        ledger.check_readable(run_dir.ledger, trials)
+        damage.check_readable(run_dir.ledger, trials)
         rows = table.rows(trials.values())
         states = Counter(row.state for row in rows)
         out.print(trials_table(rows))
@@ -108,13 +108,13 @@ def export(
     """
     with one_line_errors():
         from tune_jobs.console import console, say
-        from tune_jobs.results import best, confirmation, damage, ledger, rundir, selection, table
+        from tune_jobs.results import best, confirmation, damage, rundir, selection, table
         from tune_jobs.results.atomic import check_output
 
         check_output(output)
         run_dir = rundir.find(run, storage_at(storage))
         experiment = run_dir.read_experiment()
-        trials = ledger.read_whole(run_dir.ledger)
+        trials = damage.read_whole(run_dir.ledger)
         rows = selection.with_front(table.rows(trials.values()), experiment.search.objectives)
         found = confirmation.load(run_dir.confirmation)
         row, reason = _chosen(run_dir.name, rows, found, rule, within, trial)

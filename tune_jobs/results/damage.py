@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from tune_jobs.results.ledger import NEEDED, parse
+from tune_jobs.errors import UsageError
+from tune_jobs.results.ledger import NEEDED, TrialRecord, parse, read
+
+
+def read_whole(path: Path) -> dict[str, TrialRecord]:
+    """As `read`, for who goes by the configs.  Raises UsageError where damage took one, or all."""
+    trials = read(path)
+    check_readable(path, trials)
+    lost = [trial.id for trial in trials.values() if not trial.config]
+    if lost:
+        raise UsageError(
+            f"{path}: the config of trial {', '.join(lost)} is damaged; the search command that began it puts it back"
+        )
+    return trials
+
+
+def check_readable(path: Path, trials: Mapping[str, TrialRecord]) -> None:
+    """Raise UsageError where nothing is left of what was written, which is no run that has not begun."""
+    if not trials and told(path):
+        raise UsageError(f"{path}: is damaged, no line of it is whole; put a copy back, or begin under another --name")
 
 
 def told(path: Path) -> str:

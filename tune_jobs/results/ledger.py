@@ -23,12 +23,11 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from tune_jobs.errors import UsageError
 from tune_jobs.results.plain import plain
 
 
@@ -75,14 +74,28 @@ FINAL = ("COMPLETE", "PRUNED", "FAIL")
 """States that a trial does not leave."""
 
 
+TAIL_BYTES = 1 << 20
+"""No line is longer by far."""
+
+
 class Ledger:
     """Appends to the record; each line reaches the operating system before the call returns."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._end_line()
+
+    def _end_line(self) -> None:
+        """Where a crash cut the last line, it goes: what it would have said never held."""
         size = os.fstat(self._file).st_size
-        if size and os.pread(self._file, 1, size - 1) != b"\n":
-            os.write(self._file, b"\n")  # a line cut by a crash stays alone
+        last = os.pread(self._file, TAIL_BYTES, max(0, size - TAIL_BYTES))
+        cut = last[last.rfind(b"\n") + 1 :]
+        if not cut:
+            return
+        if parse(cut.decode(errors="replace")) is None and (len(cut) < len(last) or size == len(last)):
+            os.ftruncate(self._file, size - len(cut))
+        else:
+            os.write(self._file, b"\n")
 
     def append(self, trial: str, event: str, **fields: Any) -> dict[str, Any]:
         """Add a line and return it as it was written.  `fields` are JSON values.
@@ -156,24 +169,6 @@ def read(path: Path) -> dict[str, TrialRecord]:
     for event in events(path):
         apply(trials.setdefault(event["trial"], TrialRecord(event["trial"])), event)
     return trials
-
-
-def read_whole(path: Path) -> dict[str, TrialRecord]:
-    """As `read`, for who goes by the configs.  Raises UsageError where damage took one, or all."""
-    trials = read(path)
-    check_readable(path, trials)
-    lost = [trial.id for trial in trials.values() if not trial.config]
-    if lost:
-        raise UsageError(
-            f"{path}: the config of trial {', '.join(lost)} is damaged; the search command that began it puts it back"
-        )
-    return trials
-
-
-def check_readable(path: Path, trials: Mapping[str, TrialRecord]) -> None:
-    """Raise UsageError where nothing is left of what was written, which is no run that has not begun."""
-    if not trials and path.exists() and path.stat().st_size:
-        raise UsageError(f"{path}: is damaged, no line of it is whole; put a copy back, or begin under another --name")
 
 
 def events(path: Path) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from tune_jobs.errors import UsageError
 
-_NONE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+_NONE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 """What a file system without locks says: NFS without its lock daemon, or Lustre."""
 
 

@@ -46,10 +46,10 @@ class Record:
         Raises DiskFull.
         """
         own = TrialRecord(trial_id(number, fold))
+        self.write(own, "state", state="WAITING", config=config)
         self.trials[own.id] = own
         self.states[own.state] += 1
         bisect.insort(self.groups.setdefault(number, []), own, key=lambda other: place_of(other.id))
-        self.write(own, "state", state="WAITING", config=config)
         return own
 
     def write(self, own: TrialRecord, event: str, **fields: Any) -> None:

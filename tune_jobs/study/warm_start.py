@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
-from tune_jobs.results import ledger, rundir, selection, table
+from tune_jobs.results import damage, rundir, selection, table
 from tune_jobs.space import Point, Space
 from tune_jobs.storage import Store
 
@@ -42,7 +42,7 @@ def read(experiment: Experiment, space: Space, storage: Path | Store, data_sha25
         raise UsageError(f"search.warm_start: {error}") from error
     if earlier.read_environment()["data_sha256"] != data_sha256:
         raise UsageError(f"{where}: it saw other images or another split, and its accuracies do not compare with these")
-    complete = selection.candidates(table.rows(ledger.read_whole(earlier.ledger).values()))
+    complete = selection.candidates(table.rows(damage.read_whole(earlier.ledger).values()))
     complete.sort(key=lambda candidate: candidate.rows[0].id)
     names = list(experiment.search.objectives)
     found = [

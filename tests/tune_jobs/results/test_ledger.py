@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tune_jobs.errors import UsageError
-from tune_jobs.results.ledger import Ledger, TrialRecord, by_number, read, read_whole
+from tune_jobs.results.damage import read_whole
+from tune_jobs.results.ledger import Ledger, TrialRecord, by_number, read
 
 
 @pytest.fixture

@@ -6,12 +6,16 @@ those that are started after another has died; they share its memory.  Ray's das
 
 What a fork copies is one thread: the server has none of its own but those of OpenBLAS and jemalloc, which know how to
 be forked.  Ray itself is imported by each worker: its core reads the environment, which each is given by its raylet.
+Someone else's job on this Ray is given such workers too, in which `datasets` and `models` are ours; with a runtime
+environment, as our own commands and jobs have one, it is given ordinary ones.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,14 +32,16 @@ WORKER = Path(__file__).with_name("worker.py")
 
 @contextmanager
 def fork_server() -> Iterator[None]:
-    """Start a server; Ray's processes that are started inside know it.  It ends with this process.
+    """Start a server; Ray's processes that are started inside know it.  It ends at `end`, or with this process.
 
     On Linux alone: elsewhere libraries do not expect to be forked, and nothing is started.
     """
     if sys.platform != "linux":
         yield
         return
-    address = str(Path(tempfile.mkdtemp(prefix="tune_jobs-")) / "fork_server")
+    folder = tempfile.mkdtemp(prefix="tune_jobs-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the server removes it too, where it is not killed
+    address = f"{folder}/fork_server"
     server = subprocess.Popen(
         [sys.executable, str(SERVER), address, json.dumps(sys.path)],
         stdin=subprocess.PIPE,  # closed by the kernel when this process ends, however it does
@@ -53,6 +59,13 @@ def fork_server() -> Iterator[None]:
 
 _servers: list[subprocess.Popen[bytes]] = []
 """Kept: the pipe of one that is dropped is closed."""
+
+
+def end() -> None:
+    """Have the servers end: the Ray that was started inside is gone."""
+    for server in _servers:
+        assert server.stdin is not None
+        server.stdin.close()
 
 
 def is_on() -> bool:

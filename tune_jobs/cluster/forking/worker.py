@@ -14,6 +14,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+PATIENCE_S = 30
+"""A server that hangs for so long is done without, before Ray gives the worker up."""
+
 ADDRESS = "TUNE_JOBS_FORK_SERVER"
 """The environment variable that names the server's socket."""
 
@@ -45,6 +48,7 @@ def is_forked(address: str, arguments: list[str]) -> bool:
     }
     try:
         with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(PATIENCE_S)
             connection.connect(address)
             socket.send_fds(connection, [b"\n"], [0, 1, 2])
             connection.sendall(json.dumps(asked).encode() + b"\n")

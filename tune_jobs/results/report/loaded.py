@@ -12,7 +12,7 @@ from typing import Any
 from tune_jobs import space as spaces
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
-from tune_jobs.results import best, confirmation, ledger, selection, table
+from tune_jobs.results import best, confirmation, damage, selection, table
 from tune_jobs.results.confirmation import Confirmation
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.report import timeline, timing
@@ -153,7 +153,7 @@ def _pooled(groups: list[list[float]]) -> float:
 
 
 def _asked_and_done(run: RunDir) -> tuple[Experiment, dict[str, TrialRecord]]:
-    trials = ledger.read_whole(run.ledger)
+    trials = damage.read_whole(run.ledger)
     experiment = run.read_experiment()
     if not experiment.space and not experiment.train:
         raise UsageError(f"run {run.name}: is a confirmation, which the report of its search shows")

@@ -240,7 +240,7 @@ def test_a_run_whose_trial_lost_its_config_is_put_back_before_it_is_changed(make
 
 
 @pytest.mark.parametrize("command", [status, export, report, markdown])
-@pytest.mark.parametrize("text", ["\0" * 100, "{\n" * 9, '{"time": 17'])
+@pytest.mark.parametrize("text", ["\0" * 100, "{\n" * 9, '{"time": 17\n{"ti'])
 def test_a_ledger_of_which_nothing_is_left_is_no_run_that_has_not_begun(
     command: Command, text: str, make_run: MakeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
