@@ -54,6 +54,15 @@ def test_has_place_for_a_kind_of_which_not_as_many_as_fit_wait_at_rays(queue: Wa
     assert queue.has_place([networks, svms])
 
 
+def two_workers_that_are_done(queue: Waiting) -> None:
+    """Called a and b, with slots 0 and 1."""
+    one, two, *_ = all_next(queue)
+    queue.start(one, worker("a"))
+    queue.start(two, worker("b"))
+    for own in (one, two):
+        queue.leave(own)
+
+
 def test_slots_are_the_lowest_free_and_a_worker_keeps_its_own(queue: Waiting) -> None:
     one, two, *_ = all_next(queue)
     assert [queue.promised_slot(one), queue.promised_slot(two)] == [0, 1]
@@ -74,11 +83,7 @@ def test_slots_are_the_lowest_free_and_a_worker_keeps_its_own(queue: Waiting) ->
 
 
 def test_slot_of_a_worker_that_comes_back_is_its_own_unless_another_has_it_now(queue: Waiting) -> None:
-    one, two, *_ = all_next(queue)
-    queue.start(one, worker("a"))
-    queue.start(two, worker("b"))
-    for own in (one, two):
-        queue.leave(own)
+    two_workers_that_are_done(queue)
     slots = []
     for name in ("b", "c", "a"):
         queue.leave(TrialRecord("00006", {"model": "svm"}))
@@ -91,11 +96,7 @@ def test_slot_of_a_worker_that_comes_back_is_its_own_unless_another_has_it_now(q
 
 
 def test_slot_that_a_worker_keeps_is_nobody_elses_although_it_was_promised(queue: Waiting) -> None:
-    one, two, *_ = all_next(queue)
-    queue.start(one, worker("a"))
-    queue.start(two, worker("b"))
-    for own in (one, two):
-        queue.leave(own)
+    two_workers_that_are_done(queue)
     third, fourth = queue.next("ray-9"), queue.next("ray-10")
     assert third is not None
     assert fourth is not None
