@@ -9,7 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from models.config import ModelError, TrainConfig
-from models.fields import building_fields, fields_possible, fields_read, is_network, names, shape_key
+from models.fields import (
+    STACKED,
+    building_fields,
+    can_be_stacked,
+    fields_possible,
+    fields_read,
+    is_network,
+    names,
+    shape_key,
+)
 
 if TYPE_CHECKING:
     from models.registry import CHECKED_FOR_REAL, MODELS, Model, build, check, parameters
@@ -26,11 +35,13 @@ else:
 __all__ = [
     "CHECKED_FOR_REAL",
     "MODELS",
+    "STACKED",
     "Model",
     "ModelError",
     "TrainConfig",
     "build",
     "building_fields",
+    "can_be_stacked",
     "check",
     "fields_possible",
     "fields_read",

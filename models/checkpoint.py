@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from datasets.splits import Splits
 from models import fields_read
 from models.config import TrainConfig
 from models.precision import Precision
-from models.result import EpochMetrics
+from models.result import DivergedError, EpochMetrics
 from models.step import Step
 
 FORMAT = 1
@@ -41,6 +42,25 @@ class Progress:
     epochs: list[EpochMetrics] = field(default_factory=list)
     best_weights: dict[str, Tensor] | None = None
     """None while the network itself has them."""
+
+    def add(
+        self, train_loss: float, epoch_time_s: float, validated: Callable[[], tuple[float, float]], last: int
+    ) -> None:
+        """An epoch is done, the `last` of which is the last: keep what it came to, and its weights if it is the best.
+
+        `validated` gives loss and accuracy of validation.  Raises DivergedError where a loss is not finite.
+        """
+        epoch = len(self.epochs) + 1
+        if not math.isfinite(train_loss):
+            raise DivergedError(epoch, "training", train_loss)
+        val_loss, val_accuracy = validated()
+        if not math.isfinite(val_loss):
+            raise DivergedError(epoch, "validation", val_loss)
+        self.epochs.append(EpochMetrics(epoch, train_loss, val_loss, val_accuracy, epoch_time_s))
+        if self.best.epoch == epoch:
+            self.best_weights = None
+            if epoch < last:
+                self.best_weights = {name: value.clone() for name, value in self.network.state_dict().items()}
 
     @property
     def best(self) -> EpochMetrics:

@@ -25,6 +25,12 @@ OWN_FIELDS: dict[str, tuple[str, ...]] = {
 
 _NOT_NETWORKS = ("svm",)
 
+STACKED = ("simple_cnn", "baseline", "high_vision", "modernist", "mlp")
+"""The small networks whose layers draw nothing and keep no statistics: what `models.stacked` trains as one.
+
+Dropout would give a training other numbers in other company.
+"""
+
 
 def names() -> list[str]:
     """The names of all models."""
@@ -45,6 +51,11 @@ def is_network(name: str) -> bool:
     """
     own_fields(name)
     return name not in _NOT_NETWORKS
+
+
+def can_be_stacked(config: TrainConfig) -> bool:
+    """Whether it may be trained as one with others of its shape, as far as that can be told without a device."""
+    return config.model in STACKED and not config.deterministic and config.input == "resident"
 
 
 def fields_read(values: Mapping[str, Any]) -> frozenset[str]:

@@ -7,12 +7,12 @@ step at once (PyTorch's notes on CUDA graphs, "whole-network capture").
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datasets.reasons import in_a_line
 from datasets.splits import Split
@@ -20,7 +20,6 @@ from datasets.transforms import Augmentation, Transform
 from models.config import TrainConfig
 from models.out_of_memory import is_out_of_memory
 from models.precision import Precision
-from models.step import Step
 
 WARM_UP_STEPS = 3
 """Eager steps before a capture, so that libraries have chosen their kernels and the optimizer has its state."""
@@ -36,6 +35,39 @@ def can_be_recorded(config: TrainConfig, precision: Precision, device: torch.dev
     return device.type == "cuda" and resident and precision != "fp16" and not config.deterministic and full
 
 
+class Optimizer(Protocol):
+    """What is asked of a step's optimizer here."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]: ...
+
+    @property
+    def state(self) -> Mapping[Tensor, dict[str, Any]]: ...
+
+    def zero_grad(self) -> None: ...
+
+
+class Recordable(Protocol):
+    """A step that can be recorded: one network's (`models.step`) or a stack's (`models.stacked`)."""
+
+    @property
+    def network(self) -> nn.Module: ...
+
+    @property
+    def optimizer(self) -> Optimizer: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor: ...
+
+    def move(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The part on the device, which is recorded."""
+
+    def turn(self) -> None:
+        """The part on the host."""
+
+
 class RecordedStep:
     """A step on the images of given indices, replayed from a graph where the batch is full, else eager.
 
@@ -45,7 +77,7 @@ class RecordedStep:
 
     def __init__(
         self,
-        step: Step,
+        step: Recordable,
         train: Split,
         transform: Transform,
         augment: Augmentation | None,
@@ -116,7 +148,7 @@ def record(body: Callable[[], None], param_groups: list[dict[str, Any]]) -> Call
 
 
 @contextmanager
-def undone(step: Step) -> Iterator[None]:
+def undone(step: Recordable) -> Iterator[None]:
     """What steps are made inside leave no trace in the numbers: on a side stream, as captures ask for.
 
     The optimizer's state stays where it is in memory, so that a graph finds it there; what was not there before is
@@ -124,10 +156,9 @@ def undone(step: Step) -> Iterator[None]:
     """
     device = step.device
     network = {name: value.clone() for name, value in step.network.state_dict().items()}
-    state = step.optimizer.state
     kept = {
         (parameter, name): value.clone()
-        for parameter, values in state.items()
+        for parameter, values in step.optimizer.state.items()
         for name, value in values.items()
         if isinstance(value, Tensor)
     }
@@ -144,7 +175,7 @@ def undone(step: Step) -> Iterator[None]:
             torch.cuda.current_stream(device).wait_stream(stream)
         with torch.no_grad():
             step.network.load_state_dict(network)
-            for parameter, values in state.items():
+            for parameter, values in step.optimizer.state.items():
                 for name, value in values.items():
                     if isinstance(value, Tensor):
                         value.copy_(kept[parameter, name]) if (parameter, name) in kept else value.zero_()

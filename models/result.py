@@ -65,6 +65,9 @@ class TrainResult:
     multiply-accumulates follow from its shape."""
     seed: int | None
     """The seed that was used, drawn or given; None for the svm, which has nothing random."""
+    fused: int | None = None
+    """Of a training that was stacked with others of its shape (`models.stacked`): how many they were at most, itself
+    among them.  None where it was trained alone."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from models.config import TrainConfig
 from models.evaluation import evaluate
 from models.graph import RecordedStep, can_be_recorded
 from models.precision import Precision, as_before, choose_precision, full_float32, memory_format, tiny_as_zero
-from models.result import DivergedError, EpochMetrics, Fitted, TrainResult
+from models.result import EpochMetrics, Fitted, TrainResult
 from models.step import Step
 from models.svm_training import fit_svm
 from models.taps import LiveNetwork
@@ -87,12 +86,13 @@ def _fit_network(
     checkpoint: Checkpoint | None,
     start: Mapping[str, Any] | None,
 ) -> Fitted:
-    training = _prepared(network, config, splits, device, start)
+    training = prepared(network, config, splits, device, start)
     _train(training, report, checkpoint)
     training.step.close()
     if training.progress.best_weights is not None:
         training.network.load_state_dict(training.progress.best_weights)
-    result = _result(training, training.evaluated(training.test))
+    tested = training.evaluated(training.test)
+    result = result_of(config, training.progress, training.precision, device, training.params, tested)
     return Fitted(training.live.restore().to(memory_format=torch.contiguous_format).eval(), result)
 
 
@@ -122,7 +122,7 @@ class _Training:
         return evaluate(self.network, part, self.transform, self.config.loss, self.precision, self.device)
 
 
-def _prepared(
+def prepared(
     network: nn.Module, config: TrainConfig, splits: Splits, device: torch.device, start: Mapping[str, Any] | None
 ) -> _Training:
     """Where it stood at `start`, or at its beginning."""
@@ -141,7 +141,7 @@ def _prepared(
     steps = config.epochs * steps_of(len(train), config.batch_size)
     step = Step(network, live.idle, config, precision, device, steps)
     order = torch.Generator().manual_seed(config.seed)
-    randomness = torch.Generator().manual_seed(_seed_of_its_own(config.seed))
+    randomness = torch.Generator().manual_seed(seed_of_its_own(config.seed))
     progress = Progress(network, step, order, randomness)
     own_origin = origin(config, splits, precision, device, live.fast)
     if start is not None:
@@ -158,22 +158,13 @@ def _train(training: _Training, report: Report, checkpoint: Checkpoint | None) -
     for epoch in range(len(progress.epochs) + 1, config.epochs + 1):
         network.train()
         train_loss, epoch_time_s = _mean_and_time(training.losses(), device)
-        if not math.isfinite(train_loss):
-            raise DivergedError(epoch, "training", train_loss)
-        val_loss, val_accuracy = training.evaluated(training.val)
-        if not math.isfinite(val_loss):
-            raise DivergedError(epoch, "validation", val_loss)
-        progress.epochs.append(EpochMetrics(epoch, train_loss, val_loss, val_accuracy, epoch_time_s))
-        if progress.best.epoch == epoch:
-            progress.best_weights = None
-            if epoch < config.epochs:
-                progress.best_weights = {name: value.clone() for name, value in network.state_dict().items()}
+        progress.add(train_loss, epoch_time_s, lambda: training.evaluated(training.val), last=config.epochs)
         if checkpoint is not None and epoch < config.epochs:
             checkpoint(epoch, lambda: state_of(progress, training.origin, device))
         report(progress.epochs[-1])
 
 
-def _seed_of_its_own(seed: int) -> int:
+def seed_of_its_own(seed: int) -> int:
     """Another for the augmentation: a hash, since of a seed PyTorch's generator on a CPU takes the lower 32 bits alone.
 
     With the same ones it would draw what the order of images and dropout draw.
@@ -206,9 +197,15 @@ def _epoch_of(
     return losses
 
 
-def _result(training: _Training, tested: tuple[float, float]) -> TrainResult:
+def result_of(
+    config: TrainConfig,
+    progress: Progress,
+    precision: Precision,
+    device: torch.device,
+    params: int,
+    tested: tuple[float, float],
+) -> TrainResult:
     """`tested` is the loss and the accuracy on the test part, with the best epoch's weights."""
-    config, progress = training.config, training.progress
     test_loss, test_accuracy = tested
     return TrainResult(
         val_accuracy=progress.best.val_accuracy,
@@ -218,10 +215,10 @@ def _result(training: _Training, tested: tuple[float, float]) -> TrainResult:
         best_epoch=progress.best.epoch,
         epochs=config.epochs,
         train_time_s=sum(metrics.epoch_time_s for metrics in progress.epochs),
-        precision=training.precision,
-        device=training.device.type,
+        precision=precision,
+        device=device.type,
         threads=torch.get_num_threads(),
-        params=training.params,
+        params=params,
         macs=None,
         seed=config.seed,
     )

@@ -104,7 +104,7 @@ def _of_run(run: Path, cpu: str, splits: Splits) -> list[Known]:
     channels = environment.get("channels")
     found = []
     for row in table.rows(trials.values()):
-        if row.state != "COMPLETE" or not row.wall_time_s > 0:
+        if row.state != "COMPLETE" or not row.wall_time_s > 0 or row.fused:  # whose time is that of several
             continue
         try:
             work = work_macs(row.config, splits, images, size)

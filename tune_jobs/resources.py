@@ -35,6 +35,12 @@ def _check_memory(value: object) -> float | str:
     return float(value)
 
 
+def _check_fuse(value: object) -> object:
+    if value is True or value is False or value == "auto":
+        return value
+    raise ValueError("true, false or auto")
+
+
 _AUTO = {"const": "auto"}
 _GPU_SCHEMA = WithJsonSchema(
     {
@@ -50,6 +56,12 @@ _AS_IT_IS = PlainSerializer(lambda value: value)
 Cpu = Annotated[float, Field(ge=FINEST, le=1e6, multiple_of=FINEST)]
 Gpu = Annotated[float | Literal["auto"], PlainValidator(_check_gpu), _AS_IT_IS, _GPU_SCHEMA]
 Memory = Annotated[float | Literal["auto"], PlainValidator(_check_memory), _AS_IT_IS, _MEMORY_SCHEMA]
+Fuse = Annotated[
+    bool | Literal["auto"],
+    PlainValidator(_check_fuse),
+    PlainSerializer(lambda value: value),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"const": "auto"}]}),
+]
 Custom = dict[str, Annotated[float, Field(gt=0, le=1e9, multiple_of=FINEST)]]
 
 
@@ -57,7 +69,7 @@ class Request(BaseModel):
     """One trial's request."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-    _numbers = field_validator("*", mode="before")(refuse_truth_values)
+    _numbers = field_validator("cpu", "gpu", "memory_mib", "custom", mode="before")(refuse_truth_values)
 
     cpu: Cpu = 1
     """CPU cores; the trial computes with as many threads (at least one)."""
@@ -80,6 +92,13 @@ class Request(BaseModel):
     @property
     def threads(self) -> int:
         return max(1, int(self.cpu))
+
+    @property
+    def shares(self) -> bool:
+        """Whether others may compute on the same card, or for want of one on the same core; auto is yet to show it."""
+        if self.gpu == "auto":
+            return True
+        return self.gpu < 1 if self.gpu else self.cpu < 1
 
     @property
     def measured(self) -> bool:
@@ -135,6 +154,9 @@ class Resources(Request):
 
     by_model: dict[str, Override] = {}
     """What trials of one model ask for instead, as `svm: {gpu: 0}`; what is left out or null is as for the others."""
+    fuse: Fuse = False
+    """Whether trials of small models of one shape that share a card (gpu below 1), or without one a core (cpu below
+    1), are trained as one, in one process; auto measures where that is faster."""
 
     @field_validator("by_model")
     @classmethod
@@ -146,7 +168,7 @@ class Resources(Request):
 
     def of(self, model: str) -> Request:
         """What a trial of this model asks for."""
-        asked = self.model_dump(exclude={"by_model"})
+        asked = self.model_dump(exclude={"by_model", "fuse"})
         if model in self.by_model:
             asked |= self.by_model[model].model_dump(exclude_none=True)
         return Request(**asked)

@@ -67,6 +67,8 @@ def train_one(
     if isinstance(recorded, float):
         same = "the same as" if result.val_accuracy == recorded else f"not the {recorded:.4%}"
         other = "" if recorded_precision in (None, result.precision) else f", which ran in {recorded_precision}"
+        if (fused := config.result.get("fused")) and result.val_accuracy != recorded:
+            other += f", where {fused} were trained as one and rounded in another order"
         say(f"that is {same} in the search{other}")
     say(f"model: {output}")
     return result

@@ -16,24 +16,26 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray import tune
 
 from datasets import Splits
 from datasets.reasons import is_no_room
-from models import ModelError, TrainConfig, allocator, is_network, weights
+from models import ModelError, TrainConfig, allocator, can_be_stacked, is_network, weights
 from models.checkpoint import CheckpointError
 from models.out_of_memory import is_of_main_memory, is_out_of_memory
 from models.result import DivergedError, EpochMetrics, Fitted
-from models.training import fit
+from models.training import Checkpoint, Report, fit
 from tune_jobs.checkpoints import Checkpoints
 from tune_jobs.device import Place
 from tune_jobs.failures import STORE_PAUSE_S
-from tune_jobs.resources import Request
+from tune_jobs.fusing import DEATHS, FuserLostError, Fusing
+from tune_jobs.resources import Fuse, Request
 from tune_jobs.results.ledger import fold_of
 from tune_jobs.storage import StoreError
 
@@ -53,7 +55,7 @@ SLOT_KEY = "slot"
 OWN_KEYS = (TRIAL_KEY, REQUEST_KEY, KNOWN_KEY, AWAY_KEY, SLOT_KEY)
 
 
-def run_trial(config: dict[str, Any], splits: Sequence[Splits], folder: str, keep_model: bool) -> None:
+def run_trial(config: dict[str, Any], splits: Sequence[Splits], folder: str, keep_model: bool, fuse: Fuse) -> None:
     """Train one trial on the splits of its repeat, from its last checkpoint in `folder` if it has one there.
 
     A failure whose class is known here is reported; any other error is left to Ray.
@@ -64,8 +66,10 @@ def run_trial(config: dict[str, Any], splits: Sequence[Splits], folder: str, kee
     try:
         # Before all that may fail: so it is known who shares what, and which node it was where it is broken.
         tune.report({"val_accuracy": math.nan} | _where())
-        place.take()
-        _train(train_config, splits[min(fold, len(splits) - 1)], place, config, folder, keep_model)
+        fusing = None
+        if fuse and place.request.shares and can_be_stacked(train_config):
+            fusing = Fusing(place.request, splits, fold, folder, fuse)
+        _train(train_config, splits[min(fold, len(splits) - 1)], place, config, folder, keep_model, fusing)
     except Exception as error:
         failure, reason = _classify(error, place)
         if failure is None:
@@ -87,33 +91,67 @@ def _keep_what_is_there() -> None:
 
 
 def _train(
-    config: TrainConfig, splits: Splits, place: Place, asked: dict[str, Any], folder: str, keep_model: bool
+    config: TrainConfig,
+    splits: Splits,
+    place: Place,
+    asked: dict[str, Any],
+    folder: str,
+    keep_model: bool,
+    fusing: Fusing | None,
 ) -> None:
-    last = config.epochs if is_network(config.model) else 1
     checkpoints = Checkpoints(folder, asked[TRIAL_KEY])
-    held: list[EpochMetrics] = []
-    fitted = None
+    told = _Told(config.epochs if is_network(config.model) else 1)
+    fitted, deaths = None, 0
+    while fusing is not None and fitted is None and deaths < DEATHS:
+        try:
+            fitted = _gone_on(functools.partial(fusing.fit, config), checkpoints, told, asked)
+            fusing = None
+        except FuserLostError:
+            deaths += 1
+    if fitted is None:
+        place.take()
+        alone = functools.partial(_fit_alone, config, splits, place.device)
+        fitted = _gone_on(alone, checkpoints, told, asked)
+    assert fitted is not None
+    if keep_model:
+        with tempfile.TemporaryDirectory() as scratch:
+            checkpoints.write_model(_model_writer(fitted, config, splits), Path(scratch))
+    result = dataclasses.asdict(fitted.result) | {"peak_memory_mib": place.peak_mib()}
+    tune.report(_message(told.held[-1]) | {"result": result, "done": True})
+
+
+def _fit_alone(
+    config: TrainConfig,
+    splits: Splits,
+    device: torch.device,
+    report: Report,
+    checkpoint: Checkpoint,
+    start: dict[str, Any] | None,
+) -> Fitted | None:
+    return fit(config, splits, device, report, checkpoint, start)
+
+
+def _gone_on(
+    train: Callable[[Report, Checkpoint, dict[str, Any] | None], Fitted | None],
+    checkpoints: Checkpoints,
+    told: _Told,
+    asked: dict[str, Any],
+) -> Fitted | None:
+    """What comes of the training from the newest checkpoint that it goes on from, or from its beginning."""
     for state in checkpoints.load():
         unheard = _unheard([EpochMetrics(**metrics) for metrics in state["epochs"]], *asked[KNOWN_KEY])
 
         def report(metrics: EpochMetrics, unheard: list[EpochMetrics] = unheard) -> None:
             while unheard:
-                _report(unheard.pop(0), last, held)
-            _report(metrics, last, held)
+                told.report(unheard.pop(0))
+            told.report(metrics)
 
         try:
-            fitted = fit(config, splits, place.device, report, checkpoints.save, state)
-            break
+            return train(report, checkpoints.save, state)
         except CheckpointError as error:  # of an older version, or in a precision not to be had here
             refused = f"{error} (of epoch {len(state['epochs'])})"
             tune.report({"val_accuracy": math.nan, "refused": refused} | _where())
-    if fitted is None:
-        fitted = fit(config, splits, place.device, lambda metrics: _report(metrics, last, held), checkpoints.save)
-    if keep_model:
-        with tempfile.TemporaryDirectory() as scratch:
-            checkpoints.write_model(_model_writer(fitted, config, splits), Path(scratch))
-    result = dataclasses.asdict(fitted.result) | {"peak_memory_mib": place.peak_mib()}
-    tune.report(_message(held[-1]) | {"result": result, "done": True})
+    return train(told.report, checkpoints.save, None)
 
 
 def _unheard(epochs: list[EpochMetrics], known: int, loss: float | None) -> list[EpochMetrics]:
@@ -125,12 +163,22 @@ def _unheard(epochs: list[EpochMetrics], known: int, loss: float | None) -> list
     return epochs[known:] if known == 0 or epochs[0].train_loss == loss else list(epochs)
 
 
-def _report(metrics: EpochMetrics, last: int, held: list[EpochMetrics]) -> None:
-    """Report an epoch; the last one waits for the result, so that no scheduler stops a trial that has done its work."""
-    if metrics.epoch < last:
-        tune.report(_message(metrics))
-    else:
-        held.append(metrics)
+class _Told:
+    """What the driver has heard of the epochs, the `last` of which waits for the result, so that no scheduler stops a
+    trial that has done its work."""
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+        self.held: list[EpochMetrics] = []
+        self._epochs = 0
+
+    def report(self, metrics: EpochMetrics) -> None:
+        """An epoch that had to be trained again is not told again."""
+        if metrics.epoch >= self.last:
+            self.held.append(metrics)
+        elif metrics.epoch > self._epochs:
+            self._epochs = metrics.epoch
+            tune.report(_message(metrics))
 
 
 def _message(metrics: EpochMetrics) -> dict[str, Any]:

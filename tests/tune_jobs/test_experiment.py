@@ -150,10 +150,13 @@ def test_override_wrong_is_refused_by_name(overrides: list[str], line: str) -> N
         ({"budget": {"minutes": "x"}}, "budget.minutes: 'x': must be a number"),
         ({"search": {"method": "luck"}}, "search.method: 'luck': input should be 'grid', 'random' or 'optuna'"),
         ({"resources": {"gpu": 1.5}}, "resources.gpu: 1.5: auto, a fraction of one GPU"),
+        ({"resources": {"fuse": "yes"}}, "resources.fuse: 'yes': true, false or auto"),
+        ({"resources": {"fuse": 1}}, "resources.fuse: 1: true, false or auto"),
+        ({"resources": {"cpu": True}}, "resources.cpu: True: "),
         ({"resources": {"cpu": 0}}, "resources.cpu: 0: input should be greater than or equal to 0.0001"),
         (
             {"resources": {"gpus": 1}},
-            "resources.gpus: there is no such key; the keys are cpu, gpu, memory_mib, custom, by_model",
+            "resources.gpus: there is no such key; the keys are cpu, gpu, memory_mib, custom, by_model, fuse",
         ),
         (
             {"resources": {"by_model": {"svm": {"cpus": 1}}}},

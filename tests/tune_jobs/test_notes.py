@@ -53,6 +53,21 @@ def test_a_scheduler_over_one_trial_alone() -> None:
     assert noted(**fields, search={"method": "random", "trials": 2}, space={"lr": {"uniform": [0.1, 0.2]}}) == []
 
 
+@pytest.mark.parametrize("fuse", [True, "auto"])
+def test_fusing_where_nothing_can_be_fused(fuse: bool | str) -> None:
+    def asked(model: Any, **resources: Any) -> list[str]:
+        return noted(space={"model": model}, resources={"fuse": fuse} | resources)
+
+    said = [
+        "resources.fuse does nothing: no simple_cnn, baseline, high_vision, modernist, mlp shares a card (gpu below 1) "
+        "or a core (cpu below 1)"
+    ]
+    assert asked("mlp") == asked("mlp", gpu=1) == asked("mlp", gpu=1, cpu=0.5) == asked("resnet18", gpu=0.5) == said
+    assert asked("mlp", cpu=0.5) == asked("mlp", gpu=0.5) == asked("mlp", gpu="auto") == []
+    assert asked({"grid": ["resnet18", "mlp"]}, by_model={"mlp": {"gpu": 0.1}}) == []
+    assert noted(space={"model": "resnet18"}, resources={"fuse": False}) == []
+
+
 def test_repeats_of_a_model_that_reads_no_seed() -> None:
     said = ["svm reads no seed: its 3 repeats give the same numbers"]
     assert noted(space={"model": {"grid": ["svm", "mlp"]}}, repeats=3) == said

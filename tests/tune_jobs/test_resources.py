@@ -24,6 +24,22 @@ def test_of_model_overrides_what_it_names_alone() -> None:
     assert resources.of("mlp") == Request(cpu=1, gpu=0.25)
 
 
+@pytest.mark.parametrize(
+    ("request_", "shares"),
+    [
+        (Request(cpu=1), False),
+        (Request(cpu=0.5), True),
+        (Request(gpu=1), False),
+        (Request(gpu=2, cpu=0.5), False),
+        (Request(gpu=0.5), True),
+        (Request(gpu="auto"), True),
+    ],
+    ids=str,
+)
+def test_request_shares_a_card_or_without_one_a_core(request_: Request, shares: bool) -> None:
+    assert request_.shares == shares
+
+
 @pytest.mark.parametrize(("cpu", "threads"), [(0.5, 1), (1, 1), (2, 2), (3.5, 3)])
 def test_request_threads_are_its_whole_cpus(cpu: float, threads: int) -> None:
     assert Request(cpu=cpu).threads == threads

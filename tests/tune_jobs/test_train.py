@@ -63,10 +63,11 @@ def test_train_of_a_changed_config_leaves_the_weights_beside_a_runs(run: str, tm
         ({"precision": "bf16", "device": "cpu"}, False, "fp32", ", which ran in bf16"),
         ({"precision": "fp16", "device": "cuda"}, True, "bf16", ", which ran in fp16"),
         ({}, True, "bf16", ""),
+        ({"fused": 4}, True, "bf16", ", where 4 were trained as one and rounded in another order"),
     ],
 )
 def test_train_one_runs_in_the_precision_of_the_search_or_tells_that_it_does_not(
-    of_the_search: dict[str, str], has: bool, ran: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    of_the_search: dict[str, Any], has: bool, ran: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has})
     monkeypatch.setattr("models.precision.bf16_speed", lambda: 2.0)

@@ -31,6 +31,10 @@ def notes(experiment: Experiment, space: Space) -> list[str]:
         )
     elif name != "none" and configs(experiment, space) == 1:
         said.append(f"{name} stops no trial: there is one alone, and nothing to compare it with")
+    resources = experiment.resources
+    if resources.fuse and not any(name in models.STACKED and resources.of(name).shares for name in space.models()):
+        small = ", ".join(models.STACKED)
+        said.append(f"resources.fuse does nothing: no {small} shares a card (gpu below 1) or a core (cpu below 1)")
     said += _of_search(experiment, space)
     if experiment.repeats > 1:
         said += [

@@ -128,11 +128,13 @@ def shared_differently(rows: Sequence[Row]) -> str:
 
 
 def unlike(rows: Sequence[Row]) -> str:
-    """The company of rows that shared a node or a card differently, in words; empty where they shared alike."""
+    """The company of rows that shared a node, a card or their steps differently, in words; empty where none did."""
     (least, most), (least_on_card, most_on_card) = company(rows), company_on_card(rows)
     parts = [f"{least:.1f} to {most:.1f} others of the search"] if most - least >= ALIKE else []
     if most_on_card - least_on_card >= ALIKE:
         parts.append(f"{least_on_card:.1f} to {most_on_card:.1f} others of the search on the same card")
+    if len(fused := {(row.fused or 1) - 1 for row in rows}) > 1:
+        parts.append(f"{min(fused)} to {max(fused)} others fused with them")
     return " and ".join(parts)
 
 

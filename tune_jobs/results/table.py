@@ -40,6 +40,9 @@ class Row:
     precision: str | None
     device: str | None
     threads: int | None
+    fused: int | None
+    """How many trials of its shape were trained as one with it, at most, itself among them: its time is that of all.
+    None where it was trained alone, or is not COMPLETE."""
     params: int | None
     """Trainable parameters; None for an svm."""
     macs: int | None
@@ -119,6 +122,7 @@ def _row(trial: TrialRecord) -> Row:
         precision=result.get("precision"),
         device=result.get("device"),
         threads=result.get("threads"),
+        fused=result.get("fused"),
         params=result.get("params"),
         macs=result.get("macs"),
         seed=result.get("seed", trial.config.get("seed")),

@@ -103,8 +103,8 @@ def _remove_snapshots(run_dir: RunDir) -> None:
 def _worker(run: Run) -> type[tune.Trainable]:
     """The class of the worker processes, which Ray's dashboard and logs call by run and slot."""
     name, folder = run.directory.name, run.directory.checkpoints
-    keep_model = run.experiment.keep_models > 0
-    base = wrap_function(tune.with_parameters(run_trial, splits=run.splits, folder=folder, keep_model=keep_model))
+    asked = {"keep_model": run.experiment.keep_models > 0, "fuse": run.experiment.resources.fuse}
+    base = wrap_function(tune.with_parameters(run_trial, splits=run.splits, folder=folder, **asked))
 
     class TrialWorker(base):  # type: ignore[misc, valid-type]
         def setup(self, config: dict[str, Any], **more: Any) -> None:

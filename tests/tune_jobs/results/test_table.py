@@ -61,7 +61,7 @@ def test_frame_columns() -> None:
     assert list(data.columns) == [
         "id", "state", "model", "gamma", "config_epochs", "lr",
         "val_accuracy", "test_accuracy", "val_loss", "test_loss", "best_epoch", "epochs", "train_time_s",
-        "wall_time_s", "precision", "device", "threads", "params", "macs", "seed", "fold", "pareto",
+        "wall_time_s", "precision", "device", "threads", "fused", "params", "macs", "seed", "fold", "pareto",
         "cpu", "gpu", "peak_memory_mib", "node", "slot", "shared_with", "card", "shared_card_with",
         "attempts", "failure", "reason",
     ]  # fmt: skip

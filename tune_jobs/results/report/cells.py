@@ -61,6 +61,8 @@ def of_trials(loaded: Loaded) -> tuple[list[Column], list[tuple[Row, list[Cell]]
         columns.append(Column("beside", True))
     if any(row.shared_card_with >= 0.05 for row in loaded.rows):
         columns.append(Column("on its card", True))
+    if any(row.fused for row in loaded.rows):
+        columns.append(Column("fused", True))
     if len({(row.node, row.device) for row in loaded.rows if row.device}) > 1:
         columns.append(Column("on", False))
     if any(row.reason for row in loaded.rows):
@@ -95,7 +97,13 @@ def _cell(row: Row, column: str, fields: Sequence[str]) -> Cell:
         case "reason":
             text = f"{row.failure}: {row.reason}" if row.failure else row.reason or ""
             return Cell(text, text)
-    value = {"best epoch": row.best_epoch, "epochs": row.epochs, TRAINED: row.epochs, "seed": row.seed}[column]
+    value = {
+        "best epoch": row.best_epoch,
+        "fused": row.fused,
+        "epochs": row.epochs,
+        TRAINED: row.epochs,
+        "seed": row.seed,
+    }[column]
     return Cell("–", "") if value is None else Cell(label(value), str(value))
 
 

@@ -47,6 +47,17 @@ def test_epochs_asked_for_and_epochs_trained_are_two_columns(make_run: MakeRun) 
     assert len(heads) == len(set(heads))
 
 
+def test_how_many_were_fused_is_told_where_some_were(make_run: MakeRun) -> None:
+    def found(*fused: int | None) -> list[str]:
+        trials = [({"model": "mlp"}, "COMPLETE", [0.5], {} if n is None else {"fused": n}) for n in fused]
+        columns, table = of_trials(load(make_run(trials, name=f"of-{fused}".replace(", ", "-").strip("()"))))
+        names = [column.name for column in columns]
+        return [cells[names.index("fused")].text for _, cells in table] if "fused" in names else []
+
+    assert found(None, None) == []
+    assert found(4, None) == ["4", "–"]
+
+
 def test_tables_break_ties_as_the_choice_of_the_best_does(make_run: MakeRun) -> None:
     trials = [({"model": "mlp", "lr": lr}, "COMPLETE", [0.5], {"train_time_s": s}) for lr, s in ((0.1, 2), (0.2, 1))]
     loaded = load(make_run([*trials, ({"model": "mlp", "lr": 0.3}, "COMPLETE", [0.5], {"train_time_s": 1})]))
