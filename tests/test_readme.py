@@ -93,8 +93,13 @@ def test_readme_links_lead_somewhere(page: str) -> None:
 
 
 def test_resources_page_shows_what_there_is(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "tune_jobs/docs/resources.md").read_text(), flags=re.DOTALL)
-    (tmp_path / "x.yaml").write_text(f"name: x\ndataset: {{name: digits}}\n{block}")
-    resources = load(str(tmp_path / "x.yaml")).resources
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "tune_jobs/docs/resources.md").read_text(), flags=re.DOTALL)
+    found = []
+    for block in blocks:
+        (tmp_path / "x.yaml").write_text(f"name: x\ndataset: {{name: digits}}\n{block}")
+        found.append(load(str(tmp_path / "x.yaml")).resources)
+    resources, fused = found
+    assert fused.fuse == "auto"
+    assert fused.of("mlp").shares
     assert set(type(resources).model_fields) == resources.model_fields_set
     assert resources.of("resnet50").gpu == 0.5
