@@ -16,8 +16,11 @@ ROTATE_DEGREES = 10.0
 SHIFT = 0.1
 """rotate_shift moves, along each axis, by a share of the side drawn evenly from ± this."""
 
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
-"""(float images N×C×H×W from 0 to 1, a CPU generator) -> the same shape on the same device."""
+Augmentation = Callable[..., Tensor]
+"""(float images N×C×H×W from 0 to 1, a CPU generator) -> the same shape on the same device.
+
+Of several generators each draws for its part of the images, all as long, one behind the other.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,11 @@ class Transform:
         std = torch.tensor(splits.std, device=device).reshape(shape)
         return cls(splits.image_size, mean, std)
 
-    def __call__(
-        self, images: Tensor, augment: Augmentation | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def __call__(self, images: Tensor, augment: Augmentation | None = None, *generators: torch.Generator) -> Tensor:
         pixels = resize(images.to(torch.float32).div_(255), self.image_size)
         if augment is not None:
-            assert generator is not None, "an augmentation draws from a generator"
-            pixels = augment(pixels, generator)
+            assert generators, "an augmentation draws from a generator"
+            pixels = augment(pixels, *generators)
         return (pixels - self.mean) / self.std
 
 
@@ -52,11 +53,12 @@ def resize(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
-def rotate_shift(images: Tensor, generator: torch.Generator) -> Tensor:
+def rotate_shift(images: Tensor, *generators: torch.Generator) -> Tensor:
     """Each image turned by up to ±10° and moved by up to ±10 % of its side; black comes in from outside."""
-    n = len(images)
+    n = len(images) // len(generators)
+    drawn = torch.cat([torch.rand(n, 3, generator=generator) for generator in generators])
     # To wait for a GPU here would leave it idle while the rest is issued; elsewhere such a copy may come too early.
-    draws = (torch.rand(n, 3, generator=generator) * 2 - 1).to(images.device, non_blocking=images.is_cuda)
+    draws = (drawn * 2 - 1).to(images.device, non_blocking=images.is_cuda)
     angle = draws[:, 0] * (ROTATE_DEGREES * torch.pi / 180)
     shift = draws[:, 1:] * (2 * SHIFT)  # affine_grid's coordinates run from −1 to 1: a side is 2 long
     cos, sin = angle.cos(), angle.sin()

@@ -6,8 +6,9 @@ step at once (PyTorch's notes on CUDA graphs, "whole-network capture").
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
@@ -81,13 +82,14 @@ class RecordedStep:
         train: Split,
         transform: Transform,
         augment: Augmentation | None,
-        randomness: torch.Generator,
+        randomness: Sequence[torch.Generator],
         batch_size: int,
     ) -> None:
         self.step, self.train, self.transform = step, train, transform
         self.augment, self.randomness = augment, randomness
         self.batch_size = batch_size
-        self.indices = torch.arange(batch_size, device=train.labels.device)
+        # Of a stack whose batches are more images than there are, some twice.
+        self.indices = torch.arange(batch_size, device=train.labels.device) % len(train)
         self.labels = train.labels[self.indices]
         self.pixels = transform(train.images[self.indices])
         self.replay: Callable[[], None] | None = None
@@ -108,12 +110,12 @@ class RecordedStep:
     def __call__(self, indices: Tensor) -> Tensor:
         """The batch's mean loss, on the device, until the next call."""
         if self.replay is None or len(indices) != self.batch_size:
-            pixels = self.transform(self.train.images[indices], self.augment, self.randomness)
+            pixels = self.transform(self.train.images[indices], self.augment, *self.randomness)
             return self.step(pixels, self.train.labels[indices])
         if self.augment is None:
             self.indices.copy_(indices)
         else:
-            self.pixels.copy_(self.transform(self.train.images[indices], self.augment, self.randomness))
+            self.pixels.copy_(self.transform(self.train.images[indices], self.augment, *self.randomness))
             self.labels.copy_(self.train.labels[indices])
         self.replay()
         self.step.turn()
@@ -147,6 +149,12 @@ def record(body: Callable[[], None], param_groups: list[dict[str, Any]]) -> Call
     return replay
 
 
+@functools.cache
+def _side_stream() -> torch.cuda.Stream:
+    """One for all captures of this process: cuBLAS keeps 32 MiB for each that a product ran on."""
+    return torch.cuda.Stream()
+
+
 @contextmanager
 def undone(step: Recordable) -> Iterator[None]:
     """What steps are made inside leave no trace in the numbers: on a side stream, as captures ask for.
@@ -164,7 +172,7 @@ def undone(step: Recordable) -> Iterator[None]:
     }
     on_cuda = device.type == "cuda"
     before = torch.cuda.get_rng_state(device) if on_cuda else torch.get_rng_state()
-    stream = torch.cuda.Stream(device) if on_cuda else None
+    stream = _side_stream() if on_cuda else None
     if stream is not None:
         stream.wait_stream(torch.cuda.current_stream(device))
     try:

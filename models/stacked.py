@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from datasets.splits import Split, Splits
-from datasets.transforms import AUGMENTATIONS, Augmentation, Transform
+from datasets.transforms import AUGMENTATIONS, Transform
 from models import build
 from models.batches import index_batches, placed, steps_of
 from models.checkpoint import Progress, State, origin, restore, state_of
@@ -30,7 +30,7 @@ from models.config import TrainConfig
 from models.evaluation import LOSSES, evaluate
 from models.fields import can_be_stacked, own_fields
 from models.graph import RecordedStep, can_be_recorded
-from models.precision import Precision, autocast, full_float32, tiny_as_zero
+from models.precision import Precision, full_float32, tiny_as_zero
 from models.result import DivergedError, EpochMetrics, Fitted
 from models.step import Step
 from models.training import result_of, seed_of_its_own
@@ -77,6 +77,16 @@ class _Weights(nn.Module):
         self.values = nn.Parameter(values)
 
 
+def _sizes(network: nn.Module) -> list[int]:
+    """Of each weight, and last of the padding of a row."""
+    return [*(weight.numel() for weight in network.parameters()), _padding(network)]
+
+
+def _padding(network: nn.Module) -> int:
+    """Zeros behind the weights, so that each row begins where the fused kernels read it quickly: every 256 bytes."""
+    return -sum(weight.numel() for weight in network.parameters()) % 64
+
+
 class Member:
     """One training, at its beginning or at `start`, until it is put into a stack."""
 
@@ -92,14 +102,15 @@ class Member:
         assert isinstance(network, nn.Module)
         assert next(network.buffers(), None) is None, "statistics of a batch would have to be stacked too"
         self.network = network.to(device)
-        self.row = _Weights(torch.cat([weight.detach().flatten() for weight in self.network.parameters()]))
+        weights = [weight.detach().flatten() for weight in self.network.parameters()]
+        self.row = _Weights(torch.cat([*weights, weights[0].new_zeros(_padding(self.network))]))
         self.place(self.row.values.detach())
         steps = config.epochs * steps_of(len(images.train), config.batch_size)
         self.step = Step(self.row, None, config, precision, device, steps)
         order = torch.Generator().manual_seed(config.seed)
         randomness = torch.Generator().manual_seed(seed_of_its_own(config.seed))
         self.progress = Progress(self.network, self.step, order, randomness)
-        self.company = 1
+        self.company: int = 1 if start is None else start.get("company", 1)
         """In how large a stack it was, at most."""
         self.origin = origin(config, splits, precision, device, ()) | {"stacked": True}
         if start is not None:
@@ -108,8 +119,7 @@ class Member:
     def place(self, values: Tensor) -> None:
         """Let the weights be these from now on: the row's, and the network's, which are parts of it."""
         self.row.values.data = values
-        sizes = [weight.numel() for weight in self.network.parameters()]
-        for weight, part in zip(self.network.parameters(), values.split(sizes), strict=True):
+        for weight, part in zip(self.network.parameters(), values.split(_sizes(self.network)), strict=False):
             weight.data = part.view(weight.shape)
 
     @property
@@ -118,7 +128,7 @@ class Member:
 
     def state(self) -> State:
         """A copy of where it stands, as `fit` gives its checkpoints; another stack goes on from it, `fit` does not."""
-        return state_of(self.progress, self.origin, self.images.device)
+        return state_of(self.progress, self.origin, self.images.device) | {"company": self.company}
 
     def batches(self) -> list[Tensor]:
         """Which images each batch of the next epoch holds."""
@@ -134,8 +144,10 @@ class Member:
         """What came out of it, with the weights of its best epoch."""
         if self.progress.best_weights is not None:
             self.network.load_state_dict(self.progress.best_weights)
-        tested = self._evaluated(self.images.test)
-        params, device = self.row.values.numel(), self.images.device
+        device = self.images.device
+        with tiny_as_zero(device), full_float32(device):
+            tested = self._evaluated(self.images.test)
+        params = sum(weight.numel() for weight in self.network.parameters())
         result = result_of(self.config, self.progress, self.precision, device, params, tested)
         result = dataclasses.replace(result, fused=self.company)
         for weight in self.network.parameters():
@@ -159,14 +171,14 @@ class Stack:
             member.place(values)
             member.company = max(member.company, len(members))
         self.step = _StackedStep(self.members, self.rows)
-        self.augment = self._augmentation(AUGMENTATIONS[first.config.augment])
+        self.augment = AUGMENTATIONS[first.config.augment]
+        self.randomness = [member.progress.randomness for member in members]
         self.recorded: RecordedStep | None = None
         with full_float32(self.images.device):
             if can_be_recorded(first.config, first.precision, self.images.device, len(self.images.train)):
                 batch_size = len(members) * first.config.batch_size
-                randomness = torch.Generator()  # each member draws from its own
                 self.recorded = RecordedStep(
-                    self.step, self.images.train, self.images.transform, self.augment, randomness, batch_size
+                    self.step, self.images.train, self.images.transform, self.augment, self.randomness, batch_size
                 )
 
     def epoch(self) -> list[EpochMetrics | DivergedError]:
@@ -194,20 +206,8 @@ class Stack:
                 yield self.recorded(indices), len(own[0])
             else:
                 train = self.images.train
-                pixels = self.images.transform(train.images[indices], self.augment, torch.Generator())
+                pixels = self.images.transform(train.images[indices], self.augment, *self.randomness)
                 yield self.step(pixels, train.labels[indices]), len(own[0])
-
-    def _augmentation(self, augment: Augmentation | None) -> Augmentation | None:
-        """Each member's images by its own generator."""
-        if augment is None:
-            return None
-        generators = [member.progress.randomness for member in self.members]
-
-        def each(images: Tensor, _: torch.Generator) -> Tensor:
-            parts = images.chunk(len(generators))
-            return torch.cat([augment(part, own) for part, own in zip(parts, generators, strict=True)])
-
-        return each
 
 
 def _added(member: Member, train_loss: float, time_s: float) -> EpochMetrics | DivergedError:
@@ -228,9 +228,8 @@ class _StackedStep:
         self.optimizer = _Optimizers(self.steps, rows)
         self._layers = first.network
         self._loss = LOSSES[first.config.loss]
-        named = dict(first.network.named_parameters())
-        self._sizes = [weight.numel() for weight in named.values()]
-        self._shapes = {name: weight.shape for name, weight in named.items()}
+        self._sizes = _sizes(first.network)
+        self._shapes = {name: weight.shape for name, weight in first.network.named_parameters()}
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         losses = self.move(images, labels)
@@ -241,12 +240,16 @@ class _StackedStep:
         """All members' images behind each other, K·N×C×H×W, and their labels -> each one's mean loss: K."""
         self.optimizer.zero_grad()
         k = len(self.steps)
-        parts = self.network.values.split(self._sizes, dim=1)  # whose way back is a single concatenation
+        values: Tensor = self.network.values
+        if self.precision == "bf16":
+            # What autocast comes to in such layers, with one cast for all weights.  Under vmap it would leave biases in
+            # float32, and so all that they are added to; and on a CPU convolutions.
+            values, images = values.bfloat16(), images.bfloat16()
+        parts = values.split(self._sizes, dim=1)  # whose way back is a single concatenation
         weights = {
-            name: part.unflatten(1, shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
+            name: part.unflatten(1, shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=False)
         }
-        with autocast(self.precision, self.device):
-            logits = torch.vmap(self._logits)(weights, images.unflatten(0, (k, -1)))
+        logits = torch.vmap(self._logits)(weights, images.unflatten(0, (k, -1)))
         losses = torch.vmap(self._loss)(
             logits if self.precision == "fp32" else logits.float(), labels.unflatten(0, (k, -1))
         )
@@ -286,3 +289,4 @@ class _Optimizers:
             (row,) = step.network.parameters()
             row.grad = gradient
             step.optimizer.step()
+            row.grad = None

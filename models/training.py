@@ -184,7 +184,7 @@ def _epoch_of(
     augment = AUGMENTATIONS[config.augment]
     recorded = None
     if can_be_recorded(config, step.precision, step.device, len(train)):
-        recorded = RecordedStep(step, train, transform, augment, randomness, config.batch_size)
+        recorded = RecordedStep(step, train, transform, augment, [randomness], config.batch_size)
 
     def losses() -> Iterator[tuple[torch.Tensor, int]]:
         if recorded is not None:

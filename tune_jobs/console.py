@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -16,7 +16,7 @@ from tune_jobs.results.confirmation import Confirmation, interval
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.statistics import p_cell
 from tune_jobs.results.table import Row, rank, varied
-from tune_jobs.results.words import fixed, short
+from tune_jobs.results.words import fixed, percent, short
 
 
 def config_text(config: Mapping[str, Any], fields: Sequence[str]) -> str:
@@ -34,6 +34,24 @@ def trial_line(trial: TrialRecord, finished: int, total: int, fields: Sequence[s
     again = f"; attempt {trial.attempts + 1} follows" if trial.state == "WAITING" else ""
     why = f"{trial.failure}: {trial.reason}" if trial.failure else trial.reason
     return f"{head}  {config}  {why}{again}"
+
+
+def running_table(trials: Iterable[TrialRecord], fields: Sequence[str]) -> Table:
+    """How those that run get on, a row each."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("running", *fields):
+        table.add_column(name, overflow="fold")
+    for name in ("epoch", "train loss", "val loss", "val %"):
+        table.add_column(name, justify="right")
+    for trial in trials:
+        last: dict[str, Any] = trial.epochs[-1] if trial.epochs else {}
+        config = (short(trial.config.get(name)) for name in fields)
+        epochs = f"{last.get('epoch', 0)}/{trial.config.get('epochs', 1)}"
+        losses = (short(last.get(name)) for name in ("train_loss", "val_loss"))
+        accuracy = last.get("val_accuracy")
+        score = percent(math.nan if accuracy is None else accuracy)
+        table.add_row(*map(escape, (trial.id, *config, epochs, *losses, score)))
+    return table
 
 
 def trials_table(rows: Sequence[Row]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -86,6 +87,13 @@ class Place:
         assert self.request.gpu != "auto"
         self.card.limit(_for_tensors(min(1.0, self.request.gpu), self.card.total_mib))
         self.card.start_counting()
+
+    def share(self, requests: Sequence[Request]) -> None:
+        """Compute for all of these from now on, with what they ask for together."""
+        torch.set_num_threads(max(1, int(sum(request.cpu for request in requests) + 1e-9)))
+        if self.card is not None:
+            asked = sum(request.gpu for request in requests if request.gpu != "auto")
+            self.card.limit(_for_tensors(min(1.0, asked), self.card.total_mib))
 
     def peak_mib(self) -> float | None:
         """Most memory taken since: of the card what was reserved, else of the whole process; None if not known."""

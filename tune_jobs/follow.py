@@ -6,21 +6,19 @@ import contextlib
 import math
 import statistics
 import time
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from tune_jobs.console import is_live, say, trial_line
+from tune_jobs.console import is_live, running_table, say, trial_line
 from tune_jobs.experiment import Experiment, repeats
 from tune_jobs.results import ledger
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.results.table import varied
-from tune_jobs.results.words import percent, short
+from tune_jobs.results.words import percent
 from tune_jobs.storage import StoreError
 
 POLL_S = 1.0
@@ -91,25 +89,8 @@ class Board:
         left = "" if math.isnan(self.left_s) else f"about {_clock(self.left_s)} left"
         bar = ProgressBar(total=self.total, completed=self.finished, width=40)
         head.add_row(f"{self.finished}/{self.total} trials", bar, left, f"best val {percent(self.best)}")
-        return Group(head, self._running())
-
-    def _running(self) -> Table:
-        fields = self.fields
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("running", *fields):
-            table.add_column(name, overflow="fold")
-        for name in ("epoch", "train loss", "val loss", "val %"):
-            table.add_column(name, justify="right")
-        for trial in self._trials.values():
-            if trial.state == "RUNNING":
-                last: dict[str, Any] = trial.epochs[-1] if trial.epochs else {}
-                config = (short(trial.config.get(name)) for name in fields)
-                epochs = f"{last.get('epoch', 0)}/{trial.config.get('epochs', 1)}"
-                losses = (short(last.get(name)) for name in ("train_loss", "val_loss"))
-                accuracy = last.get("val_accuracy")
-                score = percent(math.nan if accuracy is None else accuracy)
-                table.add_row(*map(escape, (trial.id, *config, epochs, *losses, score)))
-        return table
+        running = (trial for trial in self._trials.values() if trial.state == "RUNNING")
+        return Group(head, running_table(running, self.fields))
 
 
 def watch(run: RunDir, out: Console) -> None:

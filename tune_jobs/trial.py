@@ -34,7 +34,7 @@ from models.training import Checkpoint, Report, fit
 from tune_jobs.checkpoints import Checkpoints
 from tune_jobs.device import Place
 from tune_jobs.failures import STORE_PAUSE_S
-from tune_jobs.fusing import DEATHS, FuserLostError, Fusing
+from tune_jobs.fusing import DEATHS, AgainError, FuserLostError, Fusing
 from tune_jobs.resources import Fuse, Request
 from tune_jobs.results.ledger import fold_of
 from tune_jobs.storage import StoreError
@@ -102,14 +102,18 @@ def _train(
     checkpoints = Checkpoints(folder, asked[TRIAL_KEY])
     told = _Told(config.epochs if is_network(config.model) else 1)
     fitted, deaths = None, 0
-    while fusing is not None and fitted is None and deaths < DEATHS:
+    while fusing is not None and deaths < DEATHS:
         try:
             fitted = _gone_on(functools.partial(fusing.fit, config), checkpoints, told, asked)
-            fusing = None
+            break
+        except AgainError:
+            continue
         except FuserLostError:
             deaths += 1
     if fitted is None:
         place.take()
+        if fusing is not None:
+            config = fusing.seeded(config, None)
         alone = functools.partial(_fit_alone, config, splits, place.device)
         fitted = _gone_on(alone, checkpoints, told, asked)
     assert fitted is not None
@@ -151,6 +155,7 @@ def _gone_on(
         except CheckpointError as error:  # of an older version, or in a precision not to be had here
             refused = f"{error} (of epoch {len(state['epochs'])})"
             tune.report({"val_accuracy": math.nan, "refused": refused} | _where())
+    told.begin_again()
     return train(told.report, checkpoints.save, None)
 
 
@@ -172,8 +177,12 @@ class _Told:
         self.held: list[EpochMetrics] = []
         self._epochs = 0
 
+    def begin_again(self) -> None:
+        """It is trained from its beginning, to other numbers maybe."""
+        self._epochs = 0
+
     def report(self, metrics: EpochMetrics) -> None:
-        """An epoch that had to be trained again is not told again."""
+        """An epoch that had to be trained again on the way from a checkpoint is not told again."""
         if metrics.epoch >= self.last:
             self.held.append(metrics)
         elif metrics.epoch > self._epochs:

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from datasets import Splits
 from models import STACKED, TrainConfig, graph, stacked
 from models.checkpoint import CheckpointError
+from models.optimizer import on_device
 from models.precision import Precision
 from models.registry import MODELS, build
 from models.result import DivergedError, EpochMetrics, Fitted
@@ -113,6 +114,18 @@ def test_each_member_augments_by_its_own_draws(small: Splits) -> None:
         np.testing.assert_allclose([epoch.train_loss for epoch in member.progress.epochs], found[:, 0], rtol=1e-4)
 
 
+@pytest.mark.parametrize("model", STACKED)
+def test_all_layers_of_a_stack_in_bf16_compute_in_it(model: str, small: Splits) -> None:
+    """As alone.  Biases in float32 would make all that they are added to float32."""
+    together = members(Images.of(small, CPU), configs(model=model), "bf16")
+    seen: set[torch.dtype] = set()
+    for module in together[0].network.modules():
+        module.register_forward_hook(lambda _module, _inputs, output: seen.add(output.dtype))
+    stack = Stack(together)
+    list(stack.losses())
+    assert seen == {torch.bfloat16}
+
+
 @pytest.mark.usefixtures("double")
 def test_members_come_and_go_between_epochs(small: Splits) -> None:
     """One of two epochs, one of four, and one that comes behind the first epoch of the others."""
@@ -154,6 +167,8 @@ def test_a_member_goes_on_from_its_state(optimizer: str, small: Splits) -> None:
     Stack([first]).epoch()
     state = first.state()
     assert is_stacked(state)
+    first.company = 7
+    assert Member(config, "fp32", images, first.state()).company == 7
     again = Member(config, "fp32", images, state)
     assert again.progress.epochs == first.progress.epochs
     assert_close(numbers(train([again])[0], again.progress.epochs), alone(config, small))
@@ -199,6 +214,47 @@ def test_recorded_stacks_give_the_numbers_of_eager_ones(
     assert len(replays) == 3 * 3  # the last batch of an epoch is not full
     for one, other in zip(eager, recorded, strict=True):
         assert one.keys() == other.keys()
+        assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_the_full_batches_of_a_stack_may_be_more_images_than_there_are(
+    small: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three times 32 of 60."""
+    images, asked = Images.of(small, CPU), configs(model="mlp", batch_size=32)
+    eager = [numbers(*_run(member, fitted)) for member, fitted in _pairs(images, asked)]
+    monkeypatch.setattr(graph, "record", lambda body, _: body)
+    monkeypatch.setattr(stacked, "can_be_recorded", lambda *_: True)
+    recorded = [numbers(*_run(member, fitted)) for member, fitted in _pairs(images, asked)]
+    for one, other in zip(eager, recorded, strict=True):
+        assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_stacks_recorded_with_the_optimizers_of_a_gpu_over_two_compositions(
+    optimizer: str, small: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch.optim's, over rows whose place in memory changes, their warm-up undone."""
+    images = Images.of(small, CPU)
+    asked = configs(model="mlp", optimizer=optimizer, weight_decay=0.1, lr_schedule="onecycle", epochs=2)
+
+    def trained() -> list[dict[str, np.ndarray[Any, Any]]]:
+        together = members(images, asked)
+        for member in together:
+            member.step.optimizer = on_device(member.row, member.config, CPU)
+            member.step._set_rate()
+        Stack(together).epoch()
+        Stack(together[::-1]).epoch()
+        return [numbers(member.fitted(), member.progress.epochs) for member in together]
+
+    eager = trained()
+    for one, member in zip(eager, members(images, asked), strict=True):
+        train([member])
+        alone = [epoch.train_loss for epoch in member.progress.epochs]
+        np.testing.assert_allclose(one["epochs"][:, 0], alone, rtol=1e-4)
+    monkeypatch.setattr(graph, "record", lambda body, _: body)
+    monkeypatch.setattr(stacked, "can_be_recorded", lambda *_: True)
+    for one, other in zip(eager, trained(), strict=True):
         assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
@@ -280,13 +336,22 @@ class _Counted(TorchDispatchMode):
 
 @pytest.mark.parametrize("model", STACKED)
 def test_eight_in_a_stack_launch_less_than_half_of_what_eight_alone_launch(model: str, small: Splits) -> None:
-    config = TrainConfig(model=model, batch_size=16, amp_dtype="bf16")
+    """In float32, with the optimizers of a GPU."""
+    config = TrainConfig(model=model, batch_size=16, amp=False)
     images = Images.of(small, CPU)
     torch.manual_seed(0)
     network = build(config, 1, 10, 8)
     assert isinstance(network, nn.Module)
-    of_one = _operations(prepared(network, config, small, CPU, None).losses())
-    of_stack = {n: _operations(Stack(members(images, [config] * n, "bf16")).losses()) for n in (1, 8, 16)}
+    alone = prepared(network, config, small, CPU, None)
+    alone.step.close()
+    alone.step.optimizer = on_device(alone.network, config, CPU)
+    of_one = _operations(alone.losses())
+    of_stack = {}
+    for n in (1, 8, 16):
+        together = members(images, [config] * n)
+        for member in together:
+            member.step.optimizer = on_device(member.row, config, CPU)
+        of_stack[n] = _operations(Stack(together).losses())
     print(f"{model}: operations of a step: alone {of_one}, stacked {of_stack}")
     assert of_stack[8] < 8 * of_one / 2
     assert of_stack[16] < 16 * of_one / 3
@@ -307,12 +372,20 @@ def _operations(losses: Iterator[tuple[Tensor, int]]) -> int:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("fields", CASES, ids=lambda fields: "-".join(str(value) for value in fields.values()))
 def test_stacks_on_a_gpu_begin_as_each_alone(fields: dict[str, Any], small: Splits) -> None:
-    """From a CUDA graph.  A warning of a failed capture would fail this test."""
+    """From a CUDA graph, and eager.  A warning of a failed capture would fail this test."""
     cuda = torch.device("cuda")
-    asked = configs(**fields)
-    together = members(Images.of(small, cuda), asked)
-    train(together)
-    for member, config in zip(together, asked, strict=True):
-        epochs: list[EpochMetrics] = []
-        fit(config, small, cuda, epochs.append)
-        assert member.progress.epochs[0].train_loss == pytest.approx(epochs[0].train_loss, rel=1e-3)
+    asked = [config.model_copy(update={"lr": 1e-4}) for config in configs(**fields)]
+    images = Images.of(small, cuda)
+    together = members(images, asked)
+    stack = Stack(together)
+    assert stack.recorded is not None
+    assert stack.recorded.replay is not None
+    stack.epoch()
+    Stack(together[1:]).epoch()
+    Stack(together).epoch()
+    for member, config, epochs in zip(together, asked, (2, 3, 3), strict=True):
+        own: list[EpochMetrics] = []
+        fit(config, small, cuda, own.append)
+        losses = [[epoch.train_loss, epoch.val_loss] for epoch in own[:epochs]]
+        found = [[epoch.train_loss, epoch.val_loss] for epoch in member.progress.epochs]
+        np.testing.assert_allclose(found, losses, rtol=1e-3)

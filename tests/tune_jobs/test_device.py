@@ -72,6 +72,16 @@ def test_place_limits_the_process_to_its_share_of_the_card_less_the_context(
     assert place.peak_mib() == 240
 
 
+def test_place_that_computes_for_several_has_what_they_ask_for_together(card: FakeCard) -> None:
+    place = taken(Request(gpu=0.25))
+    place.share([Request(gpu=0.25), Request(gpu=0.5)])
+    assert card.calls[2:] == [("limit", 11 / 16)]
+    assert torch.get_num_threads() == 2
+    place.share([Request(gpu=0.5, cpu=0.25)] * 3)  # of requests that came and went, more than there is for a moment
+    assert card.calls[3:] == [("limit", 1)]
+    assert torch.get_num_threads() == 1
+
+
 def test_card_s_limit_is_a_float_whatever_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch refuses a whole number."""
     given: list[float] = []

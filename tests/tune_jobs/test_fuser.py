@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import os
+import dataclasses
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
 from datasets import DatasetConfig, Splits, load_splits
 from datasets.config import SplitSizes
 from models import ModelError, TrainConfig
-from models.checkpoint import CheckpointError
+from models.checkpoint import CheckpointError, State
 from models.result import DivergedError, EpochMetrics
 from models.stacked import Stack
 from models.training import fit
+from tune_jobs.device import Place
 from tune_jobs.fusing import fuser as fusers
-from tune_jobs.fusing.fuser import Fuser, Told
+from tune_jobs.fusing import seats
+from tune_jobs.fusing.fuser import Fuser
+from tune_jobs.fusing.seats import Coming, Told
 from tune_jobs.resources import Request
 
 CPU = torch.device("cpu")
@@ -36,8 +41,8 @@ def splits() -> Splits:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(fusers, "SETTLE_S", 0.1)
-    monkeypatch.setattr(fusers, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(seats, "SETTLE_S", 0.1)
+    monkeypatch.setattr(seats, "PATIENCE_S", 0.3)
     monkeypatch.setattr(fusers, "IDLE_S", 0.5)
     monkeypatch.setattr(fusers, "_LOOK_S", 0.02)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # which a place on a CPU sets
@@ -64,13 +69,21 @@ class Served:
     """A Fuser with its thread."""
 
     def __init__(self, splits: Splits, most: int = 4, always: bool = True) -> None:
-        self.fuser = Fuser([splits], SHARED, most, always)
-        self.thread = threading.Thread(target=self.fuser.serve, daemon=True)
+        self.fuser = Fuser([splits], SHARED, always)
+        self.most = most
+        self.error: Exception | None = None
+        self.thread = threading.Thread(target=self._serve, daemon=True)
         self.thread.start()
 
-    def join(self, pid: int | None = None, start: dict[str, Any] | None = None, **fields: Any) -> int:
+    def _serve(self) -> None:
+        try:
+            self.fuser.serve()
+        except Exception as error:  # noqa: BLE001 - looked at by the test
+            self.error = error
+
+    def join(self, worker: int | None = None, start: dict[str, Any] | None = None, **fields: Any) -> int:
         config = TrainConfig(**{"model": "mlp", "epochs": 2, "batch_size": 16, "amp": False} | fields)
-        ticket = self.fuser.join(config, 0, os.getpid() if pid is None else pid, start)
+        ticket = self.fuser.join(coming(config, self.most, worker, start))
         assert ticket is not None
         return ticket
 
@@ -80,6 +93,11 @@ class Served:
     def end(self) -> None:
         self.thread.join(timeout=30)
         assert not self.thread.is_alive()
+
+
+def coming(config: TrainConfig, most: int = 4, worker: int | None = None, start: State | None = None) -> Coming:
+    process = psutil.Process(worker)
+    return Coming(config, 0, start, SHARED, most, process.pid, process.create_time())
 
 
 Serve = Callable[..., Served]
@@ -141,7 +159,7 @@ def test_those_of_other_shapes_take_turns(serve: Serve, compositions: list[list[
 
 
 def test_none_runs_ahead_of_what_its_company_has_reported(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fusers, "PATIENCE_S", 60)
+    monkeypatch.setattr(seats, "PATIENCE_S", 60)
     served = serve()
     one, other = served.join(seed=1), served.join(seed=2)
     told(*waiting(served, one, other))
@@ -167,7 +185,7 @@ def test_one_whose_worker_is_gone_silent_is_gone_on_without(serve: Serve, compos
 def test_one_that_leaves_is_gone_on_without_at_once(
     serve: Serve, compositions: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fusers, "PATIENCE_S", 60)
+    monkeypatch.setattr(seats, "PATIENCE_S", 60)
     served = serve()
     one, other = served.join(seed=1), served.join(seed=2)
     told(*waiting(served, one, other))
@@ -179,10 +197,10 @@ def test_one_that_leaves_is_gone_on_without_at_once(
 def test_one_whose_worker_has_died_is_gone_on_without_at_once(
     serve: Serve, compositions: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fusers, "PATIENCE_S", 60)
+    monkeypatch.setattr(seats, "PATIENCE_S", 60)
     worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     served = serve()
-    one, other = served.join(seed=1), served.join(seed=2, pid=worker.pid)
+    one, other = served.join(seed=1), served.join(seed=2, worker=worker.pid)
     told(*waiting(served, one, other))
     worker.communicate()
     assert served.next(one).result is not None
@@ -193,7 +211,7 @@ def test_those_that_come_together_wait_for_each_other(
     serve: Serve, compositions: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until as many are there as share the device, or for a while."""
-    monkeypatch.setattr(fusers, "SETTLE_S", 60)
+    monkeypatch.setattr(seats, "SETTLE_S", 60)
     served = serve(most=3)
     early = waiting(served, *(served.join(seed=seed) for seed in (1, 2)))
     with pytest.raises(Late):
@@ -273,44 +291,123 @@ def test_an_error_of_one_is_told_to_it_alone(serve: Serve, compositions: list[li
     assert compositions == [[5, 7]]
 
 
-def test_a_stack_that_does_not_fit_is_halved_and_goes_on_from_where_it_was(
-    serve: Serve, splits: Splits, monkeypatch: pytest.MonkeyPatch
+def test_a_stack_that_does_not_fit_comes_again_in_parts(
+    serve: Serve, compositions: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No epoch is lost or told twice."""
-    seen: list[int] = []
+    """The same ones stay together: with others a stack would have to be made anew for each epoch."""
 
     class Small(Stack):
         def epoch(self) -> list[EpochMetrics | DivergedError]:
-            seen.append(len(self.members))
+            compositions.append(sorted(member.config.seed or 0 for member in self.members))
             outcomes = super().epoch()
-            if len(self.members) > 2:
+            if len(self.members) > 3:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return outcomes
 
-    served = serve()
-    tickets = [served.join(seed=seed, epochs=3) for seed in (1, 2)]
-    epochs = [told(*waiting(served, *tickets))]
     monkeypatch.setattr(fusers, "Stack", Small)
-    tickets += [served.join(seed=seed, epochs=2) for seed in (3, 4)]
-    epochs += [told(*waiting(served, *tickets)), told(*waiting(served, *tickets))]
-    assert seen == [4, 2, 2, 2, 2]
-    assert [[of.metrics.epoch for of in each if of.metrics] for each in epochs] == [[1, 1], [2, 2, 1, 1], [3, 3, 2, 2]]
-    for of, seed in zip(epochs[-1], (1, 2, 3, 4), strict=True):
-        config = TrainConfig(model="mlp", epochs=3 if seed < 3 else 2, batch_size=16, amp=False, seed=seed)
-        assert of.result is not None
-        assert of.result.val_loss == pytest.approx(fit(config, splits, CPU, lambda _: None).result.val_loss, rel=1e-3)
+    served = serve(most=5)
+    tickets = [served.join(seed=seed) for seed in range(1, 6)]
+    assert told(*waiting(served, *tickets)) == [Told(again=True)] * 5
+    for ticket in tickets:
+        served.fuser.leave(ticket)
+    tickets = [served.join(seed=seed) for seed in range(1, 6)]
+    for epoch in (1, 2):
+        found = told(*waiting(served, *tickets))
+        assert [of.metrics.epoch for of in found if of.metrics] == [epoch] * 5
+    assert compositions == [[1, 2, 3, 4, 5], [1, 2, 3], [4, 5], [1, 2, 3], [4, 5]]
+    assert len(served.fuser._stacks) == 2
 
 
-def test_a_single_one_that_does_not_fit_is_told_so(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_one_that_does_not_fit_is_left_to_its_worker(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside others that may fill the card; its own share is its own."""
+
     class Large(Stack):
         def epoch(self) -> list[EpochMetrics | DivergedError]:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(fusers, "Stack", Large)
     served = serve()
-    assert [type(of.error) for of in told(*waiting(served, served.join(seed=1), served.join(seed=2)))] == [
-        torch.OutOfMemoryError
-    ] * 2
+    assert served.next(served.join()) == Told(alone=True)
+
+
+@pytest.mark.parametrize("what", ["gain", "Member"])
+def test_one_that_does_not_fit_before_it_is_trained_is_left_to_its_worker(
+    what: str, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(fusers, what, full)
+    served = serve(always=what != "gain")
+    assert served.next(served.join()) == Told(alone=True)
+
+
+@pytest.mark.parametrize("what", ["gain", "Member", "Stack"])
+def test_what_is_no_trials_fault_ends_it(what: str, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is told: their calls end with the process, and another is begun."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(fusers, what, broken)
+    served = serve(always=what != "gain")
+    waits = served.fuser.next(served.join())
+    served.end()
+    assert "illegal memory access" in str(served.error)
+    assert not waits.done()
+
+
+def test_an_epoch_that_does_not_end_after_a_worker_was_ended_hangs(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one is that takes longer than a trial may."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Stack):
+        def epoch(self) -> list[EpochMetrics | DivergedError]:
+            begun.set()
+            assert go_on.wait(30)
+            return super().epoch()
+
+    monkeypatch.setattr(fusers, "Stack", Slow)
+    monkeypatch.setattr(fusers, "HUNG_S", 0.1)
+    worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    served = serve()
+    assert not served.fuser.hangs()
+    served.fuser.next(served.join(seed=1, worker=worker.pid))
+    assert begun.wait(30)
+    assert not served.fuser.hangs()
+    worker.communicate()
+    served.fuser.hangs()
+    time.sleep(0.2)
+    assert served.fuser.hangs()
+    go_on.set()
+    served.end()
+    assert not served.fuser.hangs()
+
+
+def test_a_process_of_the_same_number_is_not_the_worker() -> None:
+    own = coming(TrainConfig(model="mlp"))
+    assert own.is_there()
+    assert not dataclasses.replace(own, born_s=own.born_s - 1).is_there()
+
+
+def test_what_it_takes_of_the_device_is_what_those_here_were_given(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it lets go of the images when none is here."""
+    shares: list[float] = []
+    monkeypatch.setattr(Place, "share", lambda _, requests: shares.append(sum(one.cpu for one in requests)))
+    served = serve()
+    one, other = served.join(seed=1), served.join(seed=2)
+    told(*waiting(served, one, other))
+    assert shares[-1] == 0.5
+    assert served.fuser._images
+    for ticket in (one, other):
+        served.fuser.leave(ticket)
+    served.end()
+    assert not served.fuser._images
+    assert not served.fuser._stacks
 
 
 def test_it_ends_when_nobody_has_been_there_for_a_while(serve: Serve) -> None:
@@ -319,4 +416,5 @@ def test_it_ends_when_nobody_has_been_there_for_a_while(serve: Serve) -> None:
     assert served.next(ticket).result is not None
     served.fuser.leave(ticket)
     served.end()
-    assert served.fuser.join(TrainConfig(model="mlp"), 0, os.getpid(), None) is None
+    assert served.fuser.join(coming(TrainConfig(model="mlp"))) is None
+    assert served.error is None

@@ -76,8 +76,10 @@ def test_a_scheduler_stops_fused_trials(app: App) -> None:
     """The others are not held up by a stopped one, whose worker hears of it only with its next trial."""
     ran = app(*SEARCH, *FUSED, "--set", "scheduler.name=asha", "--set", "epochs=9", "--name", "stopped")
     assert ran.returncode == 0, ran.stderr
-    states = set(frame(app.storage / "stopped")["state"])
-    assert states == {"COMPLETE", "PRUNED"}
+    found = frame(app.storage / "stopped")
+    assert set(found["state"]) == {"COMPLETE", "PRUNED"}
+    assert (found["fused"].dropna() == 2).all()
+    assert found["wall_time_s"].max() < 60
 
 
 def test_trials_outlive_the_process_that_trains_them(app: App) -> None:
@@ -88,6 +90,7 @@ def test_trials_outlive_the_process_that_trains_them(app: App) -> None:
         _wait_for_epochs(run, process, 3 * killed)
         fuser = _fuser(process.pid)
         assert fuser is not None
+        assert any((run / "checkpoints").rglob("epoch-*.pt"))
         fuser.kill()
         fuser.wait(timeout=30)
     out, err = process.communicate(timeout=300)
@@ -96,6 +99,9 @@ def test_trials_outlive_the_process_that_trains_them(app: App) -> None:
     assert list(found["state"]) == ["COMPLETE"] * 4
     assert list(found["attempts"]) == [1] * 4, "no trial is to blame for it"
     assert list(found["epochs"]) == [40] * 4
+    assert found["fused"].isna().all()
+    refused = [line for line in out.splitlines() if "does not go on from a checkpoint" in line]
+    assert {line.split()[2] for line in refused} == set(found["id"]), "each begins again once it is alone"
     for trial in ledger.read(run / "trials.jsonl").values():
         assert [epoch["epoch"] for epoch in trial.epochs] == list(range(1, 41))
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import ROOT, App
@@ -183,3 +184,59 @@ def test_a_trial_that_asks_for_no_gpu_sees_none() -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert told.stdout.split() == ["cpu", "False", "2", "True"]
+
+
+FUSED = """
+name: fused
+dataset: {name: digits, image_size: 8}
+space:
+  model: mlp
+  hidden_units: {grid: [32, 33]}
+  lr: {grid: [1e-2, 1e-3]}
+train: {epochs: 4, batch_size: 16}
+resources: {cpu: 1, gpu: 0.25, fuse: true}
+"""
+
+
+def test_quarters_of_a_card_are_fused_by_one_process_which_ends_when_none_needs_it(head: App) -> None:
+    """Ray's books alone have the card: it computes on the CPU."""
+    (head.home / "fused.yaml").write_text(FUSED)
+    ran = head("search", str(head.home / "fused.yaml"))
+    assert ran.returncode == 0, ran.stderr
+    trials = list(ledger.read(head.storage / "fused" / "trials.jsonl").values())
+    assert [trial.state for trial in trials] == ["COMPLETE"] * 4
+    assert [trial.result["fused"] for trial in trials] == [2] * 4
+    assert {tuple(trial.place["cards"]) for trial in trials} == {("0",)}
+    assert wait_for_fusers(head, 0) == []
+
+
+def test_what_fuses_ends_after_its_driver_was_killed(head: App) -> None:
+    """While trials of two shapes wait for their turns."""
+    (head.home / "fused.yaml").write_text(FUSED)
+    process = head.start("search", str(head.home / "fused.yaml"), "--set", "epochs=2000", "--name", "killed")
+    (fuser,) = wait_for_fusers(head, 1)
+    ledger_of_run = head.storage / "killed" / "trials.jsonl"
+    end = time.monotonic() + 120
+    while '"epoch": 2' not in ledger_of_run.read_text():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    process.kill()
+    process.communicate()
+    assert fuser.is_running()
+    assert wait_for_fusers(head, 0) == []
+
+
+def wait_for_fusers(head: App, count: int) -> list[psutil.Process]:
+    """Until there are so many in this Ray, for two minutes."""
+    end = time.monotonic() + 120
+    while True:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::TrialFuser"):
+                    found += [process] if process.environ().get("HOME") == str(head.home) else []
+            except psutil.Error:
+                continue  # it has just ended
+        if len(found) == count or time.monotonic() > end:
+            return found
+        time.sleep(0.2)

@@ -7,101 +7,51 @@ for what comes of it, so that none runs ahead of what it has reported.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 
 import torch
 
 from datasets import Splits
-from models import TrainConfig
-from models.checkpoint import State, precision_of
+from models import ModelError
+from models.checkpoint import CheckpointError, State, precision_of
 from models.out_of_memory import is_out_of_memory
-from models.precision import Precision, as_before, choose_precision
-from models.result import EpochMetrics, TrainResult
+from models.precision import as_before, choose_precision
+from models.result import DivergedError, EpochMetrics
 from models.stack_gain import gain
 from models.stacked import Images, Member, Stack, is_stacked, stack_key
 from tune_jobs.device import Place
+from tune_jobs.fusing.seats import Coming, Seat, Told
 from tune_jobs.resources import Request
 
-SETTLE_S = 0.5
-"""After a trial has come so long is waited for more before a stack is made: those handed out together come together."""
 IDLE_S = 10.0
 """After so long without a trial it ends.  What comes later begins another."""
-PATIENCE_S = 2.0
-"""So long is waited for a worker that has something to do: it may be one whose trial a scheduler has stopped, which
-nobody tells it.  Then the others go on; should it come back, so does its trial."""
+HUNG_S = 60.0
+"""An epoch of which a worker has ended meanwhile, and which is not done so long after, hangs."""
 PAYS_FROM = 1.1
-"""Trials are stacked where that is so many times as fast as their steps one after another."""
+"""Trials are stacked where that is so many times as fast as each in its own process."""
 _LOOK_S = 0.5
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a worker hears: exactly one of these, or an epoch and, with the last, the end."""
-
-    metrics: EpochMetrics | None = None
-    result: TrainResult | None = None
-    weights: dict[str, torch.Tensor] | None = None
-    """Of the best epoch, on the CPU, with `result`."""
-    alone: bool = False
-    """The trial is to be trained by its own worker: nothing is gained here."""
-    error: Exception | None = None
-
-
-@dataclass(eq=False)
-class _Seat:
-    """One trial here."""
-
-    config: TrainConfig
-    """With its seed."""
-    fold: int
-    pid: int
-    """Of its worker, on this machine."""
-    start: State | None
-    """What it goes on from, should it be set up anew."""
-    precision: Precision | None = None
-    key: Hashable = None
-    """Trials of one key are stacked; None until it is known."""
-    member: Member | None = None
-    waits: Future[Told] | None = None
-    """Its worker waits for word; None while it has something to do."""
-    turn: int = 0
-    """When it was trained last."""
-    came_s: float = field(default_factory=time.monotonic)
-    told_s: float = field(default_factory=time.monotonic)
-    """When its worker was given something to do."""
-
-    @property
-    def is_new(self) -> bool:
-        """Whether others may be about to come that were handed out with it."""
-        return time.monotonic() - self.came_s < SETTLE_S
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether its worker is likely to wait again soon."""
-        return self.waits is None and time.monotonic() - self.told_s < PATIENCE_S
 
 
 class Fuser:
     """Called by many threads; one of them trains (`serve`)."""
 
-    def __init__(self, splits: Sequence[Splits], request: Request, most: int, always: bool) -> None:
-        """`splits`: of each repeat.  `most`: so many trials share the device, each with this request.  `always`: they
-        are stacked where they can be, and not only where that is faster."""
-        self._splits, self._most, self._always = splits, most, always
-        whole = request.model_copy(update={"cpu": request.cpu * most, "gpu": _all_of(request, most)})
-        self._place = Place(whole)
-        self._at_once = 1 if whole.gpu else min(most, whole.threads // request.threads)
+    def __init__(self, splits: Sequence[Splits], request: Request, always: bool) -> None:
+        """`splits`: of each repeat.  `request`: of one of the trials, which says on what device they are.  `always`:
+        they are stacked where they can be, and not only where that is faster."""
+        self._splits, self._always = splits, always
+        self._place = Place(request)
         self._images: dict[int, Images] = {}
-        self._seats: dict[int, _Seat] = {}
+        self._seats: dict[int, Seat] = {}
         self._tickets = 0
         self._came_s = time.monotonic()
         """When somebody was here last."""
         self._turns = 0
+        self._in_training: list[Seat] = []
+        self._gone_s: float | None = None
+        """When it was first seen that a worker of those in training has ended."""
         self._is_over = False
         self._pays: dict[Hashable, bool] = {}
         self._limits: dict[Hashable, int] = {}
@@ -110,13 +60,13 @@ class Fuser:
         """Those that have been trained and are as they were."""
         self._changed = threading.Condition()
 
-    def join(self, config: TrainConfig, fold: int, pid: int, start: State | None) -> int | None:
-        """A trial comes, with its seed, from a worker on this machine -> its ticket; None where this is at its end."""
+    def join(self, coming: Coming) -> int | None:
+        """A trial comes -> its ticket; None where this is at its end."""
         with self._changed:
             if self._is_over:
                 return None
             self._tickets += 1
-            self._seats[self._tickets] = _Seat(config, fold, pid, start)
+            self._seats[self._tickets] = Seat(coming)
             self._came_s = time.monotonic()
             self._changed.notify_all()
             return self._tickets
@@ -136,14 +86,19 @@ class Fuser:
         return member.state()
 
     def leave(self, ticket: int) -> None:
-        """The trial is over, or stopped."""
+        """The trial is over, or stopped, or its worker has ended."""
         with self._changed:
-            self._seats.pop(ticket, None)
+            seat = self._seats.pop(ticket, None)
+            if seat is not None and seat.waits is not None:
+                seat.waits.cancel()
             self._changed.notify_all()
 
     def serve(self) -> None:
-        """Train until nobody has been here for a while.  Who comes or waits after its end, or an error of it, is not
-        served."""
+        """Train until nobody has been here for a while.
+
+        Who waits at its end is not told.  Raises what is no trial's fault: the process is to end, and with it what
+        CUDA may have been left in.
+        """
         self._place.take()
         while not self._is_empty_for_long():
             for seat in self._new():
@@ -155,140 +110,174 @@ class Fuser:
                 with self._changed:
                     self._changed.wait(_LOOK_S)
 
+    def hangs(self) -> bool:
+        """Whether an epoch goes on long after a worker that waits for it was ended, as one is that takes too long."""
+        with self._changed:
+            gone = any(not seat.coming.is_there() for seat in self._in_training)
+            if not gone:
+                self._gone_s = None
+            elif self._gone_s is None:
+                self._gone_s = time.monotonic()
+            return self._gone_s is not None and time.monotonic() - self._gone_s > HUNG_S
+
     def _is_empty_for_long(self) -> bool:
         with self._changed:
-            for ticket in [ticket for ticket, seat in self._seats.items() if not _is_there(seat.pid)]:
-                del self._seats[ticket]
+            for ticket in [ticket for ticket, seat in self._seats.items() if not seat.coming.is_there()]:
+                self.leave(ticket)
             now = time.monotonic()
             if self._seats:
                 self._came_s = now
             self._is_over = not self._seats and now - self._came_s > IDLE_S
-            return self._is_over
+            if self._seats:
+                return False
+        if self._images:  # its share of the card is another's now
+            self._images.clear()
+            self._drop_stacks()
+        return self._is_over
 
-    def _new(self) -> list[_Seat]:
+    def _new(self) -> list[Seat]:
+        """Those that have come, with the device's shares of all that are here."""
         with self._changed:
-            return [seat for seat in self._seats.values() if seat.key is None and seat.waits is not None]
+            seats = list(self._seats.values())
+        new = [seat for seat in seats if seat.key is None and seat.waits is not None]
+        if new:
+            self._place.share([seat.coming.request for seat in seats])
+        return new
 
-    def _admit(self, seat: _Seat) -> None:
+    def _admit(self, seat: Seat) -> None:
         """Find out with whom it can be trained."""
+        coming = seat.coming
         device = self._place.device
+        is_full = False
         try:
-            config = seat.config if seat.start is None else as_before(seat.config, precision_of(seat.start), device)
+            config = coming.config
+            if coming.start is not None:
+                config = as_before(config, precision_of(coming.start), device)
             seat.precision = choose_precision(config, device)
             key = stack_key(config, seat.precision)
-            if (
-                key is None
-                or (seat.start is not None and not is_stacked(seat.start))
-                or (seat.start is None and not self._always and not self._is_faster(seat, key))
-            ):
+            if key is None or not self._is_wanted(seat, key):
                 _tell(seat, Told(alone=True))
             else:
-                seat.member = self._member(seat)
-                seat.key = seat.fold, *key
-        except Exception as error:  # noqa: BLE001 - its worker raises it
+                seat.member = Member(coming.config, seat.precision, self._images_of(coming.part), coming.start)
+                seat.key = coming.part, *key
+        except (ModelError, CheckpointError) as error:
             _tell(seat, Told(error=error))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            is_full = True
+        if is_full:  # here, where the error no longer holds what it came from
+            self._drop_stacks()
+            _tell(seat, Told(alone=True))
 
-    def _is_faster(self, seat: _Seat, key: Hashable) -> bool:
+    def _is_wanted(self, seat: Seat, key: Hashable) -> bool:
+        """A training goes on in the way that it began."""
+        start = seat.coming.start
+        return is_stacked(start) if start is not None else self._always or self._is_faster(seat, key)
+
+    def _is_faster(self, seat: Seat, key: Hashable) -> bool:
         if key not in self._pays:
             assert seat.precision is not None
-            images = self._images_of(seat.fold)
-            found = gain(seat.config, seat.precision, images, self._most, self._at_once)
+            coming = seat.coming
+            at_once = 1 if coming.request.gpu else max(1, min(coming.most, int(coming.request.cpu * coming.most)))
+            self._place.share([coming.request] * coming.most)
+            found = 0.0
+            try:
+                found = gain(coming.config, seat.precision, self._images_of(coming.part), coming.most, at_once)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise  # else so many do not fit
+            self._give_back()
             self._pays[key] = found >= PAYS_FROM
+            with self._changed:
+                seats = list(self._seats.values())
+            self._place.share([other.coming.request for other in seats])
         return self._pays[key]
 
-    def _due(self) -> list[_Seat]:
+    def _due(self) -> list[Seat]:
         """Those to be trained next: of the groups that are all there, the one that has waited longest."""
         with self._changed:
-            is_room = len(self._seats) < self._most
-            groups: dict[Hashable, list[_Seat]] = {}
+            groups: dict[Hashable, list[Seat]] = {}
             for seat in self._seats.values():
                 if seat.key is not None:
                     groups.setdefault(seat.key, []).append(seat)
-            ready = [
-                here[: self._limits.get(key, len(here))]
-                for key, seats in groups.items()
-                if not any(seat.is_busy or (is_room and seat.is_new) for seat in seats)
-                for here in [sorted((seat for seat in seats if seat.waits is not None), key=lambda seat: seat.turn)]
-            ]
-            return min(filter(None, ready), key=lambda part: part[0].turn, default=[])
+            ready: list[list[Seat]] = []
+            for key, seats in groups.items():
+                is_room = len(self._seats) < max(seat.coming.most for seat in seats)
+                limit = self._limits.get(key, len(seats))
+                for part in (seats[first : first + limit] for first in range(0, len(seats), limit)):
+                    here = [seat for seat in part if seat.waits is not None]
+                    if here and not any(seat.is_busy or (is_room and seat.is_new) for seat in part):
+                        ready.append(here)
+            return min(ready, key=lambda part: min(map(_turn, part)), default=[])
 
-    def _train(self, group: list[_Seat]) -> None:
+    def _train(self, group: list[Seat]) -> None:
         """An epoch of these, and what came of it to each."""
         self._turns += 1
         for seat in group:
             seat.turn = self._turns
+        with self._changed:
+            self._in_training = group
         try:
-            outcomes = self._stack_of(group).epoch()
-            for seat, outcome in zip(group, outcomes, strict=True):
-                _tell(seat, self._told(seat, outcome))
-        except Exception as error:  # noqa: BLE001 - their workers raise it
-            self._drop_stacks(group)
-            if not is_out_of_memory(error) or len(group) == 1:
-                for seat in group:
-                    _tell(seat, Told(error=error))
-                return
+            stack = self._stack_of(group)
+            told = [_outcome(*each) for each in zip(stack.members, stack.epoch(), strict=True)]
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            told = []
+        finally:
+            with self._changed:
+                self._in_training = []
+        if not told:
             self._limits[group[0].key] = (len(group) + 1) // 2
             for seat in group:
-                seat.member = None  # it is set up anew from where it stood
-            if self._place.card is not None:
-                torch.cuda.empty_cache()
+                seat.key, seat.member = None, None
+            self._drop_stacks()
+            told = [Told(again=True) if len(group) > 1 else Told(alone=True)] * len(group)
+        for seat, each in zip(group, told, strict=True):
+            _tell(seat, each)
 
-    def _stack_of(self, group: list[_Seat]) -> Stack:
-        members = [seat.member or self._member(seat) for seat in group]
+    def _stack_of(self, group: list[Seat]) -> Stack:
+        members = [seat.member for seat in group if seat.member is not None]
         for stack in self._stacks:
             if stack.members == members:
                 return stack
-        self._drop_stacks(group)
-        for seat, member in zip(group, members, strict=True):
-            seat.member = member
-            if member.progress.epochs:
-                seat.start = member.state()
+        with self._changed:
+            stay = {seat.member for seat in self._seats.values()} - set(members)
+        self._stacks = [stack for stack in self._stacks if stay.issuperset(stack.members)]
         self._stacks.append(Stack(members))
         return self._stacks[-1]
 
-    def _drop_stacks(self, group: Sequence[_Seat]) -> None:
-        """Those with one of these, or with one that is no longer here."""
-        with self._changed:
-            stay = {seat.member for seat in self._seats.values()} - {seat.member for seat in group}
-        self._stacks = [stack for stack in self._stacks if stay.issuperset(stack.members)]
+    def _drop_stacks(self) -> None:
+        """With the memory that they take of the card; they are made anew when they are due."""
+        self._stacks.clear()
+        self._give_back()
 
-    def _member(self, seat: _Seat) -> Member:
-        assert seat.precision is not None
-        return Member(seat.config, seat.precision, self._images_of(seat.fold), seat.start)
+    def _give_back(self) -> None:
+        if self._place.card is not None:
+            torch.cuda.empty_cache()
 
-    def _told(self, seat: _Seat, outcome: EpochMetrics | Exception) -> Told:
-        if isinstance(outcome, Exception):
-            return Told(error=outcome)
-        assert seat.member is not None
-        if not seat.member.is_done:
-            return Told(metrics=outcome)
-        fitted = seat.member.fitted()
-        return Told(outcome, fitted.result, fitted.model.state_dict())
-
-    def _images_of(self, fold: int) -> Images:
-        number = min(fold, len(self._splits) - 1)
-        if number not in self._images:
-            self._images[number] = Images.of(self._splits[number], self._place.device)
-        return self._images[number]
+    def _images_of(self, part: int) -> Images:
+        if part not in self._images:
+            self._images[part] = Images.of(self._splits[part], self._place.device)
+        return self._images[part]
 
 
-def _tell(seat: _Seat, told: Told) -> None:
+def _outcome(member: Member, outcome: EpochMetrics | DivergedError) -> Told:
+    if isinstance(outcome, DivergedError):
+        return Told(error=outcome)
+    if not member.is_done:
+        return Told(metrics=outcome)
+    fitted = member.fitted()
+    assert isinstance(fitted.model, torch.nn.Module)
+    return Told(outcome, fitted.result, fitted.model.state_dict())
+
+
+def _tell(seat: Seat, told: Told) -> None:
     waits, seat.waits, seat.told_s = seat.waits, None, time.monotonic()
-    if waits is not None:
+    if waits is not None and waits.set_running_or_notify_cancel():
         waits.set_result(told)
 
 
-def _all_of(request: Request, most: int) -> float:
-    assert request.gpu != "auto"
-    return min(1.0, request.gpu * most)
-
-
-def _is_there(pid: int) -> bool:
-    """Whether there is such a process."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _turn(seat: Seat) -> int:
+    return seat.turn

@@ -17,10 +17,8 @@ from typing import Self
 import rich.progress
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
 
-from tune_jobs.console import config_text, console, is_live, say, trial_line
+from tune_jobs.console import config_text, console, is_live, running_table, say, trial_line
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.words import percent
 
@@ -116,13 +114,4 @@ class Progress:
         return f"about {timedelta(seconds=round(left_s))} left"
 
     def _view(self) -> Group:
-        table = Table(box=None, pad_edge=False, show_header=False)
-        for trial in list(self._running.values()):
-            epoch = trial.epochs[-1] if trial.epochs else None
-            cells = [trial.id, config_text(trial.config, self._fields)]
-            cells.append(f"epoch {epoch['epoch'] if epoch else 0}/{trial.config.get('epochs', 1)}")
-            if epoch is not None:
-                loss = epoch.get("train_loss")
-                cells += ["" if loss is None else f"loss {loss:.4f}", f"val {percent(epoch['val_accuracy'])}"]
-            table.add_row(*map(escape, cells))
-        return Group(table, self._bar)
+        return Group(running_table(list(self._running.values()), self._fields), self._bar)
