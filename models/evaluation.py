@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -22,12 +23,29 @@ def _mse(logits: Tensor, labels: Tensor) -> Tensor:
     return F.mse_loss(logits.softmax(1), F.one_hot(labels, logits.shape[1]).to(logits.dtype))
 
 
+def _manual_cross_entropy_of_images(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.logsumexp(1) - logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+
+def _mse_of_images(logits: Tensor, labels: Tensor) -> Tensor:
+    wanted = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    return F.mse_loss(logits.softmax(1), wanted, reduction="none").mean(1)
+
+
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": F.cross_entropy,
     "manual": _manual_cross_entropy,
     "mse": _mse,
 }
 """(float logits N×classes, labels N) -> the mean over the batch."""
+
+
+LOSSES_OF_IMAGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": functools.partial(F.cross_entropy, reduction="none"),
+    "manual": _manual_cross_entropy_of_images,
+    "mse": _mse_of_images,
+}
+"""(float logits N×classes, labels N) -> the loss of each image, N; their mean is that of LOSSES up to rounding."""
 
 
 def images_at_once(image_size: int) -> int:

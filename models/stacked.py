@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from datasets.splits import Split, Splits
 from datasets.transforms import AUGMENTATIONS, Transform
@@ -27,11 +26,12 @@ from models.batches import index_batches, placed, steps_of
 from models.checkpoint import Progress, State, origin, restore, state_of
 from models.clock import clock
 from models.config import TrainConfig
-from models.evaluation import LOSSES, evaluate
+from models.evaluation import evaluate
 from models.fields import can_be_stacked, own_fields
 from models.graph import RecordedStep, can_be_recorded
 from models.precision import Precision, full_float32, tiny_as_zero
 from models.result import DivergedError, EpochMetrics, Fitted
+from models.stacked_step import StackedStep, Weights, padding_of, sizes_of
 from models.step import Step
 from models.training import result_of, seed_of_its_own
 
@@ -69,24 +69,6 @@ class Images:
         return cls(splits, device, train, val, test, Transform.of(splits, device))
 
 
-class _Weights(nn.Module):
-    """Weights in one tensor: P of one network, or K×P of a stack of K."""
-
-    def __init__(self, values: Tensor) -> None:
-        super().__init__()
-        self.values = nn.Parameter(values)
-
-
-def _sizes(network: nn.Module) -> list[int]:
-    """Of each weight, and last of the padding of a row."""
-    return [*(weight.numel() for weight in network.parameters()), _padding(network)]
-
-
-def _padding(network: nn.Module) -> int:
-    """Zeros behind the weights, so that each row begins where the fused kernels read it quickly: every 256 bytes."""
-    return -sum(weight.numel() for weight in network.parameters()) % 64
-
-
 class Member:
     """One training, at its beginning or at `start`, until it is put into a stack."""
 
@@ -100,10 +82,9 @@ class Member:
         torch.manual_seed(config.seed)
         network = build(config, splits.channels, len(splits.classes), splits.image_size)
         assert isinstance(network, nn.Module)
-        assert next(network.buffers(), None) is None, "statistics of a batch would have to be stacked too"
         self.network = network.to(device)
         weights = [weight.detach().flatten() for weight in self.network.parameters()]
-        self.row = _Weights(torch.cat([*weights, weights[0].new_zeros(_padding(self.network))]))
+        self.row = Weights(torch.cat([*weights, weights[0].new_zeros(padding_of(self.network))]))
         self.place(self.row.values.detach())
         steps = config.epochs * steps_of(len(images.train), config.batch_size)
         self.step = Step(self.row, None, config, precision, device, steps)
@@ -119,7 +100,7 @@ class Member:
     def place(self, values: Tensor) -> None:
         """Let the weights be these from now on: the row's, and the network's, which are parts of it."""
         self.row.values.data = values
-        for weight, part in zip(self.network.parameters(), values.split(_sizes(self.network)), strict=False):
+        for weight, part in zip(self.network.parameters(), values.split(sizes_of(self.network)), strict=False):
             weight.data = part.view(weight.shape)
 
     @property
@@ -166,11 +147,12 @@ class Stack:
         self.members = list(members)
         first = members[0]
         self.images = first.images
-        self.rows = _Weights(torch.stack([member.row.values.detach() for member in members]))
+        self.rows = Weights(torch.stack([member.row.values.detach() for member in members]))
         for member, values in zip(members, self.rows.values.detach(), strict=True):
             member.place(values)
             member.company = max(member.company, len(members))
-        self.step = _StackedStep(self.members, self.rows)
+        steps = [member.step for member in members]
+        self.step = StackedStep(steps, self.rows, first.network, first.config.loss)
         self.augment = AUGMENTATIONS[first.config.augment]
         self.randomness = [member.progress.randomness for member in members]
         self.recorded: RecordedStep | None = None
@@ -215,78 +197,3 @@ def _added(member: Member, train_loss: float, time_s: float) -> EpochMetrics | D
         return member.add(train_loss, time_s)
     except DivergedError as error:
         return error
-
-
-class _StackedStep:
-    """A step of each member at once, as `models.step.Step` is one's."""
-
-    def __init__(self, members: Sequence[Member], rows: _Weights) -> None:
-        first = members[0]
-        self.steps = [member.step for member in members]
-        self.network = rows
-        self.precision, self.device = first.precision, first.images.device
-        self.optimizer = _Optimizers(self.steps, rows)
-        self._layers = first.network
-        self._loss = LOSSES[first.config.loss]
-        self._sizes = _sizes(first.network)
-        self._shapes = {name: weight.shape for name, weight in first.network.named_parameters()}
-
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        losses = self.move(images, labels)
-        self.turn()
-        return losses
-
-    def move(self, images: Tensor, labels: Tensor) -> Tensor:
-        """All members' images behind each other, K·N×C×H×W, and their labels -> each one's mean loss: K."""
-        self.optimizer.zero_grad()
-        k = len(self.steps)
-        values: Tensor = self.network.values
-        if self.precision == "bf16":
-            # What autocast comes to in such layers, with one cast for all weights.  Under vmap it would leave biases in
-            # float32, and so all that they are added to; and on a CPU convolutions.
-            values, images = values.bfloat16(), images.bfloat16()
-        parts = values.split(self._sizes, dim=1)  # whose way back is a single concatenation
-        weights = {
-            name: part.unflatten(1, shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=False)
-        }
-        logits = torch.vmap(self._logits)(weights, images.unflatten(0, (k, -1)))
-        losses = torch.vmap(self._loss)(
-            logits if self.precision == "fp32" else logits.float(), labels.unflatten(0, (k, -1))
-        )
-        losses.sum().backward()
-        self.optimizer.step()
-        return losses.detach()
-
-    def turn(self) -> None:
-        for step in self.steps:
-            step.turn()
-
-    def _logits(self, weights: dict[str, Tensor], images: Tensor) -> Tensor:
-        logits: Tensor = functional_call(self._layers, weights, (images,))
-        return logits
-
-
-class _Optimizers:
-    """Each member's own, over its row: what a recorded step asks of one."""
-
-    def __init__(self, steps: Sequence[Step], rows: _Weights) -> None:
-        self.steps, self.rows = steps, rows
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        return [group for step in self.steps for group in step.optimizer.param_groups]
-
-    @property
-    def state(self) -> dict[Tensor, dict[str, Any]]:
-        return {row: kept for step in self.steps for row, kept in step.optimizer.state.items()}
-
-    def zero_grad(self) -> None:
-        self.rows.values.grad = None
-
-    def step(self) -> None:
-        assert self.rows.values.grad is not None
-        for step, gradient in zip(self.steps, self.rows.values.grad, strict=True):
-            (row,) = step.network.parameters()
-            row.grad = gradient
-            step.optimizer.step()
-            row.grad = None

@@ -14,11 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from datasets import Splits
 from models import STACKED, TrainConfig, graph, stacked
 from models.checkpoint import CheckpointError
+from models.evaluation import LOSSES, LOSSES_OF_IMAGES
 from models.optimizer import on_device
 from models.precision import Precision
-from models.registry import MODELS, build
+from models.registry import build
 from models.result import DivergedError, EpochMetrics, Fitted
 from models.stacked import Images, Member, Stack, is_stacked, stack_key
+from models.stacked_step import ALIKE
 from models.training import fit, prepared
 
 CPU = torch.device("cpu")
@@ -118,12 +120,11 @@ def test_each_member_augments_by_its_own_draws(small: Splits) -> None:
 def test_all_layers_of_a_stack_in_bf16_compute_in_it(model: str, small: Splits) -> None:
     """As alone.  Biases in float32 would make all that they are added to float32."""
     together = members(Images.of(small, CPU), configs(model=model), "bf16")
-    seen: set[torch.dtype] = set()
-    for module in together[0].network.modules():
-        module.register_forward_hook(lambda _module, _inputs, output: seen.add(output.dtype))
-    stack = Stack(together)
-    list(stack.losses())
-    assert seen == {torch.bfloat16}
+    losses = Stack(together).losses()
+    with _Counted() as counted:
+        next(losses)
+    kinds = {"baddbmm", "bmm"} | (set() if model == "mlp" else {"convolution", "convolution_backward"})
+    assert {name: counted.dtypes[name] for name in kinds} == {name: {torch.bfloat16} for name in kinds}
 
 
 @pytest.mark.usefixtures("double")
@@ -309,29 +310,48 @@ def test_what_is_never_stacked(fields: dict[str, Any], precision: Precision) -> 
 
 
 @pytest.mark.parametrize("name", STACKED)
-def test_stacked_models_draw_nothing_and_keep_no_statistics(name: str) -> None:
+def test_stacked_models_have_layers_that_draw_nothing_and_keep_no_statistics(name: str) -> None:
     network = build(TrainConfig(model=name), 1, 10, 28)
-    assert isinstance(network, nn.Module)
-    assert not list(network.buffers())
-    assert not any(isinstance(module, nn.Dropout) for module in network.modules())
-    assert name in MODELS
+    assert isinstance(network, nn.Sequential)
+    for layer in network:
+        assert isinstance(layer, (nn.Flatten, nn.Linear, nn.Conv2d, *ALIKE))
+        if isinstance(layer, nn.Conv2d):
+            assert layer.padding_mode == "zeros"
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            assert layer.bias is not None
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_losses_of_images_have_the_mean_that_a_batch_has(name: str) -> None:
+    logits, labels = torch.randn(7, 5, generator=torch.Generator().manual_seed(0)), torch.arange(7) % 5
+    of_images = LOSSES_OF_IMAGES[name](logits, labels)
+    assert of_images.shape == (7,)
+    torch.testing.assert_close(of_images.mean(), LOSSES[name](logits, labels), rtol=1e-12, atol=0)
+    torch.testing.assert_close(of_images[3], LOSSES[name](logits[3:4], labels[3:4]), rtol=1e-12, atol=0)
 
 
 class _Counted(TorchDispatchMode):
     """Counts the operations that compute: on a GPU each is at least one launch."""
 
     VIEWS = ("t", "transpose", "permute", "expand", "select", "slice", "detach", "unbind", "as_strided")
-    PARTS = ("view", "squeeze", "split", "alias", "empty", "lift")
-    """Of the names of views and of what only allocates."""
+    PARTS = ("view", "squeeze", "split", "alias", "empty", "lift", "_record_function")
+    """Of the names of views, of what only allocates, and of profilers' marks."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.count = 0
+        self.dtypes: dict[str, set[torch.dtype]] = {}
+        """By operation, what it gave."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         self.count += not (name in self.VIEWS or any(part in name for part in self.PARTS))
-        return func(*args, **kwargs or {})
+        made = func(*args, **kwargs or {})
+        given = made if isinstance(made, tuple) else (made,)
+        found = {tensor.dtype for tensor in given if isinstance(tensor, Tensor)}
+        self.dtypes[name] = self.dtypes.get(name, set()) | found
+        return made
 
 
 @pytest.mark.parametrize("model", STACKED)

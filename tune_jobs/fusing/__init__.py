@@ -71,6 +71,7 @@ class TrialFuser:
         from tune_jobs.fusing.fuser import Fuser
 
         self._fuser = Fuser(splits, request, always)
+        self._self = ray.get_runtime_context().current_actor
         for work in (self._serve, self._watch):
             threading.Thread(target=work, daemon=True).start()
 
@@ -81,6 +82,8 @@ class TrialFuser:
             traceback.print_exc()  # into Ray's log of this worker
             sys.stderr.flush()
             os._exit(1)
+        ray.kill(self._self)  # else the driver would be told that a worker has died
+        time.sleep(_LOOK_S)
         os._exit(0)
 
     def _watch(self) -> None:
