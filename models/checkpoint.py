@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from datasets.splits import Splits
 from models import fields_read
 from models.config import TrainConfig
+from models.out_of_memory import is_out_of_memory
 from models.precision import Precision
 from models.result import DivergedError, EpochMetrics
 from models.step import Step
@@ -151,6 +152,8 @@ def restore(progress: Progress, origin: State, device: torch.device, start: Mapp
         if device.type != "cpu":
             torch.get_device_module(device).set_rng_state(start["device"])
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         cause = " ".join(str(error).split())
         raise CheckpointError(f"checkpoint: it is damaged: {type(error).__name__} {cause}") from error
 

@@ -190,6 +190,20 @@ def test_a_state_of_a_stack_is_not_one_of_a_training_alone(small: Splits) -> Non
         Member(config, "fp32", images, states[0])
 
 
+def test_a_state_that_does_not_fit_into_memory_is_not_damaged(small: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, config = Images.of(small, CPU), TrainConfig(model="mlp", epochs=2, batch_size=16, amp=False)
+    member = Member(config, "fp32", images)
+    Stack([member]).epoch()
+    state = member.state()
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(nn.Module, "load_state_dict", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        Member(config, "fp32", images, state)
+
+
 @pytest.mark.parametrize("fields", CASES, ids=lambda fields: "-".join(str(value) for value in fields.values()))
 def test_recorded_stacks_give_the_numbers_of_eager_ones(
     fields: dict[str, Any], small: Splits, monkeypatch: pytest.MonkeyPatch

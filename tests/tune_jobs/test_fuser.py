@@ -41,9 +41,9 @@ def splits() -> Splits:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(seats, "SETTLE_S", 0.1)
-    monkeypatch.setattr(seats, "PATIENCE_S", 0.3)
-    monkeypatch.setattr(fusers, "IDLE_S", 0.5)
+    monkeypatch.setattr(seats, "SETTLE_S", 0.3)
+    monkeypatch.setattr(seats, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(fusers, "IDLE_S", 60)
     monkeypatch.setattr(fusers, "_LOOK_S", 0.02)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # which a place on a CPU sets
     threads = torch.get_num_threads()
@@ -91,6 +91,8 @@ class Served:
         return self.fuser.next(ticket).result(timeout=30)
 
     def end(self) -> None:
+        """Its patience is up."""
+        fusers.IDLE_S = 0.1
         self.thread.join(timeout=30)
         assert not self.thread.is_alive()
 
@@ -232,7 +234,7 @@ def test_one_that_comes_later_is_trained_with_those_there(serve: Serve, composit
 @pytest.mark.parametrize("fields", [{"model": "resnet18"}, {"model": "stabilized"}, {"deterministic": True}], ids=str)
 def test_what_cannot_be_stacked_is_left_to_its_worker(serve: Serve, fields: dict[str, Any]) -> None:
     served = serve()
-    assert served.next(served.join(**fields)) == Told(alone=True)
+    assert served.next(served.join(**fields)) == Told(alone=True, of_shape=True)
 
 
 @pytest.mark.parametrize(("found", "alone"), [(1.0, True), (1.09, True), (1.1, False), (3.0, False)])
@@ -339,7 +341,7 @@ def test_one_that_does_not_fit_before_it_is_trained_is_left_to_its_worker(
 
     monkeypatch.setattr(fusers, what, full)
     served = serve(always=what != "gain")
-    assert served.next(served.join()) == Told(alone=True)
+    assert served.next(served.join()) == Told(alone=True, of_shape=what == "gain")
 
 
 @pytest.mark.parametrize("what", ["gain", "Member", "Stack"])
@@ -389,7 +391,7 @@ def test_an_epoch_that_does_not_end_after_a_worker_was_ended_hangs(
 def test_a_process_of_the_same_number_is_not_the_worker() -> None:
     own = coming(TrainConfig(model="mlp"))
     assert own.is_there()
-    assert not dataclasses.replace(own, born_s=own.born_s - 1).is_there()
+    assert not dataclasses.replace(own, born_s=own.born_s - 3600).is_there()
 
 
 def test_what_it_takes_of_the_device_is_what_those_here_were_given(
@@ -403,11 +405,57 @@ def test_what_it_takes_of_the_device_is_what_those_here_were_given(
     told(*waiting(served, one, other))
     assert shares[-1] == 0.5
     assert served.fuser._images
-    for ticket in (one, other):
-        served.fuser.leave(ticket)
+    served.fuser.leave(one)
+    end = time.monotonic() + 30
+    while shares[-1] != 0.25 and time.monotonic() < end:
+        time.sleep(0.02)
+    assert shares[-1] == 0.25
+    served.fuser.leave(other)
     served.end()
     assert not served.fuser._images
     assert not served.fuser._stacks
+
+
+def test_memory_that_others_may_have_filled_is_freed_before_a_stack_is_halved(
+    serve: Serve, compositions: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once; where that did not help, it is halved."""
+    served = serve()
+    other = served.join(seed=9, hidden_units=7, epochs=5)
+    served.next(other)
+    full = iter([True, True, False, False])
+
+    class Full(Stack):
+        def epoch(self) -> list[EpochMetrics | DivergedError]:
+            compositions.append(sorted(member.config.seed or 0 for member in self.members))
+            if next(full):
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().epoch()
+
+    monkeypatch.setattr(fusers, "Stack", Full)
+    for attempt in (1, 2, 3):
+        tickets = [served.join(seed=seed, epochs=1) for seed in (1, 2)]
+        found = told(*waiting(served, *tickets))
+        assert [of.again for of in found] == [attempt < 3] * 2
+        for ticket in tickets:
+            served.fuser.leave(ticket)
+    assert compositions == [[9], [1, 2], [1, 2], [1], [2]]
+
+
+def test_a_ticket_that_is_not_known_comes_again(serve: Serve) -> None:
+    """Its worker was taken for one that had ended."""
+    served = serve()
+    ticket = served.join()
+    served.fuser.leave(ticket)
+    assert served.next(ticket) == Told(again=True)
+
+
+def test_one_that_came_without_knowing_it_is_forgotten(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusers, "LOST_S", 0.2)
+    served = serve()
+    served.join()
+    served.end()
+    assert served.error is None
 
 
 def test_it_ends_when_nobody_has_been_there_for_a_while(serve: Serve) -> None:

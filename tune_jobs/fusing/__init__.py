@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 DEATHS = 2
 """After so many deaths of the process that trained it a trial is trained by its own worker."""
 _NAMESPACE = "tune_jobs"
-_JOIN_S = 20.0
-"""So long is tried to come to one that does not end just then."""
+_TRIES = 20
+"""So often, once a second, is tried to come to one that does not end just then."""
 
 
 _START_S = 300.0
@@ -60,7 +60,7 @@ class AgainError(RuntimeError):
 
 
 class TrialFuser:
-    """A Fuser in a process of its own.  Its calls wait in an event loop: thousands may.
+    """A Fuser in a process of its own.  Its calls wait in an event loop.
 
     It ends by itself, at once and with all that waits for it: when nobody is there, when something failed that is no
     trial's fault, and when it hangs.  Ray would have an actor that is asked to end wait for its calls.
@@ -145,7 +145,7 @@ class Fusing:
             while True:
                 told: Told = ray.get(fuser.next.remote(ticket))
                 if told.alone:
-                    if start is None:
+                    if told.of_shape:
                         _ALONE.add((self._name, alike))
                     return None
                 if told.again:
@@ -167,8 +167,7 @@ class Fusing:
         coming = Coming(
             config, self._part, start, self._request, self._most(), os.getpid(), psutil.Process().create_time()
         )
-        until_s = time.monotonic() + _JOIN_S
-        while time.monotonic() < until_s:
+        for _ in range(_TRIES):
             try:
                 fuser = self._fuser()
                 ticket = ray.get(fuser.join.remote(coming), timeout=_START_S)
@@ -180,7 +179,7 @@ class Fusing:
                 break
             if ticket is not None:
                 return fuser, ticket
-            time.sleep(0.5)  # it is about to end; its name is free then
+            time.sleep(1)  # it is about to end; its name is free then
         _GIVEN_UP.add(self._name)
         raise FuserLostError("no process to train it with others could be started")
 

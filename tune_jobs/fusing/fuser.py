@@ -23,13 +23,16 @@ from models.result import DivergedError, EpochMetrics
 from models.stack_gain import gain
 from models.stacked import Images, Member, Stack, is_stacked, stack_key
 from tune_jobs.device import Place
-from tune_jobs.fusing.seats import Coming, Seat, Told
+from tune_jobs.fusing.seats import Coming, Seat, Told, due
 from tune_jobs.resources import Request
 
 IDLE_S = 10.0
 """After so long without a trial it ends.  What comes later begins another."""
-HUNG_S = 60.0
-"""An epoch of which a worker has ended meanwhile, and which is not done so long after, hangs."""
+LOST_S = 60.0
+"""One that has come and has not waited for so long does not know that it is here."""
+HUNG_S = 300.0
+"""An epoch of which a worker has ended meanwhile hangs where it is not done so long after, nor after three times as
+long as the slowest before."""
 PAYS_FROM = 1.1
 """Trials are stacked where that is so many times as fast as each in its own process."""
 _LOOK_S = 0.5
@@ -52,6 +55,10 @@ class Fuser:
         self._in_training: list[Seat] = []
         self._gone_s: float | None = None
         """When it was first seen that a worker of those in training has ended."""
+        self._slowest_s = 0.0
+        self._sharing: set[int] = set()
+        """The tickets of those whose shares of the device it takes."""
+        self._has_run_out = False
         self._is_over = False
         self._pays: dict[Hashable, bool] = {}
         self._limits: dict[Hashable, int] = {}
@@ -75,7 +82,10 @@ class Fuser:
         """What is to be told next; until then the trial's worker has nothing to do."""
         with self._changed:
             waits: Future[Told] = Future()
-            self._seats[ticket].waits = waits
+            if ticket not in self._seats:  # it was taken for one whose worker has ended
+                waits.set_result(Told(again=True))
+                return waits
+            self._seats[ticket].waits, self._seats[ticket].has_waited = waits, True
             self._changed.notify_all()
             return waits
 
@@ -89,8 +99,8 @@ class Fuser:
         """The trial is over, or stopped, or its worker has ended."""
         with self._changed:
             seat = self._seats.pop(ticket, None)
-            if seat is not None and seat.waits is not None:
-                seat.waits.cancel()
+            if seat is not None:
+                _tell(seat, Told(again=True))
             self._changed.notify_all()
 
     def serve(self) -> None:
@@ -101,6 +111,7 @@ class Fuser:
         """
         self._place.take()
         while not self._is_empty_for_long():
+            self._take_shares()
             for seat in self._new():
                 self._admit(seat)
             group = self._due()
@@ -118,13 +129,15 @@ class Fuser:
                 self._gone_s = None
             elif self._gone_s is None:
                 self._gone_s = time.monotonic()
-            return self._gone_s is not None and time.monotonic() - self._gone_s > HUNG_S
+            return self._gone_s is not None and time.monotonic() - self._gone_s > max(HUNG_S, 3 * self._slowest_s)
 
     def _is_empty_for_long(self) -> bool:
         with self._changed:
-            for ticket in [ticket for ticket, seat in self._seats.items() if not seat.coming.is_there()]:
-                self.leave(ticket)
             now = time.monotonic()
+            for ticket, seat in list(self._seats.items()):
+                is_lost = not seat.has_waited and now - seat.came_s > LOST_S
+                if is_lost or not seat.coming.is_there():
+                    self.leave(ticket)
             if self._seats:
                 self._came_s = now
             self._is_over = not self._seats and now - self._came_s > IDLE_S
@@ -136,19 +149,28 @@ class Fuser:
         return self._is_over
 
     def _new(self) -> list[Seat]:
-        """Those that have come, with the device's shares of all that are here."""
+        """Those that have come."""
         with self._changed:
-            seats = list(self._seats.values())
-        new = [seat for seat in seats if seat.key is None and seat.waits is not None]
-        if new:
-            self._place.share([seat.coming.request for seat in seats])
-        return new
+            return [seat for seat in self._seats.values() if seat.key is None and seat.waits is not None]
+
+    def _take_shares(self) -> None:
+        """Of the device what the workers of those that are here were given, which leave it alone."""
+        with self._changed:
+            here = {ticket: seat.coming.request for ticket, seat in self._seats.items()}
+        if here and here.keys() != self._sharing:
+            is_less = not here.keys() >= self._sharing
+            self._sharing = set(here)
+            self._place.share(list(here.values()))
+            if is_less:
+                self._give_back()
 
     def _admit(self, seat: Seat) -> None:
         """Find out with whom it can be trained."""
         coming = seat.coming
         device = self._place.device
         is_full = False
+        with self._changed:
+            self._in_training = [seat]
         try:
             config = coming.config
             if coming.start is not None:
@@ -156,7 +178,7 @@ class Fuser:
             seat.precision = choose_precision(config, device)
             key = stack_key(config, seat.precision)
             if key is None or not self._is_wanted(seat, key):
-                _tell(seat, Told(alone=True))
+                _tell(seat, Told(alone=True, of_shape=coming.start is None))
             else:
                 seat.member = Member(coming.config, seat.precision, self._images_of(coming.part), coming.start)
                 seat.key = coming.part, *key
@@ -166,9 +188,14 @@ class Fuser:
             if not is_out_of_memory(error):
                 raise
             is_full = True
+        finally:
+            with self._changed:
+                self._in_training = []
         if is_full:  # here, where the error no longer holds what it came from
+            is_first = bool(self._stacks) and not self._has_run_out
+            self._has_run_out = True
             self._drop_stacks()
-            _tell(seat, Told(alone=True))
+            _tell(seat, Told(again=True) if is_first else Told(alone=True))
 
     def _is_wanted(self, seat: Seat, key: Hashable) -> bool:
         """A training goes on in the way that it began."""
@@ -189,27 +216,13 @@ class Fuser:
                     raise  # else so many do not fit
             self._give_back()
             self._pays[key] = found >= PAYS_FROM
-            with self._changed:
-                seats = list(self._seats.values())
-            self._place.share([other.coming.request for other in seats])
+            self._sharing = set()
+            self._take_shares()
         return self._pays[key]
 
     def _due(self) -> list[Seat]:
-        """Those to be trained next: of the groups that are all there, the one that has waited longest."""
         with self._changed:
-            groups: dict[Hashable, list[Seat]] = {}
-            for seat in self._seats.values():
-                if seat.key is not None:
-                    groups.setdefault(seat.key, []).append(seat)
-            ready: list[list[Seat]] = []
-            for key, seats in groups.items():
-                is_room = len(self._seats) < max(seat.coming.most for seat in seats)
-                limit = self._limits.get(key, len(seats))
-                for part in (seats[first : first + limit] for first in range(0, len(seats), limit)):
-                    here = [seat for seat in part if seat.waits is not None]
-                    if here and not any(seat.is_busy or (is_room and seat.is_new) for seat in part):
-                        ready.append(here)
-            return min(ready, key=lambda part: min(map(_turn, part)), default=[])
+            return due(list(self._seats.values()), self._limits)
 
     def _train(self, group: list[Seat]) -> None:
         """An epoch of these, and what came of it to each."""
@@ -218,30 +231,38 @@ class Fuser:
             seat.turn = self._turns
         with self._changed:
             self._in_training = group
+        began_s = time.monotonic()
+        told: list[Told] = []
         try:
-            stack = self._stack_of(group)
-            told = [_outcome(*each) for each in zip(stack.members, stack.epoch(), strict=True)]
+            told = self._epoch_of(group)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            told = []
         finally:
             with self._changed:
                 self._in_training = []
+        self._slowest_s = max(self._slowest_s, time.monotonic() - began_s)
         if not told:
-            self._limits[group[0].key] = (len(group) + 1) // 2
+            if len(self._stacks) <= 1 or self._has_run_out:  # else it may be the others that filled it
+                self._limits[group[0].key] = (len(group) + 1) // 2
+            is_last = len(group) == 1 and group[0].key in self._limits
+            self._has_run_out = True
             for seat in group:
                 seat.key, seat.member = None, None
             self._drop_stacks()
-            told = [Told(again=True) if len(group) > 1 else Told(alone=True)] * len(group)
+            told = [Told(alone=True) if is_last else Told(again=True)] * len(group)
         for seat, each in zip(group, told, strict=True):
             _tell(seat, each)
 
+    def _epoch_of(self, group: list[Seat]) -> list[Told]:
+        stack = self._stack_of(group)
+        return [_outcome(*each) for each in zip(stack.members, stack.epoch(), strict=True)]
+
     def _stack_of(self, group: list[Seat]) -> Stack:
         members = [seat.member for seat in group if seat.member is not None]
-        for stack in self._stacks:
-            if stack.members == members:
-                return stack
+        known = [stack for stack in self._stacks if stack.members == members]
+        if known:
+            return known[0]
         with self._changed:
             stay = {seat.member for seat in self._seats.values()} - set(members)
         self._stacks = [stack for stack in self._stacks if stay.issuperset(stack.members)]
@@ -277,7 +298,3 @@ def _tell(seat: Seat, told: Told) -> None:
     waits, seat.waits, seat.told_s = seat.waits, None, time.monotonic()
     if waits is not None and waits.set_running_or_notify_cancel():
         waits.set_result(told)
-
-
-def _turn(seat: Seat) -> int:
-    return seat.turn

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -49,7 +49,8 @@ class Coming:
         """Whether its worker lives."""
         try:
             process = psutil.Process(self.pid)
-            return process.create_time() == self.born_s and process.status() != psutil.STATUS_ZOMBIE
+            is_same = abs(process.create_time() - self.born_s) < 60  # which is reckoned by a clock that may be set
+            return is_same and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
@@ -64,6 +65,8 @@ class Told:
     """Of the best epoch, on the CPU, with `result`."""
     alone: bool = False
     """The trial is to be trained by its own worker."""
+    of_shape: bool = False
+    """And so are all of its shape."""
     again: bool = False
     """It is to come again, from its last checkpoint."""
     error: Exception | None = None
@@ -81,6 +84,7 @@ class Seat:
     member: Member | None = None
     waits: Future[Told] | None = None
     """Its worker waits for word; None while it has something to do."""
+    has_waited: bool = False
     turn: int = 0
     """When it was trained last."""
     came_s: float = field(default_factory=time.monotonic)
@@ -96,3 +100,23 @@ class Seat:
     def is_busy(self) -> bool:
         """Whether its worker is likely to wait again soon."""
         return self.waits is None and time.monotonic() - self.told_s < PATIENCE_S
+
+
+def due(seats: Sequence[Seat], limits: Mapping[Hashable, int]) -> list[Seat]:
+    """Those to be trained next: of the groups that are all there, the one that has waited longest; none may be.
+
+    `limits`: by key, how many are trained together at most: always the same ones, or a stack would be made anew.
+    """
+    groups: dict[Hashable, list[Seat]] = {}
+    for seat in seats:
+        if seat.key is not None:
+            groups.setdefault(seat.key, []).append(seat)
+    ready: list[list[Seat]] = []
+    for key, group in groups.items():
+        is_room = len(seats) < max(seat.coming.most for seat in group)
+        limit = limits.get(key, len(group))
+        for part in (group[first : first + limit] for first in range(0, len(group), limit)):
+            here = [seat for seat in part if seat.waits is not None]
+            if here and not any(seat.is_busy or (is_room and seat.is_new) for seat in part):
+                ready.append(here)
+    return min(ready, key=lambda part: min(seat.turn for seat in part), default=[])
