@@ -35,7 +35,7 @@ HUNG_S = 300.0
 long as the slowest before."""
 PAYS_FROM = 1.1
 """Trials are stacked where that is so many times as fast as each in its own process."""
-_LOOK_S = 0.5
+_LOOK_S = 0.1
 
 
 class Fuser:
