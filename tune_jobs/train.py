@@ -65,13 +65,19 @@ def train_one(
     )
     recorded = config.result.get("val_accuracy")
     if isinstance(recorded, float):
-        same = "the same as" if result.val_accuracy == recorded else f"not the {recorded:.4%}"
-        other = "" if recorded_precision in (None, result.precision) else f", which ran in {recorded_precision}"
-        if (fused := config.result.get("fused")) and result.val_accuracy != recorded:
-            other += f", where {fused} were trained as one and rounded in another order"
-        say(f"that is {same} in the search{other}")
+        say(_compared(result, recorded, config))
     say(f"model: {output}")
     return result
+
+
+def _compared(result: TrainResult, recorded: float, config: Config) -> str:
+    """What came out beside what the search has recorded, with the reasons that are known for a difference."""
+    same = "the same as" if result.val_accuracy == recorded else f"not the {recorded:.4%}"
+    precision, fused = config.result.get("precision"), config.result.get("fused")
+    other = "" if precision in (None, result.precision) else f", which ran in {precision}"
+    if fused and result.val_accuracy != recorded:
+        other += f", where {fused} were trained as one and rounded in another order"
+    return f"that is {same} in the search{other}"
 
 
 def _epoch_line(metrics: EpochMetrics) -> str:

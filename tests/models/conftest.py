@@ -14,7 +14,7 @@ from torch import nn
 
 from datasets import DatasetConfig, Splits, load_splits
 from datasets.config import SplitSizes
-from models import Model, TrainConfig
+from models import Model, TrainConfig, graph, stacked, training
 from models.result import EpochMetrics, Fitted
 from models.training import fit
 
@@ -98,3 +98,24 @@ def bits(
         return found
 
     return of
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Every full batch goes through a recorded step, of one training or of a stack, and a replay runs its body; grows
+    by one for each replay."""
+    seen: list[int] = []
+
+    def record(body: Callable[[], None], _: list[dict[str, Any]]) -> Callable[[], None]:
+        body()  # a capture leaves no trace either
+
+        def replay() -> None:
+            seen.append(1)
+            body()
+
+        return replay
+
+    monkeypatch.setattr(graph, "record", record)
+    for module in (training, stacked):
+        monkeypatch.setattr(module, "can_be_recorded", lambda *_: True)
+    return seen

@@ -37,25 +37,6 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture
-def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Every full batch goes through a recorded step, and a replay runs its body; grows by one for each replay."""
-    seen: list[int] = []
-
-    def record(body: Callable[[], None], _: list[dict[str, Any]]) -> Callable[[], None]:
-        body()  # a capture leaves no trace either
-
-        def replay() -> None:
-            seen.append(1)
-            body()
-
-        return replay
-
-    monkeypatch.setattr(graph, "record", record)
-    monkeypatch.setattr(training, "can_be_recorded", lambda *_: True)
-    return seen
-
-
 @pytest.mark.parametrize("fields", CASES, ids=lambda fields: "-".join(str(value) for value in fields.values()))
 def test_recorded_steps_give_the_numbers_of_eager_ones(
     fields: dict[str, Any], replays: list[int], small: Splits, train: Train, bits: Bits, monkeypatch: pytest.MonkeyPatch

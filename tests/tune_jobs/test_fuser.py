@@ -184,29 +184,22 @@ def test_one_whose_worker_is_gone_silent_is_gone_on_without(serve: Serve, compos
     assert compositions[2:] == [[1, 2], [1, 2]]
 
 
-def test_one_that_leaves_is_gone_on_without_at_once(
-    serve: Serve, compositions: list[list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(seats, "PATIENCE_S", 60)
-    served = serve()
-    one, other = served.join(seed=1), served.join(seed=2)
-    told(*waiting(served, one, other))
-    served.fuser.leave(other)
-    assert served.next(one).result is not None
-    assert compositions == [[1, 2], [1]]
-
-
-def test_one_whose_worker_has_died_is_gone_on_without_at_once(
-    serve: Serve, compositions: list[list[int]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("end", ["leaves", "dies"])
+def test_one_that_leaves_or_whose_worker_has_died_is_gone_on_without_at_once(
+    end: str, serve: Serve, compositions: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(seats, "PATIENCE_S", 60)
     worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     served = serve()
     one, other = served.join(seed=1), served.join(seed=2, worker=worker.pid)
     told(*waiting(served, one, other))
-    worker.communicate()
+    if end == "leaves":
+        served.fuser.leave(other)
+    else:
+        worker.communicate()
     assert served.next(one).result is not None
     assert compositions == [[1, 2], [1]]
+    worker.communicate()
 
 
 def test_those_that_come_together_wait_for_each_other(

@@ -38,8 +38,6 @@ DEATHS = 2
 _NAMESPACE = "tune_jobs"
 _TRIES = 20
 """So often, once a second, is tried to come to one that does not end just then."""
-
-
 _START_S = 300.0
 """So long a process may take to start, images and all."""
 _LOOK_S = 5.0
