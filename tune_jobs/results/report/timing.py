@@ -18,11 +18,20 @@ def sentence(rows: Sequence[Row], side_by_side: bool) -> str:
     if len(timed) < 2:
         return ""
     shared, others = _shared(timed, side_by_side), _places(timed)
-    if not shared and not others:
-        return ""
-    return " ".join(filter(None, ["Times are of trials that ran", shared, f"on {others}" if others else ""])) + (
-        ": small differences mean nothing." if _alike(timed) and not others else ": they do not quite compare."
+    fused = (
+        " The time of a fused trial is that of all that were trained as one with it." if any(map(_fused, timed)) else ""
     )
+    if not shared and not others:
+        return fused.strip()
+    return (
+        " ".join(filter(None, ["Times are of trials that ran", shared, f"on {others}" if others else ""]))
+        + (": small differences mean nothing." if _alike(timed) and not others else ": they do not quite compare.")
+        + fused
+    )
+
+
+def _fused(row: Row) -> bool:
+    return row.fused is not None
 
 
 def _alike(rows: Sequence[Row]) -> bool:

@@ -93,6 +93,17 @@ def test_rows_that_shared_a_card_differently_beside_as_many_on_the_node(make_run
     )
 
 
+def test_sentence_on_times_of_fused_trials(make_run: MakeRun) -> None:
+    """Though all were alike."""
+    told = "The time of a fused trial is that of all that were trained as one with it."
+    alike = load(make_run([trial(0.9, 0.0, fused=2), trial(0.8, 0.0, fused=2)], name="alike"))
+    assert alike.times(alike.rows) == told
+    beside = load(make_run([trial(0.9, 1.0, fused=2), trial(0.8, 1.0)], name="beside"))
+    assert beside.times(beside.rows) == (
+        f"Times are of trials that ran beside 0 to 1 others fused with them: they do not quite compare. {told}"
+    )
+
+
 def test_sentence_of_an_old_ledger_and_of_several_devices(make_run: MakeRun) -> None:
     rows = load(make_run([trial(0.9, None), trial(0.8, None, device="cuda")])).rows
     assert all(math.isnan(row.shared_with) for row in rows)
