@@ -168,9 +168,10 @@ def frame(counts: Iterable[Count]) -> pd.DataFrame:
 
 
 def _network(config: TrainConfig, channels: int, classes: int, image_size: int) -> tuple[nn.Module, Tensor]:
-    network = models.build(config, channels, classes, image_size)
-    assert isinstance(network, nn.Module)
-    return network.eval(), torch.zeros(1, channels, image_size, image_size)
+    with without_values("cpu"):
+        network = models.build(config, channels, classes, image_size)
+        assert isinstance(network, nn.Module)
+        return network.eval(), torch.zeros(1, channels, image_size, image_size)
 
 
 def _analysis(network: nn.Module, images: Tensor) -> FlopCountAnalysis:

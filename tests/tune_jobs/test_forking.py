@@ -42,9 +42,11 @@ def tell(value):
 @ray.remote(num_cpus=1)
 class Worker:
     def tell(self):
+        import gc
         import resource
         import numpy
         return {
+            "collects": [gc.isenabled(), *gc.get_threshold()],
             "pid": os.getpid(),
             "parent": psutil.Process().parent().cmdline()[1:2],
             "leads": os.getpgrp() == os.getpid(),
@@ -66,6 +68,12 @@ def gone(pid):
         time.sleep(0.05)
     return not psutil.pid_exists(pid)
 
+
+parts = {"gcs_server": 0, "raylet": 0, "dashboard.py": 0, "monitor.py": 0}
+for process in psutil.Process().children():
+    for part in parts:
+        parts[part] += process.nice() if any(word.endswith("/" + part) for word in process.cmdline()) else 0
+tell(parts)
 
 several = [Worker.remote() for _ in range(2)]
 told = [ray.get(one.tell.remote()) for one in several]
@@ -99,7 +107,8 @@ def test_workers_are_forked_and_are_otherwise_as_ray_starts_them(app: App) -> No
     lines = [
         line.removeprefix("told: ") for line in ran.stdout.splitlines() if line.startswith("told: ")
     ]  # Ray tells too
-    first, again, with_its_own, without = map(json.loads, lines)
+    parts, first, again, with_its_own, without = map(json.loads, lines)
+    assert parts == {"gcs_server": 0, "raylet": 0, "dashboard.py": 10, "monitor.py": 10}
     in_the_usual_way = without | {"pid": 0, "drawn": 0}
     assert "server.py" not in str(without["parent"])
     assert first["killed"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import concurrent.futures.thread  # noqa: F401
 import gc
+import os
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Any
 import ray
 from ray._private import services, worker
 from ray._private.node import Node
+from ray._private.ray_constants import PROCESS_TYPE_DASHBOARD, PROCESS_TYPE_MONITOR
 
 from tune_jobs.cluster import forking
 
@@ -23,6 +25,13 @@ from tune_jobs.cluster import forking
 # its import.  An import between the beginning and the end of a fork, by another thread, would have a lock released that
 # nobody holds, and Python says so on stderr.
 
+
+FOR_PEOPLE = (PROCESS_TYPE_DASHBOARD, PROCESS_TYPE_MONITOR)
+"""Ray's processes that no trial waits for."""
+
+NICENESS = 10
+"""Theirs, and that of what they start: behind all that the first trials wait for, and before Ray's workers, which have
+15, so that the dashboard answers while they train."""
 
 SWITCH_S = 0.0005
 """While Ray starts, a thread that computes gives way so soon to one that waits to: Python's own 5 ms are waited for by
@@ -126,7 +135,10 @@ class Membership:
 
         def one_at_a_time(*arguments: Any, **named: Any) -> Any:
             with self._spawning:
-                return start_process(*arguments, **named)
+                started = start_process(*arguments, **named)
+            if any(kind in (*arguments, *named.values()) for kind in FOR_PEOPLE):
+                os.setpriority(os.PRIO_PROCESS, started.process.pid, NICENESS)
+            return started
 
         Node.start_api_server = beside  # type: ignore[assignment, method-assign]
         services.start_ray_process = one_at_a_time

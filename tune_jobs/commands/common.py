@@ -104,6 +104,18 @@ def glance(run_dir: RunDir, splits: Splits, macs: int | None) -> None:
         say(console(stderr=True), f"the report has no confusion matrix ({type(error).__name__}: {error})")
 
 
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """For imports of seconds: without the garbage collector, which goes through all that they leave again and again, a
+    sixth of their time, and finds next to nothing.  What is there at the end it leaves alone from then on."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def load_report() -> None:
     """Import what writes a report, a second's work, beside what else is done."""
 

@@ -15,6 +15,7 @@ from tune_jobs.commands.common import (
     WaitForNodes,
     data_folder,
     fail,
+    importing,
     one_line_errors,
     storage_at,
     write_report,
@@ -42,11 +43,12 @@ def confirm(
     winner; the report then shows both.
     """
     with one_line_errors():
-        from tune_jobs import confirm as confirms
-        from tune_jobs.cluster import leave
-        from tune_jobs.console import confirmation_lines, confirmation_table, console, say
-        from tune_jobs.results import best, rundir
-        from tune_jobs.running.progress import Progress
+        with importing():
+            from tune_jobs import confirm as confirms
+            from tune_jobs.cluster import leave
+            from tune_jobs.console import confirmation_lines, confirmation_table, console, say
+            from tune_jobs.results import best, rundir
+            from tune_jobs.running.progress import Progress
 
         run_dir = rundir.find(run, storage_at(storage))
         out = console(lasts=True)

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tune_jobs.commands.common import DEFAULT_STORAGE, DataDir, Storage, data_folder, one_line_errors, storage_at
+from tune_jobs.commands.common import (
+    DEFAULT_STORAGE,
+    DataDir,
+    Storage,
+    data_folder,
+    importing,
+    one_line_errors,
+    storage_at,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +70,8 @@ def report(
         found = [rundir.find(run, storage_at(storage), benchmarks=True) for run in runs]
         _check_distinct(found)
         if form == "html" and not published:
-            from tune_jobs.results.report import page
+            with importing():
+                from tune_jobs.results.report import page
 
             path = output or (found[0].report if len(found) == 1 else Path("report.html"))
             page.write(found, path.absolute(), data_folder(data_dir))

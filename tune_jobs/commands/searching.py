@@ -21,6 +21,7 @@ from tune_jobs.commands.common import (
     data_folder,
     fail,
     glance,
+    importing,
     load_report,
     one_line_errors,
     storage_at,
@@ -66,11 +67,12 @@ def search(
 
         if not run_dir.ledger.exists():  # else it may be that nothing is left to run
             cluster.begin()
-        from tune_jobs import search as searches
-        from tune_jobs.console import console, say
-        from tune_jobs.experiment import notes, repeats
-        from tune_jobs.running.progress import Progress
-        from tune_jobs.storage import StoreError
+        with importing():
+            from tune_jobs import search as searches
+            from tune_jobs.console import console, say
+            from tune_jobs.experiment import notes, repeats
+            from tune_jobs.running.progress import Progress
+            from tune_jobs.storage import StoreError
 
         total = repeats.total(asked, space)
         out = console(lasts=True)  # the files at its end are worth more than its lines

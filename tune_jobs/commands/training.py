@@ -16,6 +16,7 @@ from tune_jobs.commands.common import (
     Storage,
     data_folder,
     fail,
+    importing,
     one_line_errors,
     storage_at,
 )
@@ -42,12 +43,13 @@ def train(
     seed and the machine and number of threads are the same.
     """
     with one_line_errors():
-        from models.result import DivergedError
-        from tune_jobs.console import console, say
-        from tune_jobs.errors import UsageError
-        from tune_jobs.interruption import sigterm_as_sigint
-        from tune_jobs.results import best
-        from tune_jobs.train import train_one
+        with importing():
+            from models.result import DivergedError
+            from tune_jobs.console import console, say
+            from tune_jobs.errors import UsageError
+            from tune_jobs.interruption import sigterm_as_sigint
+            from tune_jobs.results import best
+            from tune_jobs.train import train_one
 
         if not config.is_file():
             raise UsageError(f"{config}: there is no such file")
@@ -91,13 +93,14 @@ def benchmark(
     run directory.  The default is one epoch of FashionMNIST with learning rate 1e-3.
     """
     with one_line_errors():
-        from profiling import rows
-        from profiling.asked import benchmark as parse
-        from profiling.tables import print_report, row_line
-        from tune_jobs import benchmark as benchmarks
-        from tune_jobs import experiment as experiments
-        from tune_jobs.console import console, say
-        from tune_jobs.results import rundir
+        with importing():
+            from profiling import rows
+            from profiling.asked import benchmark as parse
+            from profiling.tables import print_report, row_line
+            from tune_jobs import benchmark as benchmarks
+            from tune_jobs import experiment as experiments
+            from tune_jobs.console import console, say
+            from tune_jobs.results import rundir
 
         asked = parse(
             models_=models, optimizers=optimizers, image_sizes=image_size, batch_sizes=batch_size,

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 
 import optuna
 import plotly.graph_objects as go
-from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FixedTrial
 
 from tune_jobs.results.report.drawing import Figure, axis, spec
@@ -130,6 +129,8 @@ def _of_shares(effects: Sequence[Effect]) -> tuple[str, str]:
 
 def _ped_anova(loaded: Loaded) -> go.Figure:
     """For the first objective."""
+    from optuna.importance import PedAnovaImportanceEvaluator  # and scikit-learn, for another one, half a second
+
     name, way = next(iter(loaded.experiment.search.objectives.items()))
     target = None
     if len(loaded.experiment.search.objectives) > 1:  # with a target of one's own, PED-ANOVA looks for its low end
