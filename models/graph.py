@@ -150,9 +150,12 @@ def record(body: Callable[[], None], param_groups: list[dict[str, Any]]) -> Call
 
 
 @functools.cache
-def _side_stream() -> torch.cuda.Stream:
-    """One for all captures of this process: cuBLAS keeps 32 MiB for each that a product ran on."""
-    return torch.cuda.Stream()
+def _side_stream(card: int) -> torch.cuda.Stream:
+    """One a card for all captures of this process: cuBLAS keeps 32 MiB for each that a product ran on.
+
+    What is launched inside a stream of another card's is not on it, and a capture there would be of nothing.
+    """
+    return torch.cuda.Stream(card)
 
 
 @contextmanager
@@ -172,7 +175,9 @@ def undone(step: Recordable) -> Iterator[None]:
     }
     on_cuda = device.type == "cuda"
     before = torch.cuda.get_rng_state(device) if on_cuda else torch.get_rng_state()
-    stream = _side_stream() if on_cuda else None
+    stream = None
+    if on_cuda:
+        stream = _side_stream(torch.cuda.current_device() if device.index is None else device.index)
     if stream is not None:
         stream.wait_stream(torch.cuda.current_stream(device))
     try:

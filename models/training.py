@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -240,6 +241,8 @@ def _mean_and_time(losses: Iterable[tuple[torch.Tensor, int]], device: torch.dev
 def _determinism(wanted: bool) -> Iterator[None]:
     """PyTorch's process-wide switch, put back afterwards: the next trial in this process may want another."""
     before = torch.get_deterministic_debug_mode()
+    if wanted:  # an older PyTorch refuses products on a card without; read at the first one
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_deterministic_debug_mode("error" if wanted else "default")  # the other way imports a compiler
     try:
         yield

@@ -22,6 +22,7 @@ from models.result import TrainResult
 from models.training import fit
 from profiling import ProfilingError, machine, memory, operators, peak, steps
 from profiling.flops import macs, training_flops
+from profiling.fresh import Shape
 from profiling.rows import Row
 from profiling.timing import Timing
 
@@ -153,10 +154,10 @@ def measure(
 def _measure_network(row: Row, case: Case, splits: Splits, device: torch.device) -> Row:
     config = case.config
     precision = choose_precision(config, device)
-    shape = memory.Shape(splits.channels, len(splits.classes), splits.image_size)
+    shape = Shape(splits.channels, len(splits.classes), splits.image_size)
     # What can go wrong without much loss comes first: an epoch may take hours.
     needed = memory.measure(config, shape, device, row.threads)
-    top_operators = operators.top(config, splits, device)
+    top_operators = operators.top(config, shape, device, row.threads)
     peak_flop_per_s = peak.flop_per_s(device, precision)
     timing, result = _time(case, config, splits, device)
     clock_mhz = machine.clock_mhz(device)

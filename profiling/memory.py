@@ -4,39 +4,24 @@ from __future__ import annotations
 
 import gc
 import io
-import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
 import models
-from datasets import Split, Splits
 from models import TrainConfig
 from models.evaluation import images_at_once
 from models.precision import choose_precision
-from profiling import ProfilingError, resident, steps
+from profiling import ProfilingError, fresh, resident, steps
+from profiling.fresh import Shape
 
-ROOT = Path(__file__).parent.parent
 CLASSES = 10
 STEPS = 3
 """The optimizer's state is there from the second on."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a training's memory depends on besides its config."""
-
-    channels: int
-    classes: int
-    image_size: int
-    """Pixels a side that the model sees."""
 
 
 @dataclass(frozen=True)
@@ -73,18 +58,7 @@ def measure(config: TrainConfig, shape: Shape, device: torch.device, threads: in
         "threads": threads,
         "evaluation": evaluation,
     }
-    child = subprocess.run(
-        [sys.executable, "-m", "profiling.memory"],
-        cwd=ROOT,
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if child.returncode:
-        last = child.stderr.strip().splitlines()[-1:] or [f"it ended with {child.returncode}"]
-        raise ProfilingError(f"memory of {config.model}: {last[0]}")
-    told = json.loads(child.stdout.splitlines()[-1])
+    told = fresh.ask("profiling.memory", asked, f"memory of {config.model}")
     free_mib = told.pop("free_mib")
     return Peak(card_memory_mib=free_before_mib - free_mib, **told)
 
@@ -126,7 +100,7 @@ def peaks(work: Sequence[tuple[TrainConfig, int, torch.device]], channels: int) 
 
 def _child() -> None:
     """What the fresh process does: words on stdin, words on stdout."""
-    asked = json.loads(sys.stdin.read())
+    asked = fresh.asked()
     config, shape = TrainConfig(**asked["config"]), Shape(**asked["shape"])
     device = torch.device(asked["device"])
     torch.set_num_threads(asked["threads"])
@@ -156,7 +130,7 @@ def _child() -> None:
         "precision": choose_precision(config, device),
         "free_mib": _free_mib(device),
     }
-    print(json.dumps(told))  # noqa: T201 - to the parent
+    fresh.answer(told)
 
 
 def make_current(device: torch.device) -> None:
@@ -165,14 +139,12 @@ def make_current(device: torch.device) -> None:
 
 
 def _train(config: TrainConfig, shape: Shape, device: torch.device, evaluation: bool = False) -> None:
-    train = _noise(STEPS * config.batch_size + evaluation * (config.batch_size - 1), shape)
-    size = shape.image_size
-    classes = tuple(str(index) for index in range(shape.classes))
-    noise = Splits(train, train, train, classes, size, (0.5,) * shape.channels, (0.3,) * shape.channels, sha256="")
+    train = shape.noise(STEPS * config.batch_size + evaluation * (config.batch_size - 1))
+    noise = shape.splits(train)
     if not evaluation:
         steps.run(config, steps.few(noise, STEPS, config.batch_size), device, 1, lambda _: None)
         return
-    batch = _noise(images_at_once(size), shape)
+    batch = shape.noise(images_at_once(shape.image_size))
     steps.run(config, replace(noise, val=batch, test=batch), device, 2, lambda _: None, _checkpoint)
 
 
@@ -181,12 +153,6 @@ def _checkpoint(_: int, state: Callable[[], dict[str, Any]]) -> None:
     buffer = io.BytesIO()
     torch.save(state(), buffer)
     buffer.getvalue()
-
-
-def _noise(n: int, shape: Shape) -> Split:
-    side = (n, shape.channels, shape.image_size, shape.image_size)
-    images = torch.randint(0, 256, side, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return Split(images, torch.arange(n) % shape.classes)
 
 
 def _free_mib(device: torch.device) -> float:

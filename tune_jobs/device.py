@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -94,6 +95,10 @@ class Place:
         if self.card is not None:
             asked = sum(request.gpu for request in requests if request.gpu != "auto")
             self.card.limit(_for_tensors(min(1.0, asked), self.card.total_mib))
+
+    def beside(self) -> AbstractContextManager[object]:
+        """What is copied from the card inside does not wait for what is computed there meanwhile."""
+        return torch.cuda.stream(torch.cuda.Stream(self.device)) if self.device.type == "cuda" else nullcontext()
 
     def peak_mib(self) -> float | None:
         """Most memory taken since: of the card what was reserved, else of the whole process; None if not known."""

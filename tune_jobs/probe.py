@@ -8,7 +8,7 @@ import ray
 
 from models import TrainConfig
 from profiling import ProfilingError
-from profiling.memory import Shape
+from profiling.fresh import Shape
 from tune_jobs.errors import UsageError
 from tune_jobs.requests import Probe
 from tune_jobs.resources import Request, alive

@@ -12,7 +12,7 @@ from typing import Any
 import models
 from datasets import DataError, Splits, cache
 from models import TrainConfig
-from profiling.memory import Shape
+from profiling.fresh import Shape
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
 from tune_jobs.resources import MIB, Request, Resources

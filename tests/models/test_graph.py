@@ -178,3 +178,13 @@ def test_a_capture_that_runs_out_of_memory_fails_the_trial_which_then_asks_for_m
     monkeypatch.setattr(training, "can_be_recorded", lambda *_: True)
     with pytest.raises(RuntimeError, match=str(error)):
         train(small, model="mlp", epochs=1, batch_size=16)
+
+
+def test_captures_of_each_card_have_a_stream_of_that_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is launched inside another card's stream is not captured, and a replay of nothing trains nothing."""
+    monkeypatch.setattr(torch.cuda, "Stream", lambda card: f"of card {card}")
+    graph._side_stream.cache_clear()
+    try:
+        assert [graph._side_stream(card) for card in (0, 1, 0)] == ["of card 0", "of card 1", "of card 0"]
+    finally:
+        graph._side_stream.cache_clear()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from datasets import DatasetConfig, Splits, load_splits
 from datasets.config import SplitSizes
 from models import TrainConfig
 from models.result import DivergedError, EpochMetrics
-from profiling import ProfilingError, memory, operators, steps
+from profiling import ProfilingError, fresh, memory, operators, steps
+from profiling.fresh import Shape
 
 CPU = torch.device("cpu")
 Report = Callable[[EpochMetrics], None]
@@ -54,8 +56,18 @@ def test_timed_trains_the_model_of_the_config(splits: Splits) -> None:
     assert (fitted.result.epochs, fitted.result.precision) == (4, "fp32")
 
 
-def test_operators_name_what_a_step_does(splits: Splits) -> None:
-    told = operators.top(TrainConfig(model="baseline", batch_size=16, amp=False), splits, CPU)
+@pytest.mark.parametrize("apart", [False, True])
+def test_operators_name_what_a_step_does(apart: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, shape = TrainConfig(model="baseline", batch_size=16, amp=False), Shape(1, 10, 8)
+    ask, asked_of = fresh.ask, []
+
+    def on_the_cpu(module: str, asked: dict[str, Any], what: str) -> dict[str, Any]:
+        asked_of.append(asked["device"])
+        return ask(module, {**asked, "device": "cpu"}, what)
+
+    monkeypatch.setattr(fresh, "ask", on_the_cpu)
+    told = operators.top(config, shape, torch.device("cuda:1") if apart else CPU, threads=1)
+    assert asked_of == ["cuda:1"] * apart  # what CUPTI leaves in a process would slow the rows that it times
     shares = [int(part.rsplit(" ", 1)[1].removesuffix("%")) for part in told.split(", ")]
     assert len(shares) == 4
     assert shares == sorted(shares, reverse=True)
@@ -63,25 +75,25 @@ def test_operators_name_what_a_step_does(splits: Splits) -> None:
     assert "convolution" in told
 
 
-def test_operators_of_a_training_that_fails_leave_the_profiler_off(
-    splits: Splits, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_operators_of_a_training_that_fails_leave_the_profiler_off(monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(config: TrainConfig, data: Splits, device: torch.device, report: Report, checkpoint: None) -> None:
-        report(EpochMetrics(1, 1.0, 1.0, 0.5, 0.1))
-        raise DivergedError(2, "training", math.nan)
+        for epoch in (1, 2):
+            report(EpochMetrics(epoch, 1.0, 1.0, 0.5, 0.1))
+        assert torch.autograd.profiler._is_profiler_enabled
+        raise DivergedError(3, "training", math.nan)
 
     config = TrainConfig(model="mlp", batch_size=16, amp=False)
     with monkeypatch.context() as patched:
         patched.setattr(steps, "fit", fit)
         with pytest.raises(DivergedError):
-            operators.top(config, splits, CPU)
+            operators.top(config, Shape(1, 10, 8), CPU, threads=1)
     assert not torch.autograd.profiler._is_profiler_enabled
-    assert operators.top(config, splits, CPU)
+    assert operators.top(config, Shape(1, 10, 8), CPU, threads=1)
 
 
 def test_memory_grows_with_the_weights_and_the_optimizers_state() -> None:
     """81 MiB of weights at least; sgd keeps gradients and momentum beside them, adam one more."""
-    shape = memory.Shape(1, 10, 28)
+    shape = Shape(1, 10, 28)
     wide = {"model": "mlp", "hidden_layers": 2, "hidden_units": 4200, "batch_size": 2, "amp": False}
     weights_mib = (784 * 4200 + 4200 * 4200 + 4200 * 10) * 4 / 2**20
     sgd, adam = (
@@ -94,4 +106,4 @@ def test_memory_grows_with_the_weights_and_the_optimizers_state() -> None:
 
 def test_memory_of_a_child_that_dies_is_its_last_words() -> None:
     with pytest.raises(ProfilingError, match=r"memory of mlp: .*allocate"):
-        memory.measure(TrainConfig(model="mlp", hidden_units=10**9), memory.Shape(1, 10, 100), CPU, threads=1)
+        memory.measure(TrainConfig(model="mlp", hidden_units=10**9), Shape(1, 10, 100), CPU, threads=1)

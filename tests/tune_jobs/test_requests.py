@@ -12,7 +12,7 @@ from datasets import Splits
 from models import TrainConfig
 from models.evaluation import images_at_once
 from profiling import memory, steps
-from profiling.memory import Shape
+from profiling.fresh import Shape
 from tune_jobs.device import CONTEXT_MIB, CudaCard, Place
 from tune_jobs.errors import UsageError
 from tune_jobs.probe import _options, _probe, task

@@ -98,7 +98,7 @@ class TrialFuser:
         return await asyncio.wrap_future(self._fuser.next(ticket))
 
     async def state(self, ticket: int) -> State:
-        return self._fuser.state(ticket)
+        return await asyncio.to_thread(self._fuser.state, ticket)  # a copy off a card takes a while
 
     async def leave(self, ticket: int) -> None:
         self._fuser.leave(ticket)

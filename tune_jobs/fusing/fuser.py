@@ -90,10 +90,11 @@ class Fuser:
             return waits
 
     def state(self, ticket: int) -> State:
-        """Where the training stands.  Its worker may ask between an epoch and the next `next`."""
+        """Where the training stands.  Its worker may ask between an epoch and the next `next`: all of its is done."""
         member = self._seats[ticket].member
         assert member is not None
-        return member.state()
+        with self._place.beside():
+            return member.state()
 
     def leave(self, ticket: int) -> None:
         """The trial is over, or stopped, or its worker has ended."""
@@ -167,15 +168,14 @@ class Fuser:
     def _admit(self, seat: Seat) -> None:
         """Find out with whom it can be trained."""
         coming = seat.coming
-        device = self._place.device
         is_full = False
         with self._changed:
             self._in_training = [seat]
         try:
             config = coming.config
             if coming.start is not None:
-                config = as_before(config, precision_of(coming.start), device)
-            seat.precision = choose_precision(config, device)
+                config = as_before(config, precision_of(coming.start), self._place.device)
+            seat.precision = choose_precision(config, self._place.device)
             key = stack_key(config, seat.precision)
             if key is None or not self._is_wanted(seat, key):
                 _tell(seat, Told(alone=True, of_shape=coming.start is None))
