@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,8 +15,8 @@ import psutil
 import pytest
 import ray
 
-from tune_jobs.cluster import forking
-from tune_jobs.cluster.forking import server, worker
+from tune_jobs import forking
+from tune_jobs.forking import server, worker
 
 if TYPE_CHECKING:
     from tests.conftest import App
@@ -127,9 +128,9 @@ def test_workers_are_forked_and_are_otherwise_as_ray_starts_them(app: App) -> No
 def test_server_ends_with_the_process_that_started_it_even_if_that_is_killed(tmp_path: Path) -> None:
     code = (
         "import os, sys, time\n"
-        "from tune_jobs.cluster import forking\n"
+        "from tune_jobs import forking\n"
         "with forking.fork_server():\n"
-        "    print(os.environ[forking.ADDRESS], forking._servers[0].pid, flush=True)\n"
+        "    print(os.environ[forking.ADDRESS], forking._server.process.pid, flush=True)\n"
         "    time.sleep(600)\n"
     )
     process = subprocess.Popen(
@@ -145,14 +146,41 @@ def test_server_ends_with_the_process_that_started_it_even_if_that_is_killed(tmp
     assert not Path(address).parent.exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux alone")
 def test_no_server_is_told_of_outside() -> None:
     assert not forking.is_on()
     with forking.fork_server():
-        assert forking.is_on() == (sys.platform == "linux")
+        assert forking.is_on()
+        assert forking._server is not None
+        process = forking._server.process
     assert not forking.is_on()
     forking.end()
-    for process in forking._servers:
-        process.wait(timeout=120)
+    assert process.wait(timeout=120) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux alone")
+def test_server_begun_is_the_one_that_is_used_and_one_that_is_not_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    forking.begin()
+    begun = forking._server
+    assert begun is not None
+    forking.begin()
+    assert forking._server is begun
+    forking.end()
+    assert begun.process.returncode == -signal.SIGKILL
+    with forking.fork_server():
+        assert forking._server is not None
+        assert forking._server is not begun
+        process = forking._server.process
+    forking.end()
+    assert process.wait(timeout=120) == 0
+
+
+@pytest.mark.parametrize(("name", "value"), [("RAY_ADDRESS", "auto"), ("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")])
+def test_no_server_is_begun_where_a_cluster_is_joined(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    forking.begin()
+    assert forking._server is None
 
 
 def test_server_imports_what_can_be_forked() -> None:

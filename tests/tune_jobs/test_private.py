@@ -95,7 +95,7 @@ def test_attributes_that_are_not_promised_are_set(user: str, module: str, kind: 
 
 def test_the_script_that_a_forked_worker_goes_on_as_is_there() -> None:
     script = Path(ray.__file__).parent / "_private" / "workers" / "default_worker.py"
-    assert script.is_file(), f"Ray {ray.__version__}: {script} is missing, which cluster/forking/worker.py runs"
+    assert script.is_file(), f"Ray {ray.__version__}: {script} is missing, which forking/worker.py runs"
 
 
 def test_whoever_imports_what_is_private_is_named_here() -> None:

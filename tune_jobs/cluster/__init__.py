@@ -19,8 +19,8 @@ from ray._private.services import canonicalize_bootstrap_address
 from ray._private.utils import get_num_cpus
 from ray.exceptions import RayError
 
-from tune_jobs import interruption
-from tune_jobs.cluster import forking, refusals, shipping, tokens
+from tune_jobs import forking, interruption
+from tune_jobs.cluster import refusals, shipping, tokens
 from tune_jobs.cluster.membership import Membership
 from tune_jobs.errors import UsageError
 from tune_jobs.resources import Request, unservable
@@ -249,6 +249,7 @@ def _code() -> Iterator[dict[str, Any]]:
             yield {"address": "local", "_system_config": _workers()} | ({} if gpus is None else {"num_gpus": gpus})
     else:
         _is_joining = True
+        forking.end()
         with shipping.runtime_env() as runtime_env:
             yield {"runtime_env": runtime_env}
 

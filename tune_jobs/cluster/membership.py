@@ -19,7 +19,7 @@ from ray._private import services, worker
 from ray._private.node import Node
 from ray._private.ray_constants import PROCESS_TYPE_DASHBOARD, PROCESS_TYPE_MONITOR
 
-from tune_jobs.cluster import forking
+from tune_jobs import forking
 
 # Why `concurrent.futures.thread` is imported here: it has a lock held while a process is forked, and registers that at
 # its import.  An import between the beginning and the end of a fork, by another thread, would have a lock released that

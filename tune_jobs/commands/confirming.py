@@ -43,6 +43,9 @@ def confirm(
     winner; the report then shows both.
     """
     with one_line_errors():
+        from tune_jobs import forking
+
+        forking.begin()
         with importing():
             from tune_jobs import confirm as confirms
             from tune_jobs.cluster import leave

@@ -62,7 +62,11 @@ def search(
     report.html.
     """
     with one_line_errors():
-        asked, space, run_dir = _asked(asked_for(experiment, overrides, quick, data_dir), name, storage, extend)
+        asked = asked_for(experiment, overrides, quick, data_dir)
+        from tune_jobs import forking
+
+        forking.begin()
+        asked, space, run_dir = _asked(asked, name, storage, extend)
         from tune_jobs import cluster
 
         if not run_dir.ledger.exists():  # else it may be that nothing is left to run

@@ -24,6 +24,8 @@ from tune_jobs.results import best
 from tune_jobs.results.rundir import RunDir, replacing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from datasets import Splits
@@ -191,9 +193,10 @@ def _run(run: RunDir, splits: Splits, most: int | None) -> Predictions:
         numbers = torch.randperm(of, generator=torch.Generator().manual_seed(0))[:most].sort().values
     images, labels = splits.test.images[numbers], splits.test.labels[numbers]
     transform = Transform.of(splits, torch.device("cpu"))
-    weights, classes = run.best_model, len(splits.classes)
+    weights = run.best_model
     try:
-        scores = torch.cat([_scores(weights, classes, transform(part)) for part in images.split(500)])
+        scores_of = _scorer(weights, len(splits.classes), splits.channels, splits.image_size)
+        scores = torch.cat([scores_of(transform(part)) for part in images.split(500)])
     except (KeyError, RuntimeError) as error:  # what load_state_dict and a look into the file raise
         raise UsageError(f"{weights.name}: its tensors are not those of its config") from error
     predicted = scores.argmax(1)
@@ -213,28 +216,33 @@ def _run(run: RunDir, splits: Splits, most: int | None) -> Predictions:
     )
 
 
-def _scores(path: Path, classes: int, images: Tensor) -> Tensor:
-    """A score for each image and class, N×classes, the highest of which is the class that the model names.
-
-    `images` are float N×C×H×W as the model sees them.
-    """
+def _scorer(path: Path, classes: int, channels: int, image_size: int) -> Callable[[Tensor], Tensor]:
+    """A function from images, float N×C×H×W as the model sees them, to a score for each image and class, N×classes, the
+    highest of which is the class that the model names."""
     import torch
     from safetensors.torch import load_file
     from torch import nn
 
     import models
     from models import TrainConfig
+    from models.valueless import without_values
 
     config = TrainConfig(**json.loads(best.header(path)["config"]))
     tensors = load_file(path)
     if not models.is_network(config.model):
-        return _svm_votes(config, tensors, images.flatten(1), classes)
-    network = models.build(config, images.shape[1], classes, images.shape[2])
+        return lambda images: _svm_votes(config, tensors, images.flatten(1), classes)
+    with without_values("cpu"):  # which the file has
+        network = models.build(config, channels, classes, image_size)
     assert isinstance(network, nn.Module)
     network.load_state_dict(tensors)
-    with torch.no_grad():
-        logits: Tensor = network.eval()(images)
-    return logits.softmax(1)
+    network.eval()
+
+    def scores(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits: Tensor = network(images)
+        return logits.softmax(1)
+
+    return scores
 
 
 def _svm_votes(config: Any, tensors: dict[str, Tensor], x: Tensor, classes: int) -> Tensor:

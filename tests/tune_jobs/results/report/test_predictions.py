@@ -160,6 +160,6 @@ def test_svm_of_two_classes_votes_as_it_predicts(tmp_path: Path) -> None:
     model = SVC(kernel="rbf", C=config.C, gamma=config.gamma).fit(features[:40], labels[:40])
     weights.save(model, config, {}, tmp_path / "svm.safetensors")
     images = torch.from_numpy(features).reshape(60, 1, 3, 3)
-    votes = predictions._scores(tmp_path / "svm.safetensors", 3, images)
+    votes = predictions._scorer(tmp_path / "svm.safetensors", 3, images.shape[1], images.shape[2])(images)
     assert (votes.argmax(1).numpy() == model.predict(features)).all()
     assert len(set(votes.argmax(1).tolist())) == 2

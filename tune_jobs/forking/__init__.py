@@ -21,51 +21,77 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from tune_jobs.cluster.forking.worker import ADDRESS
+from tune_jobs.forking.worker import ADDRESS
 
 SERVER = Path(__file__).with_name("server.py")
 WORKER = Path(__file__).with_name("worker.py")
 """The script that Ray is to start as a worker, inside `fork_server`."""
 
 
-@contextmanager
-def fork_server() -> Iterator[None]:
-    """Start a server; Ray's processes that are started inside know it.  It ends at `end`, or with this process.
+@dataclass
+class _Server:
+    process: subprocess.Popen[bytes]
+    """It ends when its standard input does, which the kernel closes when this process ends, however it does."""
+    address: str
+    is_used: bool = False
 
-    On Linux alone: elsewhere libraries do not expect to be forked, and nothing is started.
+
+_server: _Server | None = None
+
+
+def begin() -> None:
+    """Start a server for the Ray that this process is likely to start, beside what is still to be done before.
+
+    Not where RAY_ADDRESS names another one, or this is a job; on Linux alone: elsewhere libraries do not expect to be
+    forked.
     """
-    if sys.platform != "linux":
-        yield
+    global _server
+    is_own = os.environ.get("RAY_ADDRESS", "local") == "local" and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ
+    if sys.platform != "linux" or not is_own or _server is not None:
         return
     folder = tempfile.mkdtemp(prefix="tune_jobs-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the server removes it too, where it is not killed
     address = f"{folder}/fork_server"
-    server = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, str(SERVER), address, json.dumps(sys.path)],
-        stdin=subprocess.PIPE,  # closed by the kernel when this process ends, however it does
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         process_group=0,  # Ctrl-C is for this process to answer
     )
-    _servers.append(server)
-    os.environ[ADDRESS] = address
+    _server = _Server(process, address)
+    atexit.register(end)
+
+
+@contextmanager
+def fork_server() -> Iterator[None]:
+    """Ray's processes that are started inside know the server, which is started where it was not begun."""
+    begin()
+    if _server is None:
+        yield
+        return
+    _server.is_used = True
+    os.environ[ADDRESS] = _server.address
     try:
         yield
     finally:
         del os.environ[ADDRESS]
 
 
-_servers: list[subprocess.Popen[bytes]] = []
-"""Kept: the pipe of one that is dropped is closed."""
-
-
 def end() -> None:
-    """Have the servers end: the Ray that was started inside is gone."""
-    for server in _servers:
-        assert server.stdin is not None
-        server.stdin.close()
+    """Have the server end: the Ray that was started inside is gone, or it is to be none of this process's."""
+    global _server
+    if _server is None:
+        return
+    assert _server.process.stdin is not None
+    _server.process.stdin.close()
+    if not _server.is_used:  # it would first import all
+        _server.process.kill()
+        _server.process.wait()
+    _server = None
 
 
 def is_on() -> bool:
