@@ -22,8 +22,10 @@ SUFFIXES = (".csv", ".parquet")
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place when the block ends well: nobody ever sees half a file.
 
-    Raises OSError that names `path` where no file can be made or put in place there.
+    Where `path` is a link, the file that it leads to is replaced.  Raises OSError that names `path` where no file can
+    be made or put in place there.
     """
+    path = path.resolve() if path.is_symlink() else path
     with _called(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
@@ -46,11 +48,17 @@ def _called(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def is_place(path: Path) -> bool:
+    """Whether a file can be put there: in a folder that is there, and in place of nothing but another file; a device or
+    a pipe would be gone."""
+    return path.parent.is_dir() and (path.is_file() or not path.exists())
+
+
 def check_output(path: Path) -> None:
     """Raise ProfilingError where a table cannot be written there."""
     if path.suffix not in SUFFIXES:
         raise ProfilingError(f"{path}: a table is written as {' or '.join(SUFFIXES)}")
-    if not path.parent.is_dir() or path.is_dir():
+    if not is_place(path):
         raise ProfilingError(f"{path}: is no place for a file")
 
 

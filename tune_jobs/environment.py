@@ -6,7 +6,18 @@ import platform
 import sys
 from typing import Any
 
-LIBRARIES = ("torch", "torchvision", "ray", "scikit-learn", "numpy", "pandas")
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "ray",
+    "optuna",
+    "scikit-learn",
+    "numpy",
+    "scipy",
+    "statsmodels",
+    "pandas",
+    "fvcore",
+)
 
 
 def environment() -> dict[str, Any]:

@@ -63,17 +63,18 @@ def plan(
     name: str | None,
     storage: str | None,
     data_dir: str | None,
-    wait_for_nodes: bool,
+    options: Sequence[str],
 ) -> Plan:
     """Check all that can be checked without the data and the cluster, and say what would be sent.
 
     One of the experiments that ship goes by its name; a file goes as it is resolved here, overrides and all.
-    Raises UsageError.
+    `options`: of `search`, as they are, without values.  Raises UsageError.
     """
     asked = experiments.load(experiment, overrides)
     checked = space.of(asked)
     check_experiment(asked, checked)
-    run = experiments.check_name(asked.name if name is None else name)
+    own = experiments.named(asked.name, "-quick") if "--quick" in options else asked.name
+    run = experiments.check_name(own if name is None else name)
 
     words = ["search"]
     files = {}
@@ -84,7 +85,7 @@ def plan(
         words.append(EXPERIMENT_FILE)
     else:
         words += [experiment, *(word for override in overrides for word in ("--set", override))]
-    words += ["--name", run, *(["--wait-for-nodes"] if wait_for_nodes else [])]
+    words += ["--name", run, *options]
 
     commit = git_commit()
     environment = {

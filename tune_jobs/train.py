@@ -52,6 +52,8 @@ def train_one(
     is_same_device = config.result.get("device") == device.type
     as_run = as_before(train_config, recorded_precision, device) if is_same_device else train_config
 
+    if config.resources is not None and config.resources.gpu and device.type == "cpu":
+        say(f"note: the config asks for gpu {config.resources.gpu}, and PyTorch sees none here: it trains on the CPU")
     threads = torch.get_num_threads()
     on = f"{device.type}, {threads} thread{'s' * (threads > 1)}"
     say(f"training {train_config.model} on {len(splits.train):,} images, {on}")

@@ -13,6 +13,7 @@ from tests.tune_jobs.results.report.conftest import MakeRun, make_run
 from tune_jobs import confirm as confirms
 from tune_jobs import search as searches
 from tune_jobs.commands import confirming, searching
+from tune_jobs.results import best
 from tune_jobs.results.report.loaded import load
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.running.run import Run
@@ -66,3 +67,20 @@ def test_a_confirmation_that_cannot_be_left_on_the_store_is_interrupted(
     said = "error: s3://bucket/runs/made: cannot be reached; the same command takes it up again"
     assert capsys.readouterr().err.splitlines() == [said]
     assert run.confirmation.exists()
+
+
+def test_a_search_with_too_few_usable_trials_leaves_no_best_of_before(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run([(CONFIG, "COMPLETE", [0.9], {})], {"train": CONFIG})
+    monkeypatch.setattr(
+        searches, "run", lambda *_: Outcome(load(run).rows, "done", load_splits(DatasetConfig(name="digits")))
+    )
+    for rule, left in (("best", "no best.yaml"), ("smallest", "best.yaml is what `export` wrote")):
+        best.write(run, load(run).experiment, load(run).rows[0], rule, "", run.best)
+        with pytest.raises(typer.Exit) as ended:
+            searching.search(str(run.experiment), ["min_usable=2"], storage=str(run.path.parent))
+        assert ended.value.exit_code == 3
+        usable = "1 usable trial, of the 2 that min_usable asks for: COMPLETE with an accuracy"
+        assert capsys.readouterr().err == f"error: {usable}; {left}\n"
+        assert run.best.exists() == (rule != "best")

@@ -241,7 +241,7 @@ def test_search_no_usable_trial_is_exit_3_and_no_best(app: App) -> None:
         lost = app("search", "digits-demo", *(word for value in sets for word in ("--set", value)), "--name", "lost")
     assert "note: run beside is running too, not on this Ray: " in lost.stdout
     assert lost.returncode == 3, lost.stderr
-    assert "no usable trial" in lost.stdout
+    assert lost.stderr == "error: no usable trial: COMPLETE with an accuracy; no best.yaml\n"
     assert not (app.storage / "lost" / "best.yaml").exists()
     assert app("export", "lost").returncode == 3
     data = pd.read_parquet(app.storage / "lost" / "trials.parquet")

@@ -30,19 +30,24 @@ train: {model: mlp, epochs: 1}
 
 
 def planned(experiment: str = "digits-demo", *overrides: str, **more: Any) -> submit.Plan:
-    asked = {"name": None, "storage": None, "data_dir": None, "wait_for_nodes": False} | more
+    asked = {"name": None, "storage": None, "data_dir": None, "options": []} | more
     return submit.plan(experiment, overrides, **asked)
 
 
 def test_plan_of_a_shipped_experiment_goes_by_its_name() -> None:
-    plan = planned("digits-demo", "lr=1e-2,1e-3", "model=mlp", name="mine", wait_for_nodes=True)
+    plan = planned("digits-demo", "lr=1e-2,1e-3", "model=mlp", name="mine", options=["--wait-for-nodes", "--extend"])
     assert shlex.split(plan.entrypoint) == [
         "python", "-m", "tune_jobs", "search", "digits-demo", "--set", "lr=1e-2,1e-3", "--set", "model=mlp",
-        "--name", "mine", "--wait-for-nodes",
+        "--name", "mine", "--wait-for-nodes", "--extend",
     ]  # fmt: skip
     assert (plan.run, plan.files) == ("mine", {})
     assert plan.metadata["run"] == "mine"
     assert plan.metadata["experiment"] == "digits-demo"
+
+
+def test_plan_of_a_quick_run_has_its_name() -> None:
+    assert planned(options=["--quick"]).entrypoint.endswith("search digits-demo --name digits-demo-quick --quick")
+    assert planned(options=["--quick"], name="mine").run == "mine"
 
 
 def test_plan_entrypoint_quotes_what_a_shell_would_read() -> None:

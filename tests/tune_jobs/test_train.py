@@ -131,3 +131,14 @@ def test_train_with_more_threads_than_a_process_gets_is_refused(tmp_path: Path) 
     chosen = Config.model_validate(DOCUMENT | {"resources": {"cpu": 100_000}})
     with pytest.raises(UsageError, match=r"^resources\.cpu: 100000: at most 1024 threads in one process$"):
         train_one(chosen, None, tmp_path / "x.safetensors", lambda _: None, is_beside=False)
+
+
+def test_train_of_a_config_that_asks_for_a_gpu_says_where_there_is_none(tmp_path: Path) -> None:
+    config = tmp_path / "own.yaml"
+    config.write_text("dataset: {name: digits}\ntrain: {model: mlp, epochs: 1}\nresources: {gpu: 0.5}\n")
+    ran = CliRunner().invoke(app, ["train", str(config)])
+    assert ran.exit_code == 0, ran.stderr
+    if torch.cuda.is_available():
+        assert "asks for gpu" not in ran.stdout
+    else:
+        assert "note: the config asks for gpu 0.5, and PyTorch sees none here: it trains on the CPU" in ran.stdout

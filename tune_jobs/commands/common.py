@@ -71,6 +71,10 @@ Quick = Annotated[
         "NAME-quick, unless --name gives it another, and its report says so.",
     ),
 ]
+Extend = Annotated[
+    bool,
+    typer.Option("--extend", help="Add the grid values of this call to those that the run has, and train what is new."),
+]
 WaitForNodes = Annotated[
     bool,
     typer.Option(

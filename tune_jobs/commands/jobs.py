@@ -9,7 +9,9 @@ import typer
 from tune_jobs.commands.common import (
     Exit,
     Experiments,
+    Extend,
     Name,
+    Quick,
     Set,
     fail,
     one_line_errors,
@@ -66,6 +68,8 @@ def submit(
     address: Address = None,
     wait: Wait = True,
     wait_for_nodes: WaitForNodes = False,
+    quick: Quick = False,
+    extend: Extend = False,
 ) -> None:
     """Run an experiment as a job on a Ray cluster.
 
@@ -76,7 +80,9 @@ def submit(
         from tune_jobs import submit as submits
         from tune_jobs.console import console, say
 
-        plan = submits.plan(experiment, overrides, name, storage, data_dir, wait_for_nodes)
+        flags = {"--wait-for-nodes": wait_for_nodes, "--quick": quick, "--extend": extend}
+        options = [flag for flag, given in flags.items() if given]
+        plan = submits.plan(experiment, overrides, name, storage, data_dir, options)
         cluster = submits.Cluster(address)
         job = cluster.submit(plan)
         out = console()

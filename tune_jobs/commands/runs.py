@@ -126,7 +126,7 @@ def export(
         if path.absolute() == run_dir.best.absolute():
             if aside := best.set_aside(run_dir, rows, row):
                 say(out, f"note: other weights were there, which are {run_dir.shown(aside)} now")
-            best.write_model(run_dir, row)
+            best.write_model(run_dir, row, lambda line: say(out, line))
         say(out, f"trial {row.id} ({reason}) written to {run_dir.shown(path)}")
         if found is not None and (said := best.better(run_dir, found, found.of(row))):
             say(out, f"note: {said}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,6 +12,7 @@ from tune_jobs.commands.common import (
     DataDir,
     Exit,
     Experiments,
+    Extend,
     Name,
     Quick,
     Set,
@@ -37,12 +38,6 @@ if TYPE_CHECKING:
     from tune_jobs.results.rundir import RunDir
     from tune_jobs.search import Outcome
     from tune_jobs.space import Space
-
-
-Extend = Annotated[
-    bool,
-    typer.Option("--extend", help="Add the grid values of this call to those that the run has, and train what is new."),
-]
 
 
 def search(
@@ -129,17 +124,20 @@ def _conclude(
         raise typer.Exit(Exit.INTERRUPTED)
     usable = len(selection.candidates(rows))
     if usable < asked.min_usable:
+        there = "best.yaml is what `export` wrote"
+        if not best.is_exported(run_dir):
+            run_dir.remove(run_dir.best)  # of when fewer were enough
+            there = "no best.yaml"
         write_report(run_dir, data_dir)
         wanted = f", of the {asked.min_usable} that min_usable asks for" if asked.min_usable > 1 else ""
         some = f"{usable} usable trial{'s' * (usable > 1)}" if usable else "no usable trial"
-        say(out, f"{some}{wanted}: COMPLETE with an accuracy; no best.yaml")
-        raise typer.Exit(Exit.NOTHING_USABLE)
+        fail(f"{some}{wanted}: COMPLETE with an accuracy; {there}", Exit.NOTHING_USABLE)
     row, reason = best.choose(rows, "best")
     test_accuracy = selection.candidates(rows)[0].test_accuracy
     if best.is_exported(run_dir) and (aside := best.set_aside(run_dir, rows, row)):
         say(out, f"note: other weights were there, which are {run_dir.shown(aside)} now")
     best.write(run_dir, asked, row, "best", reason, run_dir.best)
-    best.write_model(run_dir, row)
+    best.write_model(run_dir, row, lambda line: say(out, line))
     say(out, f"best: trial {row.id}, {reason}; test accuracy {test_accuracy:.2%}")
     if front := best.write_front(run_dir, asked, rows):
         where = run_dir.shown(front[0].parent)

@@ -54,7 +54,7 @@ def train(
         if not config.is_file():
             raise UsageError(f"{config}: there is no such file")
         path = output or config.with_suffix(".safetensors")
-        if path == config:
+        if path.resolve() == config.resolve():
             raise UsageError(f"--output {path}: is the config itself")
         chosen = best.load(config, overrides)
         if output is None and overrides and chosen.run is not None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,15 +156,30 @@ def write_front(run: RunDir, experiment: Experiment, rows: Sequence[Row]) -> lis
     return [folder / f"{row.id}.yaml" for row in members]
 
 
-def write_model(run: RunDir, row: Row) -> None:
-    """Put the row's weights beside its best.yaml; where they were not kept, no other config's weights stay there."""
+def write_model(run: RunDir, row: Row, say: Callable[[str], None]) -> None:
+    """Put the row's weights beside its best.yaml; where they were not kept, or are damaged, no other config's weights
+    stay there."""
     kept = Checkpoints(run.checkpoints, row.id).read_model()
+    if kept is not None and _is_damaged(kept):
+        say(f"note: the weights that were kept of trial {row.id} are damaged; `train` makes them again")
+        kept = None
     if kept is None:
         if not _is_of(run.best_model, row):  # else `train` wrote them
             run.remove(run.best_model)
     else:
         write_bytes(run.best_model, kept)
         run.publish(run.best_model)
+
+
+def _is_damaged(weights: bytes) -> bool:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as load_arrays
+
+    try:
+        load_arrays(weights)
+    except SafetensorError:
+        return True
+    return False
 
 
 def is_exported(run: RunDir) -> bool:

@@ -22,7 +22,7 @@ from pathlib import Path
 from datasets import cache
 from tune_jobs.errors import UsageError
 from tune_jobs.results import locks
-from tune_jobs.results.atomic import write_bytes
+from tune_jobs.results.atomic import LEDGER, ROWS, STUDY, write_bytes
 from tune_jobs.results.lease import Lease, is_held
 from tune_jobs.storage import Found, Store, StoreError
 
@@ -34,7 +34,6 @@ SOON_S = 1
 REST, MOST_REST_S = 9, 60
 """After a push follows a rest of so many times as long, up to a minute: ledger and study go whole, and of thousands of
 trials over a slow line each push takes seconds."""
-STUDY, LEDGER, ROWS = "optuna.journal", "trials.jsonl", "rows.jsonl"
 RECORDS = (LEDGER, ROWS)
 """Of a search and of a benchmark: a run has one of them."""
 FIRST = ("environment.json", "experiment.yaml")

@@ -14,9 +14,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tune_jobs.errors import UsageError
 from tune_jobs.results import locks
+from tune_jobs.results.atomic import LEDGER, ROWS, STUDY
 from tune_jobs.results.atomic import replacing as replacing
 from tune_jobs.results.atomic import write_text as write_text
-from tune_jobs.results.mirror import LEDGER, ROWS, STUDY, Mirror, is_locked, working_copy
+from tune_jobs.results.mirror import Mirror, is_locked, working_copy
 from tune_jobs.storage import Store, expanded, parse
 
 if TYPE_CHECKING:

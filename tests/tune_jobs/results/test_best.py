@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 import typer
 
@@ -50,18 +53,61 @@ def confirm(make_run: MakeRun, run: RunDir, fresh: list[list[float]]) -> None:
     train_again(make_run, run, TRIALS, fresh)
 
 
+FIRST, SECOND = (safetensors.numpy.save({"weight": np.full(3, value)}) for value in (1.0, 2.0))
+
+
 def test_export_puts_the_kept_weights_beside_best_yaml_and_leaves_no_others(run: RunDir) -> None:
-    keep(run, "00000", b"first")
+    keep(run, "00000", FIRST)
     export(run)
-    assert run.best_model.read_bytes() == b"first"
+    assert run.best_model.read_bytes() == FIRST
     export(run, rule="smallest", within=5.0, output=run.path / "elsewhere.yaml")
-    assert run.best_model.read_bytes() == b"first"
+    assert run.best_model.read_bytes() == FIRST
     export(run, rule="smallest", within=5.0)
     assert best.load(run.best).trial == "00001"
     assert not run.best_model.exists()
-    keep(run, "00001", b"second")
+    keep(run, "00001", SECOND)
     export(run, trial="00001")
-    assert run.best_model.read_bytes() == b"second"
+    assert run.best_model.read_bytes() == SECOND
+
+
+def test_export_says_that_kept_weights_are_damaged_and_leaves_whole_ones(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = TrainConfig(**best.load(run.best).train)
+    network = build(config, 1, 10, 8)
+    assert isinstance(network, torch.nn.Module)
+    weights.save(network, config, {}, run.best_model)
+    written = run.best_model.read_bytes()
+    keep(run, "00000", written[:-1])
+    export(run)
+    assert run.best_model.read_bytes() == written
+    assert "note: the weights that were kept of trial 00000 are damaged; `train` makes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["trials.jsonl", "experiment.yaml", "environment.json"])
+def test_export_does_not_take_the_place_of_what_the_run_lives_by(
+    name: str, run: RunDir, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    before = (run.path / name).read_bytes()
+    (tmp_path / "link").symlink_to(run.path / name)
+    for output in (run.path / name, tmp_path / "link"):
+        with pytest.raises(typer.Exit) as ended:
+            export(run, output=output)
+        assert ended.value.exit_code == 2
+        assert capsys.readouterr().err.startswith(f"error: --output {output}: is the run's own")
+    assert (run.path / name).read_bytes() == before
+
+
+def test_export_writes_through_a_link_and_in_place_of_no_pipe(run: RunDir, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("before")
+    (tmp_path / "link.yaml").symlink_to("own.yaml")
+    export(run, output=tmp_path / "link.yaml")
+    assert (tmp_path / "link.yaml").is_symlink()
+    assert best.load(tmp_path / "own.yaml").trial == "00000"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(typer.Exit):
+        export(run, output=tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_export_leaves_weights_that_train_wrote_of_the_same_config(run: RunDir) -> None:
