@@ -1,17 +1,21 @@
 """Intervals and comparisons over seeds.
 
 All from scipy and statsmodels: Student's t for the interval of a mean, the paired t-test over seeds for a difference,
-Holm's correction (Holm 1979) for several comparisons, a test of two shares for what the images alone leave to chance.
+Holm's correction (Holm 1979) for several comparisons, Tukey's studentized range for the largest gap among several
+means, a test of two shares for what the images alone leave to chance.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 LEVEL = 0.95
 """Of the intervals; differences count where the corrected p is below 1 − LEVEL."""
@@ -153,6 +157,36 @@ def p_value(differences: list[float], images: int, overlap: float = 0.0) -> floa
     spread = max(float(np.std(differences, ddof=1)), 1 / (images * math.sqrt(6)))
     t = float(np.mean(differences)) / (spread * math.sqrt(1 / n + overlap))
     return float(2 * stats.t.sf(abs(t), n - 1))
+
+
+def largest_gap(table: NDArray[Any], images: int) -> tuple[float, float]:
+    """p of the largest difference between the means of the columns of a table of accuracies, blocks by values, and half
+    its 95 % interval: Tukey's studentized range in a randomized block design (Tukey 1949, Biometrics 5).
+
+    It allows for the highest and the lowest being picked by looking; for two values it is the paired t-test.  The
+    spread, of what the additive table of blocks and values leaves over, is at least that of rounding to whole images.
+    At least two blocks and values; NaN where the values are alike in each block.
+    """
+    blocks, values = table.shape
+    if np.ptp(table, axis=1).max() == 0:
+        return math.nan, math.nan
+    from scipy import stats
+
+    means = table.mean(axis=0)
+    rest = table - table.mean(axis=1, keepdims=True) - means + table.mean()
+    degrees = (blocks - 1) * (values - 1)
+    spread = max(math.sqrt(float((rest**2).sum()) / degrees), 1 / (images * math.sqrt(12)))
+    error = spread / math.sqrt(blocks)
+    p = float(stats.studentized_range.sf(float(np.ptp(means)) / error, values, degrees))
+    return min(max(p, 0.0), 1.0), _studentized_range(values, degrees) * error
+
+
+@functools.cache
+def _studentized_range(values: int, degrees: int) -> float:
+    """Its quantile at LEVEL: a tenth of a second's integration."""
+    from scipy import stats
+
+    return float(stats.studentized_range.ppf(LEVEL, values, degrees))
 
 
 def p_of_means(one: Summary, other: Summary, images: int) -> float:

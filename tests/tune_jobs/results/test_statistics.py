@@ -2,10 +2,20 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from scipy import stats
 
-from tune_jobs.results.statistics import compare, half_interval, p_cell, p_in_words, p_of_shares, p_value, summarise
+from tune_jobs.results.statistics import (
+    compare,
+    half_interval,
+    largest_gap,
+    p_cell,
+    p_in_words,
+    p_of_shares,
+    p_value,
+    summarise,
+)
 
 
 def test_summarise_is_students_interval() -> None:
@@ -145,3 +155,32 @@ def test_p_value_of_equal_differences_has_the_spread_of_rounding_two_accuracies(
 def test_p_in_words_is_never_nought() -> None:
     assert [p_cell(p) for p in (0.0, 0.00099, 0.001, 0.0049, math.nan)] == ["< 0.001", "< 0.001", "0.001", "0.005", "–"]
     assert [p_in_words(p) for p in (0.0001, 0.0049)] == ["p < 0.001", "p = 0.005"]
+
+
+@pytest.mark.parametrize("other", [[0.81, 0.84, 0.79, 0.83], [0.79, 0.81, 0.77, 0.80]])
+def test_largest_gap_of_two_values_is_the_paired_t_test(other: list[float]) -> None:
+    one = [0.80, 0.82, 0.78, 0.81]  # from the second by a point in each block: both have the spread of rounding
+    table, differences = np.array([one, other]).T, [b - a for a, b in zip(one, other, strict=True)]
+    p, half = largest_gap(table, 1000)
+    assert p == pytest.approx(p_value(differences, 1000), abs=1e-6)
+    spread = max(float(np.std(differences, ddof=1)), 1 / (1000 * math.sqrt(6)))
+    assert half == pytest.approx(stats.t.ppf(0.975, 3) * spread / 2, rel=1e-6)
+
+
+def test_largest_gap_of_three_values_allows_for_the_picking() -> None:
+    draw = np.random.default_rng(0)
+    tables = 0.8 + draw.normal(0, 0.01, (400, 6, 3)) + draw.normal(0, 0.05, (400, 6, 1))
+    found = [largest_gap(table, 10_000) for table in tables]
+    gaps = [float(np.ptp(table.mean(axis=0))) for table in tables]
+    assert sum(p < 0.05 for p, _ in found) / 400 == pytest.approx(0.05, abs=0.03)
+    assert [p < 0.05 for p, _ in found] == [gap > half for gap, (_, half) in zip(gaps, found, strict=True)]
+
+
+def test_largest_gap_of_values_that_are_alike_in_each_block_is_not_tested() -> None:
+    assert all(map(math.isnan, largest_gap(np.array([[0.8] * 3, [0.9] * 3]), 100)))
+
+
+def test_largest_gap_without_spread_allows_for_whole_images() -> None:
+    """A single image in each of two blocks says nothing; ten do."""
+    one, ten = (np.array([[0.80, 0.80 + gap, 0.80], [0.85, 0.85 + gap, 0.85]]) for gap in (0.01, 0.1))
+    assert largest_gap(one, 100)[0] > 0.05 > largest_gap(ten, 100)[0]

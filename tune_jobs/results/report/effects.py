@@ -1,8 +1,9 @@
 """What each field of the config did to the validation accuracy: effect sizes, their n, their spread, and a test.
 
 Of a grid, cells that agree in all other varied fields are paired: the difference is the field's alone (Fisher's
-blocking).  Points that a sampler chose have no such partners: there a field's values, or thirds of its range, are
-compared by the Kruskal-Wallis test, after each model's median is taken out.  Holm's correction is over all fields.
+blocking), tested by the paired t-test for two values and by Tukey's test of the largest gap for more.  Points that a
+sampler chose have no such partners: there a field's values, or thirds of its range, are compared by the Kruskal-Wallis
+test, after each model's median is taken out; it is of any difference among them.  Holm's correction is over all fields.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from scipy import stats
 from tune_jobs.results.ledger import TrialRecord, by_number
 from tune_jobs.results.report.loaded import REPEATS, Loaded
 from tune_jobs.results.report.wording import is_number, label, levels
-from tune_jobs.results.statistics import LEVEL, holm, p_value, summarise
+from tune_jobs.results.statistics import LEVEL, holm, largest_gap, p_value, summarise
 
 FEWEST = 5
 """Of the configs a value must have before sampled ones are compared."""
@@ -73,13 +74,15 @@ class Effect:
     """Of the accuracies, 0 to 1, best group less worst."""
     low: float
     high: float
-    """95 % t interval over the pairs; NaN for sampled configs or one pair."""
+    """95 % interval: Student's t over the pairs of two values, Tukey's of the largest gap among more; NaN for sampled
+    configs."""
     n: int
     """Pairs, or configs."""
     wins: int
     """Pairs in which the best value was ahead."""
     p: float
-    """Holm-corrected; NaN where there is too little to test."""
+    """Holm-corrected; of the difference in matched cells, of any difference among all groups of sampled configs.  NaN
+    where there is nothing to test."""
     noise: float
     """What chance alone does to the difference, 0 to 1: one standard error."""
     share: float
@@ -151,19 +154,19 @@ def _matched(loaded: Loaded, scores: Sequence[Score], name: str, fields: Sequenc
     order = [int(index) for index in np.argsort(-means, kind="stable")]
     top, bottom = order[0], order[-1]
     differences = [float(row[top] - row[bottom]) for row in table]
-    summary = summarise(differences, -1.0)
+    mean, low, high, p = _tested(table, differences, loaded.val_images)
     by, splits = _interaction(loaded, blocks, differences, others)
     total = float(((table - table.mean()) ** 2).sum())
     return Effect(
         field=name,
         matched=True,
         groups=[Group(label(values[index]), len(blocks), float(means[index])) for index in order],
-        difference=summary.mean,
-        low=summary.low if len(values) == 2 else math.nan,
-        high=summary.high if len(values) == 2 else math.nan,
+        difference=mean,
+        low=low,
+        high=high,
         n=len(blocks),
         wins=sum(difference > 0 for difference in differences),
-        p=_p_matched(table, differences, loaded.val_images),
+        p=p,
         noise=loaded.noise.of_difference(len(blocks)),
         share=len(blocks) * float(((means - means.mean()) ** 2).sum()) / total if total else 0.0,
         by=by,
@@ -171,13 +174,14 @@ def _matched(loaded: Loaded, scores: Sequence[Score], name: str, fields: Sequenc
     )
 
 
-def _p_matched(table: np.ndarray[Any, Any], differences: list[float], images: int) -> float:
-    """The paired t-test for two values; for more, whose best and worst are picked by looking, the Friedman test."""
+def _tested(table: np.ndarray[Any, Any], differences: list[float], images: int) -> tuple[float, float, float, float]:
+    """The mean difference, its interval and p: by Student's t for two values, by Tukey's range for more, of which the
+    best and the worst by their means were picked by looking at these."""
+    summary = summarise(differences, -1.0)
     if table.shape[1] == 2:
-        return p_value(differences, images)
-    if len(table) < 3 or np.ptp(table, axis=1).max() == 0:
-        return math.nan
-    return float(stats.friedmanchisquare(*table.T).pvalue)
+        return summary.mean, summary.low, summary.high, p_value(differences, images)
+    p, half = largest_gap(table, images)
+    return summary.mean, max(summary.mean - half, -1.0), min(summary.mean + half, 1.0), p
 
 
 def _interaction(

@@ -42,7 +42,13 @@ def findings(loaded: Loaded) -> list[Finding]:
 def _field(effect: Effect) -> Finding:
     best, worst = effect.groups[0], effect.groups[-1]
     gap = points(effect.difference)
-    tested = "" if math.isnan(effect.p) else f"; {p_in_words(effect.p)} after Holm's correction"
+    tested = "" if math.isnan(effect.p) else f"{p_in_words(effect.p)} after Holm's correction"
+    if tested and len(effect.groups) > 2:
+        if effect.matched:
+            tested += f" (Tukey's test of the largest gap among {len(effect.groups)} values)"
+        else:
+            tested = f"any difference among the {len(effect.groups)}: {tested}"
+    tested = tested and f"; {tested}"
     if effect.matched:
         spread = "" if math.isnan(effect.low) else f", 95 % interval {points(effect.low)} to {points(effect.high)}"
         text = (

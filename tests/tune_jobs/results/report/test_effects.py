@@ -64,6 +64,33 @@ def test_grid_effect_that_turns_round_says_with_what(make_run: MakeRun) -> None:
     assert effect.splits[0].difference == pytest.approx(0.2)
 
 
+def of_three(cells: list[tuple[float, float, float]]) -> tuple[list[Trial], dict[str, Any]]:
+    """A grid over three activations in so many cells."""
+    activations = ("relu", "tanh", "gelu")
+    trials: list[Trial] = [
+        ({"model": "mlp", "activation": name, "lr": 0.001 * (n + 1)}, "COMPLETE", [score], {})
+        for n, cell in enumerate(cells) for name, score in zip(activations, cell, strict=True)
+    ]  # fmt: skip
+    return trials, {"space": {"activation": {"grid": list(activations)}}, "train": {"model": "mlp"}}
+
+
+def test_grid_effect_of_three_values_is_not_told_from_one_cell_that_lies_far_out(make_run: MakeRun) -> None:
+    """By ranks the second is the best in seven of eight cells; by its mean the first is, ahead in one."""
+    effect = found(make_run(*of_three([(0.80, 0.82, 0.81)] * 7 + [(0.90, 0.50, 0.55)])))["activation"]
+    assert [group.label for group in effect.groups] == ["relu", "tanh", "gelu"]
+    assert (effect.n, effect.wins) == (8, 1)
+    assert effect.difference == pytest.approx(0.035)
+    assert not effect.apart
+    assert effect.low < 0 < effect.high
+
+
+def test_grid_effect_of_three_values_has_an_interval_and_needs_two_cells(make_run: MakeRun) -> None:
+    effect = found(make_run(*of_three([(0.80, 0.90, 0.85), (0.70, 0.81, 0.75)])))["activation"]
+    assert effect.apart
+    assert effect.difference == pytest.approx(0.105)
+    assert 0 < effect.low < effect.difference < effect.high
+
+
 def test_noise_alone_makes_nothing_apart(make_run: MakeRun) -> None:
     told = 0
     for seed in range(20):

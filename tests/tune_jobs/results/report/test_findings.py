@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -48,6 +49,16 @@ def test_sentences_follow_the_numbers(make_run: MakeRun) -> None:
     assert not [finding for finding in none.values() if finding.kind == "clear"]
     assert "More epochs may help" in large
     assert "5 of the 5 other complete configs" in none["The best may not be the best"].text
+
+
+def test_a_test_of_more_than_two_values_says_of_what_it_is(make_run: MakeRun, sampled: Callable[[int], RunDir]) -> None:
+    matched = by_lead(make_run(grid(0.1), GRID, name="matched"))["lr: not distinguishable"].text
+    assert "after Holm's correction (Tukey's test of the largest gap among 3 values)." in matched
+    drawn = by_lead(sampled(120))
+    assert re.search(
+        r"points; any difference among the 3: p < 0\.001 after Holm's correction\.", drawn["lr matters"].text
+    )
+    assert "any difference" not in drawn["model: not distinguishable"].text  # of two it is of best against worst
 
 
 def test_best_at_the_end_of_its_axis_is_told(make_run: MakeRun) -> None:
