@@ -17,30 +17,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from tune_jobs.results.ledger import TrialRecord, by_number
 from tune_jobs.results.report.loaded import REPEATS, Loaded
-from tune_jobs.results.report.wording import is_number, label, levels
+from tune_jobs.results.report.outcomes import LeftOut, Outcomes, Score, in_parts, left_out
+from tune_jobs.results.report.wording import label, levels
 from tune_jobs.results.statistics import LEVEL, holm, largest_gap, p_value, summarise
 
 FEWEST = 5
 """Of the configs a value must have before sampled ones are compared."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """What one config reached; the mean over its repeats."""
-
-    config: Mapping[str, Any]
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """What is compared, and on what footing."""
-
-    scores: list[Score]
-    basis: str
-    """Empty where it is the best epoch's accuracy of complete configs."""
 
 
 @dataclass(frozen=True)
@@ -91,36 +74,13 @@ class Effect:
     """Another field on which the difference depends most; empty where on none by more than the noise."""
     splits: tuple[Split, ...] = ()
     """The difference for each of its values."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What FAILed, by the field's values: where it did not, they are compared."""
 
     @property
     def apart(self) -> bool:
         """Whether it is told from chance: by the test, and larger than the noise."""
         return self.p < 1 - LEVEL and abs(self.difference) > self.noise
-
-
-def outcomes(loaded: Loaded) -> Outcomes:
-    """The scores that fields are compared by.
-
-    Where a scheduler stopped trials, the complete ones alone would be the survivors of a choice by accuracy: all are
-    then compared by their best accuracy up to the last epoch that every one of them reached.
-    """
-    if not any(row.state == "PRUNED" for row in loaded.rows):
-        return Outcomes([Score(c.rows[0].config, c.accuracy) for c in loaded.candidates], "")
-    usable = [trial for trial in loaded.trials if trial.state in ("COMPLETE", "PRUNED") and trial.epochs]
-    longest = [len(trial.epochs) for trial in usable if trial.config.get("epochs", 1) > 1]
-    shared = min(longest, default=1)
-    scores = []
-    for group in by_number(usable).values():
-        reached = [_best_up_to(trial, shared) for trial in group]
-        if all(math.isfinite(value) for value in reached):
-            scores.append(Score(group[0].config, statistics.fmean(reached)))
-    pruned = sum(trial.state == "PRUNED" for trial in usable)
-    epochs = "epoch 1" if shared == 1 else f"{shared} epochs"
-    return Outcomes(scores, f"by the accuracy after {epochs}, which also the {pruned} stopped trials reached")
-
-
-def _best_up_to(trial: TrialRecord, epochs: int) -> float:
-    return max(math.nan if e["val_accuracy"] is None else e["val_accuracy"] for e in trial.epochs[:epochs])
 
 
 def effects(loaded: Loaded, found: Outcomes) -> list[Effect]:
@@ -131,7 +91,7 @@ def effects(loaded: Loaded, found: Outcomes) -> list[Effect]:
         effect = _matched(loaded, found.scores, name, fields)
         effect = effect or _sampled(loaded, found.scores, name)
         if effect is not None:
-            results.append(effect)
+            results.append(replace(effect, left_out=left_out(found, name, effect.matched)))
     corrected = holm([effect.p for effect in results])
     results = [replace(effect, p=p) for effect, p in zip(results, corrected, strict=True)]
     return sorted(results, key=lambda effect: (not effect.apart, -abs(effect.difference)))
@@ -247,7 +207,7 @@ def _groups(scores: Sequence[Score], name: str) -> dict[str, list[Score]]:
     """By value; a number with more than five values by thirds of what was sampled, in equal counts."""
     values = levels([score.config[name] for score in scores])
     groups: dict[str, list[Score]] = {}
-    if len(values) > 5 and all(is_number(value) for value in values):
+    if in_parts(values):
         ordered = sorted(scores, key=lambda score: score.config[name])
         for part in np.array_split(np.arange(len(ordered)), 3 if len(ordered) >= 3 * FEWEST else 2):
             members = [ordered[index] for index in part]

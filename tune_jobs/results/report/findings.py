@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 from models import TrainConfig, is_network
 from tune_jobs.results import selection
-from tune_jobs.results.report.effects import Effect, effects, outcomes
+from tune_jobs.results.report.effects import Effect, effects
 from tune_jobs.results.report.finding import Finding, points, wilson
 from tune_jobs.results.report.loaded import REPEATS, Loaded
+from tune_jobs.results.report.outcomes import Outcomes, left_out, left_out_in_words, outcomes
 from tune_jobs.results.report.standing import standing
 from tune_jobs.results.report.wording import is_number, label
 from tune_jobs.results.statistics import p_in_words
@@ -29,7 +30,7 @@ def findings(loaded: Loaded) -> list[Finding]:
     return [
         *standing(loaded),
         *map(_field, found),
-        *_not_compared(loaded, found),
+        *_not_compared(loaded, compared, found),
         *_footing(loaded, found, compared.basis),
         *_cheaper(loaded),
         *_more_epochs(loaded),
@@ -62,17 +63,24 @@ def _field(effect: Effect) -> Finding:
     if effect.by:
         parts = " and ".join(f"{points(s.difference, sign=True)} with {s.label} (n = {s.n})" for s in effect.splits)
         text += f" It depends on {effect.by}: {parts}."
+    if lost := left_out_in_words(effect.left_out):
+        text += f" {lost}"
     if effect.apart:
         return Finding("clear", f"{effect.field} matters", text)
     why = f" Chance alone makes about {points(effect.noise)} points." if abs(effect.difference) <= effect.noise else ""
-    return Finding("unclear", f"{effect.field}: not distinguishable", text + why)
+    where = f" where {'both' if len(effect.groups) == 2 else 'all'} trained" if lost else ""
+    return Finding("unclear", f"{effect.field}: not distinguishable{where}", text + why)
 
 
-def _not_compared(loaded: Loaded, found: list[Effect]) -> Iterator[Finding]:
+def _not_compared(loaded: Loaded, compared: Outcomes, found: list[Effect]) -> Iterator[Finding]:
     left = [name for name in loaded.fields if name not in {effect.field for effect in found}]
     varied = len({repr(row.config.get(name)) for row in loaded.rows for name in left}) > 1
     if left and varied and loaded.candidates:
         text = f"Too few usable configs differ in {'it' if len(left) == 1 else 'them'} to say what a value does."
+        for name in left:
+            wholly = [part for part in left_out(compared, name, matched=False) if part.failed == part.configs]
+            if lost := left_out_in_words(wholly):
+                text += f" {lost}" if len(left) == 1 else f" Of {name}, {lost}"
         yield Finding("unclear", ", ".join(left), text)
 
 

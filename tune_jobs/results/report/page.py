@@ -24,12 +24,13 @@ from tune_jobs.results.report.benchmarked import Benchmark
 from tune_jobs.results.report.cells import Cell, Column, count, of_trials
 from tune_jobs.results.report.compared import Line, lines, times
 from tune_jobs.results.report.drawing import Figure
-from tune_jobs.results.report.effects import effects, outcomes
+from tune_jobs.results.report.effects import effects
 from tune_jobs.results.report.figures import comparison as comparison_of
 from tune_jobs.results.report.figures import figures
 from tune_jobs.results.report.finding import Finding, wilson
 from tune_jobs.results.report.findings import findings
 from tune_jobs.results.report.loaded import Loaded, load
+from tune_jobs.results.report.outcomes import outcomes
 from tune_jobs.results.report.predictions import Predictions
 from tune_jobs.results.report.published import beside_table
 from tune_jobs.results.report.published_table import Shown, shown

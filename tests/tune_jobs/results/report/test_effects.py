@@ -11,8 +11,9 @@ from scipy import stats
 
 from tests.tune_jobs.results.report.conftest import MakeRun, Trial
 from tune_jobs.results.report import studied
-from tune_jobs.results.report.effects import Effect, Group, effects, outcomes
+from tune_jobs.results.report.effects import Effect, Group, effects
 from tune_jobs.results.report.loaded import load
+from tune_jobs.results.report.outcomes import outcomes
 from tune_jobs.results.rundir import RunDir
 
 OPTIMIZERS, LRS, BATCHES = ("sgd", "adam"), (0.1, 0.01, 0.001), (16, 32)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tests.tune_jobs.results.report.conftest import MakeRun, Trial
-from tune_jobs.results.report.effects import effects, outcomes
+from tune_jobs.results.report.effects import effects
 from tune_jobs.results.report.figures import figures
 from tune_jobs.results.report.loaded import load
+from tune_jobs.results.report.outcomes import outcomes
 from tune_jobs.results.report.trade_offs import trade_offs
 from tune_jobs.results.report.views import opened, range_of
 
