@@ -96,10 +96,14 @@ def _footing(loaded: Loaded, found: list[Effect], basis: str) -> Iterator[Findin
         )
         yield Finding("note", "A sampler chose the configs", text)
     if found:
+        noise = loaded.noise
         text = (
-            f"One standard deviation of a single score is {points(loaded.noise.sd)} points, by {loaded.noise.source}."
+            f"One standard deviation of a single score is {points(noise.images)} points by the choice of "
+            f"{loaded.val_images:,} validation images (binomial)"
         )
-        yield Finding("note", "What counts as noise", text)
+        if noise.seeds is not None:
+            text += f", and {points(noise.seeds)} over seeds, by {noise.source}"
+        yield Finding("note", "What counts as noise", f"{text}.")
 
 
 def _cheaper(loaded: Loaded) -> Iterator[Finding]:

@@ -44,16 +44,23 @@ class Choice:
 class Noise:
     """How far two scores of one config lie apart by chance."""
 
-    sd: float
-    """0 to 1, of one score."""
-    by: str
-    """seeds: measured.  images: the binomial standard error of a share of the validation images."""
-    source: str
-    """In words."""
+    images: float
+    """Binomial standard error of one share of the validation images, 0 to 1."""
+    seeds: float | None = None
+    """Standard deviation of one score over seeds, on the same images, 0 to 1; None where it was not measured."""
+    degrees: int = 0
+    """Of freedom that `seeds` is of."""
+    source: str = ""
+    """What `seeds` is of, in words."""
 
     def of_difference(self, n: int) -> float:
-        """Of a mean difference over n pairs.  The images are the same in all pairs, so their error does not shrink."""
-        return self.sd * math.sqrt(2 / n) if self.by == "seeds" else self.sd
+        """One standard error of a mean difference over n pairs.
+
+        The images are the same in all pairs, so their error does not shrink, and a known spread over seeds says nothing
+        of it.  One share's whole error stands for the difference's: it is already about twice as large, since models
+        that see the same images mostly err on the same ones.
+        """
+        return math.hypot(self.images, (self.seeds or 0.0) * math.sqrt(2 / n))
 
 
 @dataclass(frozen=True)
@@ -123,33 +130,27 @@ class Loaded:
 
     @cached_property
     def noise(self) -> Noise:
-        """From repeats where there are any, else from the confirmation, else from the number of validation images.
+        """What the validation images leave open, and the spread over seeds: from repeats where there are any, else from
+        the confirmation, unless that has splits, whose images are in its spread too.
 
         Of configs that read a seed: an svm's scores have no spread, which is none of the others'.
         """
-        repeated = [c.rows for c in self.candidates if len(c.rows) > 1 and "seed" in c.rows[0].config]
-        if sd := _pooled([([row.val_accuracy for row in rows]) for rows in repeated]):
-            return Noise(sd, "seeds", f"the spread over the repeats of {len(repeated)} configs")
-        if self.confirmation is not None:
-            summaries = [
-                confirmed.val for confirmed in self.confirmation.configs if confirmed.reads_seed and confirmed.val.n > 1
-            ]
-            degrees = sum(summary.n - 1 for summary in summaries)
-            total = sum((summary.n - 1) * summary.std**2 for summary in summaries)
-            if total:
-                source = f"the spread over fresh seeds of {len(summaries)} confirmed configs"
-                return Noise(math.sqrt(total / degrees), "seeds", source)
         accuracy = self.choice.candidate.accuracy if self.choice else 0.5
         # A share of 0 or 1 has a standard error of 0 in the formula and not in life: half an image is kept from it.
         share = min(max(accuracy, 0.5 / self.val_images), 1 - 0.5 / self.val_images)
-        se = math.sqrt(share * (1 - share) / self.val_images)
-        return Noise(se, "images", f"the binomial standard error of {self.val_images:,} validation images")
-
-
-def _pooled(groups: list[list[float]]) -> float:
-    degrees = sum(len(group) - 1 for group in groups)
-    squares = sum((len(group) - 1) * statistics.variance(group) for group in groups)
-    return math.sqrt(squares / degrees) if degrees else 0.0
+        images = math.sqrt(share * (1 - share) / self.val_images)
+        repeated = [c.rows for c in self.candidates if len(c.rows) > 1 and "seed" in c.rows[0].config]
+        groups = [(len(rows), statistics.variance(row.val_accuracy for row in rows)) for rows in repeated]
+        source = "the spread over the repeats of {} configs"
+        if not any(variance for _, variance in groups) and self.confirmation is not None:
+            confirmed = [] if self.confirmation.splits else self.confirmation.configs
+            groups = [(c.val.n, c.val.std**2) for c in confirmed if c.reads_seed and c.val.n > 1]
+            source = "the spread over fresh seeds of {} confirmed configs"
+        degrees = sum(n - 1 for n, _ in groups)
+        squares = sum((n - 1) * variance for n, variance in groups)
+        if not squares:
+            return Noise(images)
+        return Noise(images, math.sqrt(squares / degrees), degrees, source.format(len(groups)))
 
 
 def _asked_and_done(run: RunDir) -> tuple[Experiment, dict[str, TrialRecord]]:

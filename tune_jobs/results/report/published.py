@@ -80,14 +80,14 @@ class Cell:
         images = self.ours[0].images
         variance = _of_images(self.accuracy, images)
         variance += _of_images(self.figure.accuracy, self.figure.eval_images or images)
-        if self.with_seeds:
-            variance += self.ours[0].loaded.noise.sd ** 2 * (1 + 1 / len(self.ours))
+        if (seeds := self.ours[0].loaded.noise.seeds) is not None:
+            variance += seeds**2 * (1 + 1 / len(self.ours))
         return Z * math.sqrt(variance)
 
     @property
     def with_seeds(self) -> bool:
         """Whether the run measured how far seeds lie apart."""
-        return bool(self.ours) and self.ours[0].loaded.noise.by == "seeds"
+        return bool(self.ours) and self.ours[0].loaded.noise.seeds is not None
 
     @property
     def noise_source(self) -> str:

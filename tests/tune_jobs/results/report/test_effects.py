@@ -4,12 +4,14 @@ import itertools
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from scipy import stats
 
-from tests.tune_jobs.results.report.conftest import MakeRun, Trial
+from tests.tune_jobs.results.report.conftest import MakeRun, Trial, train_again
+from tune_jobs.results.confirmation import dump
 from tune_jobs.results.report import studied
 from tune_jobs.results.report.effects import Effect, Group, effects
 from tune_jobs.results.report.loaded import load
@@ -149,8 +151,39 @@ def test_repeats_give_the_noise(make_run: MakeRun) -> None:
             more: dict[str, Any] = {"fold": fold, "number": number}
             trials.append(({"model": "mlp", "lr": lr, "seed": fold}, "COMPLETE", [accuracy], more))
     noise = load(make_run(trials, {"space": {"lr": {"grid": list(LRS)}}, "repeats": 3})).noise
-    assert noise.by == "seeds"
-    assert noise.sd == pytest.approx(0.02)
+    assert noise.seeds == pytest.approx(0.02)
+    assert noise.degrees == 6
+    assert noise.images == pytest.approx(math.sqrt(0.9 * 0.1 / 1000))
+    assert noise.of_difference(8) == pytest.approx(math.sqrt(0.9 * 0.1 / 1000 + 2 * 0.02**2 / 8))
+
+
+def test_seeds_that_are_measured_do_not_put_the_images_out_of_account(make_run: MakeRun) -> None:
+    """1.38 points over eight pairs, of 100 images: three points are one standard error of a share of those."""
+    draw = random.Random(0)
+    trials: list[Trial] = [
+        ({"model": "mlp", "optimizer": o, "hidden_units": 16 + n, "seed": fold}, "COMPLETE", [
+            0.9 + 0.0138 * (o == "adam") + 0.005 * (-1, 0, 1)[fold] + draw.gauss(0, 0.0001)],
+         {"fold": fold, "number": 2 * n + (o == "adam")})
+        for n in range(8) for o in OPTIMIZERS for fold in range(3)
+    ]  # fmt: skip
+    loaded = load(make_run(trials, {"repeats": 3}, val=100))
+    assert loaded.noise.seeds == pytest.approx(0.005, abs=0.0005)
+    (effect,) = (one for one in effects(loaded, outcomes(loaded)) if one.field == "optimizer")
+    assert (effect.n, effect.wins) == (8, 8)
+    assert effect.p < 0.05
+    assert not effect.apart
+
+
+@pytest.mark.parametrize("splits", [False, True])
+def test_a_confirmation_over_splits_is_not_the_spread_over_seeds_alone(make_run: MakeRun, splits: bool) -> None:
+    trials: list[Trial] = [({"model": "mlp", "seed": 1}, "COMPLETE", [0.9], {})]
+    run = make_run(trials)
+    train_again(make_run, run, trials, [[0.88, 0.9, 0.92]])
+    found = load(run).confirmation
+    assert found is not None
+    run.confirmation.write_text(dump(replace(found, splits=splits)))
+    noise = load(run).noise
+    assert (noise.seeds, noise.degrees) == ((None, 0) if splits else (pytest.approx(0.02), 2))
 
 
 def test_repeats_of_what_reads_no_seed_give_no_noise(make_run: MakeRun) -> None:
@@ -158,10 +191,10 @@ def test_repeats_of_what_reads_no_seed_give_no_noise(make_run: MakeRun) -> None:
     trials: list[Trial] = []
     for number in range(8):
         for fold, accuracy in enumerate((0.88, 0.90, 0.92) if number < 4 else (0.9, 0.9, 0.9)):
-            config = {"model": "mlp", "lr": number, "seed": fold} if number < 4 else {"model": "svm", "C": number}
+            config = {"model": "mlp", "lr": number + 1, "seed": fold} if number < 4 else {"model": "svm", "C": number}
             trials.append((config, "COMPLETE", [accuracy], {"fold": fold, "number": number}))
     noise = load(make_run(trials, {"repeats": 3})).noise
-    assert noise.sd == pytest.approx(0.02)
+    assert noise.seeds == pytest.approx(0.02)
     assert "4 configs" in noise.source
 
 

@@ -178,7 +178,7 @@ def test_score_of_the_winner_is_held_against_the_interval_of_its_mean(
 ) -> None:
     run = confirmed(make_run, [fresh])
     told = by_lead(run)[lead]
-    assert load(run).noise.by == ("seeds" if len(set(fresh)) > 1 else "images")
+    assert (load(run).noise.seeds is not None) == (len(set(fresh)) > 1)
     assert told.kind == kind
     assert said in told.text
     assert told.text.endswith("what it owes to them is in both figures.")
@@ -259,6 +259,20 @@ def test_repeats_without_a_confirmation_have_an_interval(make_run: MakeRun) -> N
     )
     assert "validation accuracy 51.00%" in text.markdown([run])
     assert "test accuracy 50.00%, means of 3 repeats" in text.markdown([run])
+
+
+def test_noise_is_told_of_the_images_and_where_it_was_measured_of_seeds(make_run: MakeRun) -> None:
+    alone = by_lead(make_run(grid(0.0), GRID, name="alone"))["What counts as noise"].text
+    assert alone.endswith("is 1.25 points by the choice of 1,000 validation images (binomial).")
+    repeats: list[Trial] = [
+        (config | {"seed": fold}, state, [best + 0.01 * fold], {"number": number, "fold": fold})
+        for number, (config, state, (_, best), _) in enumerate(grid(0.0)) for fold in range(3)
+    ]  # fmt: skip
+    both = by_lead(make_run(repeats, GRID | {"repeats": 3}, name="both"))["What counts as noise"].text
+    assert both.endswith(
+        "by the choice of 1,000 validation images (binomial), and 1.00 over seeds, by the spread over the repeats of 6 "
+        "configs."
+    )
 
 
 def test_tests_of_configs_that_a_sampler_chose_are_a_guide(sampled: Callable[[int], RunDir]) -> None:
