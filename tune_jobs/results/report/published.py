@@ -11,7 +11,6 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from profiling import reports
@@ -21,88 +20,8 @@ from tune_jobs.results import table
 from tune_jobs.results.ledger import TrialRecord, number_of
 from tune_jobs.results.report.conditions import marks
 from tune_jobs.results.report.loaded import Loaded
+from tune_jobs.results.report.published_cell import Cell, Match
 from tune_jobs.results.table import Row
-
-Z = 1.96
-"""Normal quantile of a two-sided 95 % interval."""
-
-
-@dataclass(frozen=True)
-class Match:
-    """One of our rows as a cell's."""
-
-    loaded: Loaded
-    row: Row
-    accuracy: float
-    """0 to 1."""
-    metric: str
-    """val or test: what it is of."""
-    best_epoch: int | None
-    marks: tuple[str, ...]
-    """In what the conditions are not the cell's: such accuracies do not compare."""
-
-    @property
-    def images(self) -> int:
-        """That the accuracy was taken on."""
-        return int(self.loaded.environment["images"][self.metric])
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A published figure with ours beside it."""
-
-    figure: Figure
-    ours: tuple[Match, ...]
-    """Repeats of one config; empty where it was not run."""
-    chosen_from: int
-    """How many configs of ours fit the cell; the one with the highest validation accuracy stands for them."""
-
-    @property
-    def accuracy(self) -> float:
-        return statistics.fmean(match.accuracy for match in self.ours) if self.ours else math.nan
-
-    @property
-    def difference(self) -> float:
-        """Ours less theirs, 0 to 1."""
-        return self.accuracy - self.figure.accuracy
-
-    @property
-    def marks(self) -> tuple[str, ...]:
-        return self.ours[0].marks if self.ours else ()
-
-    @cached_property
-    def noise(self) -> float:
-        """By how much the two may differ by chance, 95 %: each was taken on images of its own and, where the run has
-        repeats or is confirmed, by training under seeds of its own.  Theirs is taken to be of one seed and, where it is
-        not stated, of as many images as ours: without any, too many differences would be called real."""
-        if not self.ours:
-            return math.nan
-        images = self.ours[0].images
-        variance = _of_images(self.accuracy, images)
-        variance += _of_images(self.figure.accuracy, self.figure.eval_images or images)
-        if (seeds := self.ours[0].loaded.noise.seeds) is not None:
-            variance += seeds**2 * (1 + 1 / len(self.ours))
-        return Z * math.sqrt(variance)
-
-    @property
-    def with_seeds(self) -> bool:
-        """Whether the run measured how far seeds lie apart."""
-        return bool(self.ours) and self.ours[0].loaded.noise.seeds is not None
-
-    @property
-    def noise_source(self) -> str:
-        """In words, seeds apart."""
-        theirs = self.figure.eval_images
-        known = f"their {theirs:,}" if theirs is not None else "theirs, which are not stated, taken to be as many"
-        return f"our {self.ours[0].images:,} images and {known}"
-
-    @property
-    def verdict(self) -> str:
-        if not self.ours:
-            return "not run"
-        if self.marks:
-            return "does not compare"
-        return "within noise" if abs(self.difference) <= self.noise else "outside noise"
 
 
 @dataclass(frozen=True)
@@ -123,13 +42,6 @@ class Table:
     def run(self) -> int:
         """How many of its cells were."""
         return sum(bool(cell.ours) for cell in self.cells)
-
-
-def _of_images(share: float, images: int) -> float:
-    """Variance of a share of so many images."""
-    # At 0 or 1 the formula says 0, and life does not: half an image is kept from it.
-    share = min(max(share, 0.5 / images), 1 - 0.5 / images)
-    return share * (1 - share) / images
 
 
 def beside(runs: Sequence[Loaded]) -> list[Table]:
@@ -274,7 +186,10 @@ def _notes(cells: Sequence[Cell]) -> list[str]:
         notes.append(
             "noise: 95 % of the difference by chance, binomial over "
             + "; ".join(sources)
-            + "".join(f"; over seeds by {loaded.noise.source} ({loaded.run.name})" for loaded in seeds.values())
+            + "".join(
+                f"; over seeds by {each.noise.source} ({each.run.name}) on {each.noise.degrees} degrees of freedom"
+                for each in seeds.values()
+            )
         )
         if any(cell.ours and not cell.with_seeds and cell.ours[0].row.config["model"] != "svm" for cell in cells):
             notes.append("seeds are not in the noise of an unrepeated run: it is the least that chance does")

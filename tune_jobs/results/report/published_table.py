@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tune_jobs.results.report.published import Cell, Table
+from tune_jobs.results.report.published import Table
+from tune_jobs.results.report.published_cell import Cell
 from tune_jobs.results.report.wording import label
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from scipy import stats
 
 from tests.tune_jobs.results.report.conftest import MakeRun, Trial
 from tune_jobs.errors import UsageError
 from tune_jobs.results.report import page, text
 from tune_jobs.results.report.loaded import load
-from tune_jobs.results.report.published import Cell, Table, beside, not_run
+from tune_jobs.results.report.published import Table, beside, not_run
+from tune_jobs.results.report.published_cell import Cell
 
 if TYPE_CHECKING:
     from tune_jobs.results.rundir import RunDir
@@ -137,14 +141,16 @@ def test_noise_without_repeats_is_of_the_images(make_run: MakeRun) -> None:
     run = make_run([complete(c_cell(), [0.8, 0.8, 0.8, 0.8, 0.9159])], C_RUN)
     cell = cells(only(run))[1]
     ours, theirs = 0.9059, 0.9059
-    assert cell.noise == pytest.approx(1.96 * math.sqrt((ours * (1 - ours) + theirs * (1 - theirs)) / 2000))
+    assert cell.noise == pytest.approx(
+        stats.norm.ppf(0.975) * math.sqrt((ours * (1 - ours) + theirs * (1 - theirs)) / 2000)
+    )
     assert "not stated, taken to be as many" in cell.noise_source
     assert not cell.with_seeds
 
 
 def test_noise_of_stated_images_is_theirs(make_run: MakeRun) -> None:
     cell = cells(only(make_run([complete(cnn(), [0.96])], LR_BATCH)))[0]
-    assert cell.noise == pytest.approx(1.96 * math.sqrt(0.96 * 0.04 / 1000 + 0.97 * 0.03 / 100))
+    assert cell.noise == pytest.approx(stats.norm.ppf(0.975) * math.sqrt(0.96 * 0.04 / 1000 + 0.97 * 0.03 / 100))
 
 
 def test_noise_with_repeats_has_the_seeds_in_it(make_run: MakeRun) -> None:
@@ -152,11 +158,31 @@ def test_noise_with_repeats_has_the_seeds_in_it(make_run: MakeRun) -> None:
         complete(cnn(seed=42 + fold), [accuracy], fold=fold, number=0)
         for fold, accuracy in enumerate([0.94, 0.96, 0.98])
     ]
-    (cell,) = cells(only(make_run(repeats, LR_BATCH | {"repeats": 3})))
+    found = only(make_run(repeats, LR_BATCH | {"repeats": 3}))
+    (cell,) = cells(found)
     assert len(cell.ours) == 3
     assert cell.accuracy == pytest.approx(0.96)
-    images = 0.96 * 0.04 / 1000 + 0.97 * 0.03 / 100
-    assert cell.noise == pytest.approx(1.96 * math.sqrt(images + 0.02**2 * (1 + 1 / 3)))
+    images, seeds = 0.96 * 0.04 / 1000 + 0.97 * 0.03 / 100, 0.02**2 * (1 + 1 / 3)
+    degrees = 2 * ((images + seeds) / seeds) ** 2
+    assert cell.noise == pytest.approx(stats.t.ppf(0.975, degrees) * math.sqrt(images + seeds))
+
+
+@pytest.mark.parametrize(("repeats", "half"), [(2, 2.27), (3, 1.49), (5, 1.24)])
+def test_noise_allows_for_a_spread_over_few_seeds(make_run: MakeRun, repeats: int, half: float) -> None:
+    """0.4 points over seeds, 90 % of 14,000 images on both sides."""
+    spread = 0.004 / statistics.stdev(range(repeats))
+    drawn = [
+        complete(c_cell(seed=fold), [0.5] * 4 + [0.91 + spread * (fold - (repeats - 1) / 2)], fold=fold, number=0)
+        for fold in range(repeats)
+    ]
+    run = make_run(drawn, C_RUN | {"repeats": repeats})
+    loaded = load(run)
+    loaded.environment["images"]["test"] = 14_000
+    (found,) = beside([loaded])
+    cell = replace(cells(found)[-1], figure=replace(cells(found)[-1].figure, accuracy=0.9))
+    assert loaded.noise.seeds == pytest.approx(0.004)
+    assert cell.ours[0].images == 14_000
+    assert 100 * cell.noise == pytest.approx(half, abs=0.005)
 
 
 @pytest.mark.parametrize(("accuracy", "verdict"), [(0.9059, "within noise"), (0.88, "outside noise")])
