@@ -21,7 +21,11 @@ from tune_jobs.results.ledger import TrialRecord, number_of
 from tune_jobs.results.report.conditions import marks
 from tune_jobs.results.report.loaded import Loaded
 from tune_jobs.results.report.published_cell import Cell, Match
+from tune_jobs.results.statistics import LEVEL
 from tune_jobs.results.table import Row
+
+MANY = 5
+"""Cells that compare, of which it is said how many lie outside by chance."""
 
 
 @dataclass(frozen=True)
@@ -180,9 +184,9 @@ def _notes(cells: Sequence[Cell]) -> list[str]:
         )
     if any(cell.chosen_from > 1 for cell in cells):
         notes.append("several of our configs fit a cell: the one with the highest validation accuracy stands there")
-    if sum(bool(cell.ours) and not cell.marks for cell in cells):
-        seeds = {str(cell.ours[0].loaded.run.path): cell.ours[0].loaded for cell in cells if cell.with_seeds}
-        sources = dict.fromkeys(cell.noise_source for cell in cells if cell.ours)
+    if comparing := [cell for cell in cells if cell.ours and not cell.marks]:
+        seeds = {str(cell.ours[0].loaded.run.path): cell.ours[0].loaded for cell in comparing if cell.with_seeds}
+        sources = dict.fromkeys(cell.noise_source for cell in comparing)
         notes.append(
             "noise: 95 % of the difference by chance, binomial over "
             + "; ".join(sources)
@@ -191,6 +195,9 @@ def _notes(cells: Sequence[Cell]) -> list[str]:
                 for each in seeds.values()
             )
         )
-        if any(cell.ours and not cell.with_seeds and cell.ours[0].row.config["model"] != "svm" for cell in cells):
+        if any(cell.without_seeds for cell in comparing):
             notes.append("seeds are not in the noise of an unrepeated run: it is the least that chance does")
+        if len(comparing) >= MANY:
+            by_chance = len(comparing) * (1 - LEVEL)
+            notes.append(f"of {len(comparing)} cells that compare, about {by_chance:.1f} lie outside by chance alone")
     return notes

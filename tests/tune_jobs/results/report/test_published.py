@@ -185,12 +185,46 @@ def test_noise_allows_for_a_spread_over_few_seeds(make_run: MakeRun, repeats: in
     assert 100 * cell.noise == pytest.approx(half, abs=0.005)
 
 
-@pytest.mark.parametrize(("accuracy", "verdict"), [(0.9059, "within noise"), (0.88, "outside noise")])
-def test_verdict_in_the_same_conditions(make_run: MakeRun, accuracy: float, verdict: str) -> None:
-    run = make_run([complete(c_cell(), [0.5, 0.5, 0.5, 0.5, accuracy + 0.01])], C_RUN)
-    environment = run.environment.read_text().replace('"train": 7000', '"train": 49000')
-    run.environment.write_text(environment)
-    assert cells(only(run))[1].verdict == verdict
+def in_its_conditions(run: RunDir) -> RunDir:
+    """With as many training images as C's ResNets had."""
+    run.environment.write_text(run.environment.read_text().replace('"train": 7000', '"train": 49000'))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "repeats", "verdict"),
+    [
+        (0.9059, 1, "within noise"), (0.88, 1, "outside the images' noise"), (0.9059, 4, "within noise"),
+        (0.88, 4, "outside noise"),
+    ],
+)  # fmt: skip
+def test_verdict_in_the_same_conditions(make_run: MakeRun, accuracy: float, repeats: int, verdict: str) -> None:
+    trials = [
+        complete(c_cell(seed=fold), [0.5] * 4 + [accuracy + 0.01 + 0.0001 * fold], fold=fold, number=0)
+        for fold in range(repeats)
+    ]
+    assert cells(only(in_its_conditions(make_run(trials, C_RUN | {"repeats": repeats}))))[1].verdict == verdict
+
+
+def test_verdict_on_an_svm_knows_all_its_noise(make_run: MakeRun) -> None:
+    document = {"published": ["C/svm/fashion_mnist"], "dataset": {"name": "fashion_mnist"}}
+    config = {"model": "svm", "kernel": "rbf", "gamma": "scale", "C": 1.0}
+    run = make_run([complete(config, [0.5])], document)
+    loaded = load(run)
+    (cell,) = cells(beside([loaded])[0])
+    assert replace(cell, ours=(replace(cell.ours[0], marks=()),)).verdict == "outside noise"
+
+
+def test_many_cells_are_said_to_lie_outside_by_chance_too(make_run: MakeRun) -> None:
+    document = {"published": ["A/resnet_grid/fashion_mnist"], "dataset": {"name": "fashion_mnist"}}
+    trials = [
+        complete({"model": "resnet18", "optimizer": o, "lr": lr, "batch_size": b, "epochs": 5}, [0.9])
+        for o in ("sgd", "adam") for lr in (0.001, 0.0001) for b in (16, 32)
+    ]  # fmt: skip
+    said = "of 8 cells that compare, about 0.4 lie outside by chance alone"
+    assert said in only(make_run(trials, document, name="many")).notes
+    few = only(make_run(trials[:4], document, name="few")).notes
+    assert not [note for note in few if "by chance alone" in note]
 
 
 def test_repeated_figures_each_have_a_training_of_ours(make_run: MakeRun) -> None:
