@@ -30,7 +30,9 @@ def marks(figure: Figure, loaded: Loaded, epochs: int | None) -> tuple[str, ...]
     elif images != figure.train_images:
         found.append(f"{images:,} training images for {figure.train_images:,}")
     wanted = _epochs(figure)
-    if epochs is not None and wanted is not None and epochs < wanted:
+    # Of more epochs than are stated, the first ones are read; where none are stated, there is none to stop at.
+    stated = figure.epochs is not None
+    if epochs is not None and wanted is not None and (epochs < wanted if stated else epochs != wanted):
         found.append(f"{epochs} epochs for {wanted}")
     size = experiment.dataset.image_size
     if figure.image_size is not None and size != figure.image_size:

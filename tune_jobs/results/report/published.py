@@ -179,8 +179,8 @@ def _notes(cells: Sequence[Cell]) -> list[str]:
         notes.append(f"epochs: theirs are not stated, ours are {' and '.join(map(str, asked))}")
     if any(match.metric != cell.figure.metric for cell in cells for match in cell.ours):
         notes.append(
-            "val: our validation accuracy beside their test accuracy, where the cell is the beginning of a longer "
-            "training whose test came later"
+            "val for test: our validation accuracy beside their test accuracy, where the cell is the beginning of a "
+            "longer training whose test came later; the two do not compare"
         )
     if any(cell.chosen_from > 1 for cell in cells):
         notes.append("several of our configs fit a cell: the one with the highest validation accuracy stands there")

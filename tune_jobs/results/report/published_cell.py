@@ -56,7 +56,15 @@ class Cell:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        return self.ours[0].marks if self.ours else ()
+        """In what ours are not the cell's, conditions first; with any, the two do not compare."""
+        if not self.ours:
+            return ()
+        found = self.ours[0].marks
+        if any(match.metric != self.figure.metric for match in self.ours):
+            return (*found, "val for test")
+        if self.figure.metric == "val" and self.chosen_from > 1:
+            return (*found, f"ours is the highest of {self.chosen_from} configs on the images they were chosen by")
+        return found
 
     @cached_property
     def noise(self) -> float:

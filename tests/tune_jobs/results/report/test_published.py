@@ -85,6 +85,7 @@ def test_other_numbers_of_images_and_epochs_are_marked_and_not_concluded_from(ma
     ("dataset", "epochs", "marks"),
     [
         ({}, 5, ()),
+        ({}, 50, ("50 epochs for 5",)),
         ({"limit": 10_000}, 5, ("7,000 training images, where the table's experiment takes 70% of all",)),
         (
             {"split": {"train": 7000, "val": 1000, "test": 2000}},
@@ -101,6 +102,12 @@ def test_what_a_report_does_not_state_is_as_in_the_experiment_that_ships(
     (cell,) = cells(only(make_run([complete(config, [0.9])], document)))
     assert cell.marks == marks
     assert (cell.verdict == "does not compare") == bool(marks)
+
+
+def test_more_epochs_than_are_stated_are_no_mark(make_run: MakeRun) -> None:
+    """The first ones are read."""
+    run = in_its_conditions(make_run([complete(c_cell(epochs=9), [0.86] + [0.8] * 8)], C_RUN))
+    assert [(cell.figure.epochs, cell.marks) for cell in cells(only(run))] == [(3, ()), (5, ())]
 
 
 def test_stand_in_is_marked(make_run: MakeRun) -> None:
@@ -123,7 +130,26 @@ def test_fewer_epochs_are_read_from_a_longer_training(make_run: MakeRun) -> None
     assert (five.figure.epochs, five.ours[0].metric) == (5, "test")
     assert five.accuracy == pytest.approx(0.85)  # the best epoch's test accuracy, a point below its validation
     assert three.ours[0].best_epoch == 2
-    assert any(note.startswith("val: our validation accuracy beside their test") for note in found.notes)
+    assert any(note.startswith("val for test: our validation accuracy beside their test") for note in found.notes)
+
+
+def test_validation_accuracy_is_not_judged_by_a_published_test_accuracy(make_run: MakeRun) -> None:
+    run = in_its_conditions(make_run([complete(c_cell(), [0.80, 0.85, 0.84, 0.9159, 0.85])], C_RUN))
+    three, five = cells(only(run))
+    assert (three.marks, three.verdict) == (("val for test",), "does not compare")
+    assert (five.marks, five.verdict) == ((), "within noise")
+    assert "| – |" in next(line for line in text.beside_published([run]).splitlines() if "val for test |" in line)
+
+
+def test_highest_of_several_configs_by_the_validation_images_does_not_compare(make_run: MakeRun) -> None:
+    trials = [
+        complete(cnn(augment=augment), [accuracy]) for augment, accuracy in (("none", 0.95), ("rotate_shift", 0.9))
+    ]
+    (cell,) = cells(only(make_run(trials, LR_BATCH)))
+    assert (cell.chosen_from, cell.verdict) == (2, "does not compare")
+    assert cell.marks[-1] == "ours is the highest of 2 configs on the images they were chosen by"
+    test = replace(cell, figure=replace(cell.figure, metric="test"), ours=(replace(cell.ours[0], metric="test"),))
+    assert test.marks == cell.ours[0].marks  # the test images chose nothing
 
 
 def test_fewer_epochs_have_the_test_accuracy_where_the_best_epoch_is_among_them(make_run: MakeRun) -> None:
