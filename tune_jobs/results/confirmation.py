@@ -45,6 +45,8 @@ class Confirmed:
     """Validation accuracy under each seed, in their order; empty where an earlier version wrote it."""
     test: Summary | None = None
     """Test accuracy over the seeds, which nothing was chosen by; None where an earlier version wrote it."""
+    search_repeats: int = 1
+    """Trainings that the search's score is the mean of; 1 where an earlier version wrote it."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ def conclude(
                 reads_seed=reading[n],
                 scores=[scores[str(n)][fold] for fold in sorted(scores[str(n)])],
                 test=_test(again[n]),
+                search_repeats=len(ranked[n].rows),
             )
             for n in order
         ],

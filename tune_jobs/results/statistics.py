@@ -75,6 +75,16 @@ def half_interval(summary: Summary, images: int) -> float:
     return float(stats.t.ppf((1 + LEVEL) / 2, summary.n - 1)) * spread / math.sqrt(summary.n)
 
 
+def half_prediction(summary: Summary, images: int, repeats: int) -> float:
+    """Half the t interval within which the mean of so many more scores lies from the mean of these; NaN for fewer than
+    two.  One score varies by more than a mean does.
+
+    Scores of splits of their own have images in common, which does not widen it: what they share moves this mean and
+    one more such score alike.  (It does widen the interval of the mean itself.)
+    """
+    return half_interval(summary, images) * math.sqrt(1 + summary.n / repeats)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One config held against the first."""

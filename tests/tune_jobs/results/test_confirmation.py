@@ -61,12 +61,13 @@ def test_a_confirmation_of_an_earlier_version_has_no_scores_and_the_firsts_test_
     configs = [Confirmed("00000", {}, 0.9, val, 1.0, None, None), another(val)]
     written = json.loads(dump(Confirmation([1, 2], False, 100, configs, val, "00000", 0.0)))
     for config in written["configs"]:
-        del config["scores"], config["test"]
+        del config["scores"], config["test"], config["search_repeats"]
     path.write_text(json.dumps(written))
     found = load(path)
     assert found is not None
     assert [found.test_accuracy(config) for config in found.configs] == [val, None]
     assert found.configs[0].scores == []
+    assert found.configs[0].search_repeats == 1
 
 
 def another(val: Summary) -> Confirmed:
@@ -125,6 +126,13 @@ def test_conclude_leaves_out_what_is_not_complete_the_winner_too() -> None:
     assert [config.trial for config in found.configs] == ["00003"]
     assert (found.winner, found.left_out) == ("00005", {"00005": "1 FAIL of 2"})
     assert math.isnan(found.optimism)
+
+
+def test_conclude_knows_how_many_trainings_the_searchs_score_is_of() -> None:
+    (one, *_), other = candidates(SEARCHED), replace(SEARCHED[1], id="00003-1")
+    repeated = replace(one, rows=(SEARCHED[1], other))
+    found = conclude([repeated, one], again(0, 0.9, 0.8) + again(1, 0.8, 0.7), [7, 8], False, 1000, 7000)
+    assert [config.search_repeats for config in found.configs] == [2, 1]
 
 
 def test_a_confirmation_knows_a_config_under_any_seed_and_what_it_refutes() -> None:

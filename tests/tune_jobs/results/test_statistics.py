@@ -9,6 +9,7 @@ from scipy import stats
 from tune_jobs.results.statistics import (
     compare,
     half_interval,
+    half_prediction,
     largest_gap,
     p_cell,
     p_in_words,
@@ -145,6 +146,15 @@ def test_half_interval_is_that_of_the_mean_and_not_cut() -> None:
         stats.t.ppf(0.975, 1) / (100 * math.sqrt(12)) / math.sqrt(2)
     )
     assert math.isnan(half_interval(summarise([0.9]), 100))
+
+
+def test_half_prediction_covers_one_more_score() -> None:
+    draws = np.random.default_rng(0).normal(0.9, 0.01, (4000, 6))
+    inside = [abs(row[5] - row[:5].mean()) <= half_prediction(summarise(row[:5].tolist()), 10_000, 1) for row in draws]
+    assert sum(inside) / 4000 == pytest.approx(0.95, abs=0.01)
+    found = summarise([0.98, 0.99, 1.0])
+    assert half_prediction(found, 1000, 3) == pytest.approx(math.sqrt(2) * half_interval(found, 1000))
+    assert math.isnan(half_prediction(summarise([0.9]), 100, 1))
 
 
 def test_p_value_of_equal_differences_has_the_spread_of_rounding_two_accuracies() -> None:

@@ -9,7 +9,7 @@ from tune_jobs.results import selection
 from tune_jobs.results.confirmation import Confirmation, Confirmed, interval
 from tune_jobs.results.report.finding import Finding, points
 from tune_jobs.results.report.loaded import Loaded
-from tune_jobs.results.statistics import LEVEL, half_interval, p_of_shares, summarise
+from tune_jobs.results.statistics import LEVEL, half_prediction, p_of_shares, summarise
 from tune_jobs.results.table import Row, without_seed
 from tune_jobs.typed import typed
 
@@ -132,16 +132,19 @@ def _optimism(found: Confirmation, over: str) -> Iterator[Finding]:
         f"{winner.val.mean:.2%} on average: the search's score is {points(abs(found.optimism))} points "
         f"{'too high' if found.optimism > 0 else 'too low'}"
     )
-    half = half_interval(winner.val, found.images)
+    # Repeats of the search share one split: over splits, their mean is taken to vary as one score does.
+    repeats = 1 if found.splits else winner.search_repeats
+    half = half_prediction(winner.val, found.images, repeats)
+    one = "one score" if repeats == 1 else f"a mean of {repeats} scores"
     on_them = ""
     if not found.splits:
         on_them = " The images are those that it was chosen on: what it owes to them is in both figures."
     if math.isnan(half):
         yield Finding("note", "The winner's score", f"{text}.{on_them}")
     elif abs(found.optimism) <= half:
-        text += f", which the mean's own interval covers (±{points(half)}, 95 %).{on_them}"
+        text += f", no more than {one} varies by (±{points(half)}, 95 %).{on_them}"
         yield Finding("note", "The winner's score", text)
     else:
-        text += f", more than the mean's own interval leaves open (±{points(half)}, 95 %).{on_them}"
+        text += f", more than {one} varies by (±{points(half)}, 95 %).{on_them}"
         flattered = "flattered" if found.optimism > 0 else "undersold"
         yield Finding("clear", f"The search {flattered} its winner", text)
