@@ -63,8 +63,8 @@ def confirm(
     outcome = run_space(Run(again, Points((), {}, points), where, splits, listener, wait_for_nodes))
     if outcome.ended != "done" or not candidates(outcome.rows):
         return outcome, None
-    parts = splits[0]
-    found = confirmation.conclude(ranked, outcome.rows, fresh, new_splits, len(parts.val), len(parts.train))
+    images = {part: len(getattr(splits[0], part)) for part in ("train", "val", "test")}
+    found = confirmation.conclude(ranked, outcome.rows, fresh, new_splits, images)
     for place in (where, run_dir):
         write_text(place.confirmation, confirmation.dump(found))
     try:

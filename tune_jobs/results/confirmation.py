@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -112,40 +112,42 @@ class Confirmation:
 
 
 def conclude(
-    ranked: Sequence[Candidate], rows: Sequence[Row], seeds: list[int], splits: bool, images: int, trained_on: int
+    ranked: Sequence[Candidate], rows: Sequence[Row], seeds: list[int], splits: bool, images: Mapping[str, int]
 ) -> Confirmation:
     """`ranked`: the search's candidates that were trained again, best first; `rows`: theirs under the fresh seeds, the
-    trial of number n being of the n-th of them.  At least one has all its rows COMPLETE.  `images` is the number of
-    the validation part, `trained_on` that of the training part."""
+    trial of number n being of the n-th of them.  At least one has all its rows COMPLETE.  `images` is how many the
+    parts have: train, val, test."""
     again = {number_of(candidate.rows[0].id): candidate for candidate in candidates(rows)}
     order = sorted(again, key=lambda number: (-again[number].accuracy, again[number].train_time_s, number))
     first = order[0]
     scores = {str(n): {row.fold: row.val_accuracy for row in again[n].rows} for n in order}
     reading = {n: "seed" in again[n].rows[0].config for n in order}
     seedless = [str(n) for n in order if not reading[n]]
-    overlap = images / trained_on if splits else None
-    versus = statistics.compare(scores, str(first), images, seedless=seedless, overlap=overlap)
+    overlap, tests_overlap = (images[part] / images["train"] if splits else 0.0 for part in ("val", "test"))
+    versus = statistics.compare(
+        scores, str(first), images["val"], seedless=seedless, overlap=overlap if splits else None
+    )
     return Confirmation(
         seeds=seeds,
         splits=splits,
-        images=images,
+        images=images["val"],
         configs=[
             Confirmed(
                 trial=ranked[n].rows[0].id,
                 config=without_seed(again[n].rows[0].config),
                 search_val_accuracy=ranked[n].accuracy,
-                val=statistics.summarise(list(scores[str(n)].values())),
+                val=statistics.summarise(list(scores[str(n)].values()), overlap=overlap),
                 train_time_s=again[n].train_time_s,
                 macs=again[n].rows[0].macs,
                 versus_first=versus.get(str(n)),
                 reads_seed=reading[n],
                 scores=[scores[str(n)][fold] for fold in sorted(scores[str(n)])],
-                test=_test(again[n]),
+                test=_test(again[n], tests_overlap),
                 search_repeats=len(ranked[n].rows),
             )
             for n in order
         ],
-        test=_test(again[first]),
+        test=_test(again[first], tests_overlap),
         winner=ranked[0].rows[0].id,
         optimism=ranked[0].accuracy - again[0].accuracy if 0 in again else math.nan,
         left_out={
@@ -156,8 +158,8 @@ def conclude(
     )
 
 
-def _test(candidate: Candidate) -> Summary:
-    return statistics.summarise([row.test_accuracy for row in candidate.rows])
+def _test(candidate: Candidate, overlap: float) -> Summary:
+    return statistics.summarise([row.test_accuracy for row in candidate.rows], overlap=overlap)
 
 
 def _ends(rows: Sequence[Row]) -> str:

@@ -46,11 +46,11 @@ class Summary:
     """Ends of the interval of the mean."""
 
 
-def summarise(scores: Sequence[float], least: float = 0.0) -> Summary:
+def summarise(scores: Sequence[float], least: float = 0.0, overlap: float = 0.0) -> Summary:
     """Mean, spread and the t interval of the mean; at least one score, none below `least` nor above 1.
 
     0 is the least of accuracies, −1 of their differences.  An interval that reaches beyond is cut there: over two or
-    three seeds it can.
+    three seeds it can.  `overlap` is as in `p_value`.
     """
     n, mean = len(scores), float(np.mean(scores))
     if n == 1:
@@ -58,7 +58,7 @@ def summarise(scores: Sequence[float], least: float = 0.0) -> Summary:
     from scipy import stats  # over a second, which a search that begins need not wait for
 
     std = float(np.std(scores, ddof=1)) if len(set(scores)) > 1 else 0.0  # and not what rounding leaves
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * std / math.sqrt(n)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * std * math.sqrt(1 / n + overlap)
     return Summary(n, mean, std, max(mean - half, least), min(mean + half, 1.0))
 
 

@@ -92,6 +92,9 @@ SEARCHED = [row("00005", 0.95), row("00003", 0.93), row("00008", 0.92)]
 """Best first: those that are trained again, as 0, 1 and 2."""
 
 
+IMAGES, FEW = {"train": 7000, "val": 1000, "test": 2000}, {"train": 700, "val": 100, "test": 200}
+
+
 def again(number: int, *scores: float, **fields: Any) -> list[Row]:
     found = [row(f"{number:05d}-{fold}", score, **fields) for fold, score in enumerate(scores)]
     return [replace(one, config=one.config | {"lr": SEARCHED[number].config["lr"]}) for one in found]
@@ -101,7 +104,7 @@ def again(number: int, *scores: float, **fields: Any) -> list[Row]:
 def test_conclude_ranks_by_the_fresh_means_and_holds_all_against_the_best_of_them(splits: bool) -> None:
     trained = again(0, 0.90, 0.92, test=0.89, time_s=0.1) + again(1, 0.94, 0.95, test=0.91)
     trained += again(2, 0.94, 0.95, time_s=0.5)
-    found = conclude(candidates(SEARCHED), trained[::-1], [7, 8], splits, 1000, 7000)
+    found = conclude(candidates(SEARCHED), trained[::-1], [7, 8], splits, IMAGES)
     assert [config.trial for config in found.configs] == ["00008", "00003", "00005"]  # of a tie the quicker
     assert [config.search_val_accuracy for config in found.configs] == [0.92, 0.93, 0.95]
     assert [config.scores for config in found.configs] == [[0.94, 0.95], [0.94, 0.95], [0.90, 0.92]]
@@ -112,7 +115,7 @@ def test_conclude_ranks_by_the_fresh_means_and_holds_all_against_the_best_of_the
     assert first is None
     assert last is not None
     assert last.difference == pytest.approx(-0.035)
-    alone = conclude(candidates(SEARCHED), again(0, 0.90, 0.92) + again(1, 0.94, 0.95), [7, 8], splits, 1000, 7000)
+    alone = conclude(candidates(SEARCHED), again(0, 0.90, 0.92) + again(1, 0.94, 0.95), [7, 8], splits, IMAGES)
     held = alone.configs[1].versus_first
     assert held is not None
     assert held.p == pytest.approx(p_value([0.04, 0.03], 1000, 1 / 7 if splits else 0.0))
@@ -120,9 +123,22 @@ def test_conclude_ranks_by_the_fresh_means_and_holds_all_against_the_best_of_the
     assert alone.left_out == {"00008": "some without an accuracy of 0"}
 
 
+@pytest.mark.parametrize(("splits", "half", "of_test"), [(False, 0.0089, 0.0089), (True, 0.0117, 0.0139)])
+def test_intervals_over_splits_allow_for_the_images_that_these_have_in_common(
+    splits: bool, half: float, of_test: float
+) -> None:
+    scores = [0.900, 0.912, 0.893, 0.907, 0.903]
+    trained = [replace(one, test_accuracy=one.val_accuracy) for one in again(0, *scores)]
+    (config,) = conclude(candidates(SEARCHED), trained, list(range(5)), splits, IMAGES).configs
+    assert config.val.mean == pytest.approx(0.903)
+    assert config.val.high - config.val.mean == pytest.approx(half, abs=5e-5)
+    assert config.test is not None
+    assert config.test.high - config.test.mean == pytest.approx(of_test, abs=5e-5)
+
+
 def test_conclude_leaves_out_what_is_not_complete_the_winner_too() -> None:
     trained = [*again(0, 0.90), *again(0, 0.9, 0.9, state="FAIL")[1:], *again(1, 0.94, 0.95)]
-    found = conclude(candidates(SEARCHED[:2]), trained, [7, 8], False, 1000, 7000)
+    found = conclude(candidates(SEARCHED[:2]), trained, [7, 8], False, IMAGES)
     assert [config.trial for config in found.configs] == ["00003"]
     assert (found.winner, found.left_out) == ("00005", {"00005": "1 FAIL of 2"})
     assert math.isnan(found.optimism)
@@ -131,13 +147,13 @@ def test_conclude_leaves_out_what_is_not_complete_the_winner_too() -> None:
 def test_conclude_knows_how_many_trainings_the_searchs_score_is_of() -> None:
     (one, *_), other = candidates(SEARCHED), replace(SEARCHED[1], id="00003-1")
     repeated = replace(one, rows=(SEARCHED[1], other))
-    found = conclude([repeated, one], again(0, 0.9, 0.8) + again(1, 0.8, 0.7), [7, 8], False, 1000, 7000)
+    found = conclude([repeated, one], again(0, 0.9, 0.8) + again(1, 0.8, 0.7), [7, 8], False, IMAGES)
     assert [config.search_repeats for config in found.configs] == [2, 1]
 
 
 def test_a_confirmation_knows_a_config_under_any_seed_and_what_it_refutes() -> None:
     trained = [*again(0, 0.900, 0.901, 0.900), *again(1, 0.94, 0.95, 0.94), *again(2, 0.5, 0.5, 0.51)]
-    found = conclude(candidates(SEARCHED), trained, [7, 8, 9], False, 100, 700)
+    found = conclude(candidates(SEARCHED), trained, [7, 8, 9], False, FEW)
     first, near, far = found.configs
     assert [found.verdict(config) for config in found.configs] == ["first", "worse on these images", "worse"]
     assert [found.refutes(one) for one in SEARCHED] == [True, False, True]
@@ -168,7 +184,7 @@ def test_a_confirmation_names_the_test_that_was_made(splits: bool, reads_seed: b
 
 def test_a_confirmation_is_read_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "confirm.json"
-    found = conclude(candidates(SEARCHED), again(0, 0.9) + again(1, 0.8), [7], False, 100, 700)  # one seed: p is NaN
+    found = conclude(candidates(SEARCHED), again(0, 0.9) + again(1, 0.8), [7], False, FEW)  # one seed: p is NaN
     path.write_text(dump(found))
     read = load(path)
     assert read is not None

@@ -90,7 +90,7 @@ def train_again(make_run: MakeRun, run: RunDir, trials: Sequence[Trial], fresh: 
         [(trials[n][0], "COMPLETE", [score], {"number": n, "fold": fold})
          for n, scores in enumerate(fresh) for fold, score in enumerate(scores)], name="again",
     )  # fmt: skip
-    found = conclude(load(run).candidates, load(again).rows, [1, 2, 3], False, 1000, 7000)
+    found = conclude(load(run).candidates, load(again).rows, [1, 2, 3], False, load(run).environment["images"])
     run.confirmation.write_text(dump(found))
 
 

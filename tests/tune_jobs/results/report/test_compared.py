@@ -25,7 +25,7 @@ def confirmed(
         [(config, "COMPLETE", [s], {"number": 0, "fold": f}) for f, s in enumerate(fresh)], name=f"{name}-a"
     )
     seeds = list(range(first, first + len(fresh)))
-    found = conclude(load(run).candidates, load(again).rows, seeds, splits, 1000, 7000)
+    found = conclude(load(run).candidates, load(again).rows, seeds, splits, load(run).environment["images"])
     run.confirmation.write_text(dump(found))
     return load(run)
 

@@ -159,7 +159,9 @@ def confirmed(make_run: MakeRun, fresh: list[list[float]], splits: bool = False,
         ], name="again",
     )  # fmt: skip
     seeds = list(range(len(fresh[0])))
-    run.confirmation.write_text(dump(conclude(load(run).candidates, load(again).rows, seeds, splits, 1000, 7000)))
+    images = load(run).environment["images"]
+    found = conclude(load(run).candidates, load(again).rows, seeds, splits, images)
+    run.confirmation.write_text(dump(found))
     return run
 
 
