@@ -90,13 +90,15 @@ class Confirmation:
 
         On one split, `worse` only where the images alone would tell the two apart too.
         """
-        if config.versus_first is None:
+        versus = config.versus_first
+        if versus is None:
             return "first"
-        if config.versus_first.tied:
+        if versus.tied:
             return "tied"
-        if self.splits or statistics.p_of_shares(config.val.mean, self.configs[0].val.mean, self.images) < 1 - LEVEL:
-            return "worse"
-        return "worse on these images"
+        p = versus.p_images
+        if math.isnan(p):
+            p = statistics.p_of_shares(config.val.mean, self.configs[0].val.mean, self.images)
+        return "worse" if self.splits or p < 1 - LEVEL else "worse on these images"
 
     def is_worse(self, config: Confirmed) -> bool:
         """Whether it was told apart from the first, be it on these images alone."""
@@ -189,7 +191,7 @@ def _confirmation(found: Any) -> Confirmation:
             **confirmed
             | {
                 "val": _summary(confirmed["val"]),
-                "versus_first": versus and Comparison(**versus | {"p": number(versus["p"])}),
+                "versus_first": versus and _comparison(versus),
                 "test": test and _summary(test),
             }
         )
@@ -200,6 +202,10 @@ def _confirmation(found: Any) -> Confirmation:
         raise ValueError("it compares no configs")
     summaries = {"test": _summary(found["test"]), "optimism": number(found["optimism"])}
     return Confirmation(**found | summaries | {"configs": configs})
+
+
+def _comparison(found: dict[str, Any]) -> Comparison:
+    return Comparison(**found | {"p": number(found["p"]), "p_images": number(found.get("p_images"))})
 
 
 def _summary(found: dict[str, Any]) -> Summary:

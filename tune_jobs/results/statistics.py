@@ -96,6 +96,9 @@ class Comparison:
     where fewer than two seeds are shared."""
     tied: bool
     """Whether the data do not tell the two apart.  With too few seeds nothing is told apart."""
+    p_images: float = math.nan
+    """Of two shares of the images, by the means over the seeds; corrected for all pairs.  NaN over splits of their own,
+    and where an earlier version wrote it."""
 
 
 def compare(
@@ -113,20 +116,24 @@ def compare(
     its own; without, all have the same images.
     """
     differences = {pair: _paired(scores[pair[0]], scores[pair[1]]) for pair in itertools.combinations(scores, 2)}
+    by_images = {
+        (one, other): math.nan if overlap is not None else p_of_shares(_mean(scores[one]), _mean(scores[other]), images)
+        for one, other in differences
+    }
     p_values = {
-        (one, other): p_of_shares(_mean(scores[one]), _mean(scores[other]), images)
+        (one, other): by_images[one, other]
         if one in seedless and other in seedless and overlap is None
         else p_value(found, images, overlap or 0.0)
         for (one, other), found in differences.items()
     }
-    p_values = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    p_values, by_images = (dict(zip(known, holm(list(known.values())), strict=True)) for known in (p_values, by_images))
     found = {}
     for one, other in differences:
         if first in (one, other):
             name, sign = (other, -1) if one == first else (one, 1)
             mean = sign * float(np.mean(differences[one, other])) if differences[one, other] else math.nan
             p = p_values[one, other]
-            found[name] = Comparison(mean, p, not p < 1 - LEVEL)
+            found[name] = Comparison(mean, p, not p < 1 - LEVEL, by_images[one, other])
     return found
 
 

@@ -62,6 +62,8 @@ def test_a_confirmation_of_an_earlier_version_has_no_scores_and_the_firsts_test_
     written = json.loads(dump(Confirmation([1, 2], False, 100, configs, val, "00000", 0.0)))
     for config in written["configs"]:
         del config["scores"], config["test"], config["search_repeats"]
+        if config["versus_first"]:
+            del config["versus_first"]["p_images"]
     path.write_text(json.dumps(written))
     found = load(path)
     assert found is not None
@@ -149,6 +151,16 @@ def test_conclude_knows_how_many_trainings_the_searchs_score_is_of() -> None:
     repeated = replace(one, rows=(SEARCHED[1], other))
     found = conclude([repeated, one], again(0, 0.9, 0.8) + again(1, 0.8, 0.7), [7, 8], False, IMAGES)
     assert [config.search_repeats for config in found.configs] == [2, 1]
+
+
+def test_worse_is_corrected_for_all_pairs_by_the_images_too() -> None:
+    """Two points of 2,000 images are p = 0.035 for one pair; of three configs two such gaps are left to chance."""
+    trained = [*again(0, 0.91, 0.911, 0.91), *again(1, 0.89, 0.891, 0.89), *again(2, 0.891, 0.891, 0.89)]
+    found = conclude(candidates(SEARCHED), trained, [7, 8, 9], False, {"train": 7000, "val": 2000, "test": 2000})
+    assert [found.verdict(config) for config in found.configs] == ["first", *["worse on these images"] * 2]
+    versus = [config.versus_first and replace(config.versus_first, p_images=math.nan) for config in found.configs]
+    earlier = [replace(config, versus_first=one) for config, one in zip(found.configs, versus, strict=True)]
+    assert {found.verdict(config) for config in earlier[1:]} == {"worse"}  # an earlier version's were not corrected
 
 
 def test_a_confirmation_knows_a_config_under_any_seed_and_what_it_refutes() -> None:

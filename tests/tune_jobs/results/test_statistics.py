@@ -110,6 +110,19 @@ def test_compare_of_one_that_depends_on_no_seed_and_one_that_does_is_over_the_se
     assert found.p < 0.1 < p_of_shares(0.91, 0.88, 100)
 
 
+def test_compare_corrects_what_the_images_say_for_all_pairs_too() -> None:
+    scores = {"a": by_seed(0.90, 0.91, 0.92), "b": by_seed(0.88, 0.89, 0.90), "c": by_seed(0.80, 0.81, 0.82)}
+    found = compare(scores, "a", 2000, seedless=(), overlap=None)
+    alone = [p_of_shares(0.91, other, 2000) for other in (0.89, 0.81)]
+    assert alone[0] < 0.05 < 2 * alone[0]
+    assert found["b"].p_images == pytest.approx(alone[0])  # Holm: the largest of three stands as it is
+    assert found["c"].p_images == pytest.approx(3 * alone[1])
+    near = compare(scores | {"c": by_seed(0.881, 0.89, 0.9)}, "a", 2000, seedless=(), overlap=None)
+    assert near["b"].p_images > 2 * alone[0] - 1e-9
+    split = compare(scores, "a", 2000, seedless=(), overlap=0.1)
+    assert all(math.isnan(one.p_images) for one in split.values())
+
+
 def test_compare_over_splits_of_their_own_two_that_depend_on_no_seed_are_compared_over_the_splits() -> None:
     first, other = by_seed(0.90, 0.92, 0.94), by_seed(0.80, 0.83, 0.83)
     found = compare({"a": first, "b": other}, "a", 100, seedless={"a", "b"}, overlap=0.1)["b"]
