@@ -82,8 +82,9 @@ class _Tested:
     p: float
     by: str
     """The test that it is of."""
-    images: int
-    """That alone would leave the gap to chance; 0 where they would not, or each seed had images of its own."""
+    doubt: str
+    """In words, what the images leave to chance though the test does not; empty where that is nothing, or each seed had
+    images of its own."""
 
 
 def _verdicts(first: Loaded, others: Sequence[Loaded]) -> list[str]:
@@ -100,8 +101,8 @@ def _verdicts(first: Loaded, others: Sequence[Loaded]) -> list[str]:
         told = "really apart"
         if not p < 1 - LEVEL:
             told = "not distinguishable"
-        elif one.images:
-            told = f"apart on these {one.images:,} images, which alone leave such a gap to chance"
+        elif one.doubt:
+            told = one.doubt
         by = f"{one.by}, {p_in_words(p)}{holms}"
         verdicts.append(f"{points(one.difference, sign=True)} points to the first run, {told} ({by})")
     return verdicts
@@ -127,7 +128,6 @@ def _tested(loaded: Loaded, first: Loaded) -> _Tested | str:
         gap = points(difference, sign=True)
         return f"{gap} points to the first run, over other splits: confirm both with as many seeds and splits to know"
     images = loaded.confirmation.images
-    left_to_chance = not splits and p_of_shares(one.val.mean, other.val.mean, images) >= 1 - LEVEL
     if not (splits or one.reads_seed or other.reads_seed):
         p, by = p_of_shares(one.val.mean, other.val.mean, images), "test of two shares of the images"
     elif same:
@@ -136,4 +136,24 @@ def _tested(loaded: Loaded, first: Loaded) -> _Tested | str:
         p, by = p_value(differences, images, overlap), "t-test paired over seeds"
     else:
         p, by = p_of_means(one.val, other.val, images), "Welch's t-test over seeds"
-    return _Tested(difference, p, by, images if left_to_chance else 0)
+    return _Tested(difference, p, by, "" if splits else _doubt(loaded, first, one, other))
+
+
+def _doubt(loaded: Loaded, first: Loaded, one: Confirmed, other: Confirmed) -> str:
+    """Each was chosen among others on these validation images, which is in the gap; by the test images nothing was.
+
+    Those of an earlier version, whose test accuracies are not known, are judged by the validation images alone.
+    """
+    assert loaded.confirmation is not None
+    assert first.confirmation is not None
+    images, tested = loaded.confirmation.images, int(loaded.environment["images"]["test"])
+    if p_of_shares(one.val.mean, other.val.mean, images) >= 1 - LEVEL:
+        return f"apart on these {images:,} images, which alone leave such a gap to chance"
+    test, firsts = loaded.confirmation.test_accuracy(one), first.confirmation.test_accuracy(other)
+    if test is None or firsts is None or math.isnan(test.mean - firsts.mean):
+        return ""
+    if (test.mean - firsts.mean) * (one.val.mean - other.val.mean) < 0:
+        return f"apart by validation, but the other way round on the {tested:,} test images"
+    if p_of_shares(test.mean, firsts.mean, tested) >= 1 - LEVEL:
+        return f"apart by validation, but the {tested:,} test images leave such a gap to chance"
+    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.tune_jobs.results.report.conftest import MakeRun
 from tune_jobs.results.confirmation import conclude, dump
 from tune_jobs.results.report.compared import lines
 from tune_jobs.results.report.loaded import Loaded, load
+from tune_jobs.results.statistics import Comparison
 
 FRESH = [0.900, 0.901, 0.902, 0.901]
 
@@ -53,6 +55,31 @@ def test_runs_are_really_apart_where_the_images_tell_them_apart_too(
     first = confirmed(make_run, "one", FRESH, splits)
     (verdict,) = verdicts(first, confirmed(make_run, "two", [score - gap for score in FRESH], splits))
     assert verdict.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("test", "splits", "said"),
+    [
+        (0.89, False, "apart by validation, but the 2,000 test images leave such a gap to chance"),
+        (0.90, False, "apart by validation, but the other way round on the 2,000 test images"),
+        (0.79, False, "really apart"), (math.nan, False, "really apart"), (None, False, "really apart"),
+        (0.89, True, "really apart"),
+    ],
+)  # fmt: skip
+def test_runs_are_really_apart_where_the_test_images_do_not_leave_it_to_chance(
+    make_run: MakeRun, test: float | None, splits: bool, said: str
+) -> None:
+    """Each config was chosen on the validation images."""
+    first = confirmed(make_run, "one", FRESH, splits)
+    other = confirmed(make_run, "two", [score - 0.1 for score in FRESH], splits)
+    assert other.confirmation is not None
+    (config,) = other.confirmation.configs
+    assert config.test is not None
+    summary = None if test is None else replace(config.test, mean=test)
+    config = replace(config, test=summary, versus_first=Comparison(-0.1, 0.01, False))
+    found = replace(other.confirmation, configs=[config])
+    (verdict,) = verdicts(first, replace(other, confirmation=found))
+    assert verdict.startswith(f"−10.00 points to the first run, {said}")
 
 
 def test_runs_over_other_seeds_are_not_paired(make_run: MakeRun) -> None:
