@@ -61,9 +61,7 @@ def _line(name: str, loaded: Loaded, verdict: str) -> Line:
         low=low,
         high=high,
         test_accuracy=test_accuracy,
-        train_time_s=sum(
-            row.train_time_s / (row.fused or 1) for row in loaded.rows if not math.isnan(row.train_time_s)
-        ),
+        train_time_s=timing.spent(loaded.rows),
         verdict=verdict,
     )
 

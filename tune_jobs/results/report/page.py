@@ -19,7 +19,7 @@ import jinja2
 from tune_jobs.errors import UsageError
 from tune_jobs.results import best
 from tune_jobs.results.confirmation import Confirmation, Confirmed
-from tune_jobs.results.report import benchmarked, drawing, predictions
+from tune_jobs.results.report import benchmarked, drawing, predictions, timing
 from tune_jobs.results.report import confirmed as confirmed_table
 from tune_jobs.results.report.benchmarked import Benchmark
 from tune_jobs.results.report.cells import Cell, Column, count, of_trials
@@ -154,11 +154,10 @@ def _whole(drawn: Sequence[Figure]) -> set[str]:
 def _headline(loaded: Loaded, data_dir: Path | None) -> dict[str, Any]:
     """The best config's standing, its cost and its command."""
     ends = [attempt.end for attempt in loaded.attempts]
-    total = sum(row.train_time_s for row in loaded.rows if not math.isnan(row.train_time_s))
     states = Counter(row.state for row in loaded.rows)
     run = {
         "states": {state: states[state] for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")},
-        "train_time_s": total,
+        "train_time_s": timing.spent(loaded.rows),
         "wall_time_s": max(ends) - loaded.attempts[0].start if ends else math.nan,
         "running": loaded.run.is_running(),
     }

@@ -30,6 +30,12 @@ def sentence(rows: Sequence[Row], side_by_side: bool) -> str:
     )
 
 
+def spent(rows: Sequence[Row]) -> float:
+    """Training time of all rows, in s, those without one left out; of trials that were trained as one, each has its
+    share of the time that is theirs together."""
+    return sum(row.train_time_s / (row.fused or 1) for row in rows if not math.isnan(row.train_time_s))
+
+
 def _fused(row: Row) -> bool:
     return row.fused is not None
 

@@ -9,9 +9,9 @@ import pytest
 
 from tests.tune_jobs.results.report.conftest import MakeRun, Trial
 from tune_jobs.results import best
-from tune_jobs.results.report import text
+from tune_jobs.results.report import page, text
 from tune_jobs.results.report.cells import of_trials
-from tune_jobs.results.report.compared import times
+from tune_jobs.results.report.compared import lines, times
 from tune_jobs.results.report.figures import figures
 from tune_jobs.results.report.findings import findings
 from tune_jobs.results.report.loaded import Loaded, load
@@ -109,3 +109,12 @@ def test_sentence_of_an_old_ledger_and_of_several_devices(make_run: MakeRun) -> 
     assert all(math.isnan(row.shared_with) for row in rows)
     assert "beside how many is not known: small" in sentence([rows[0], rows[0]], True)
     assert sentence(rows, False) == "Times are of trials that ran on cpu and cuda: they do not quite compare."
+
+
+def test_the_time_of_trials_trained_as_one_is_counted_once(make_run: MakeRun) -> None:
+    """Four that took 8 s together, and one alone."""
+    trials = [trial(0.5 + n / 10, None, train_time_s=8.0, fused=4) for n in range(4)] + [trial(0.4, None)]
+    loaded = load(make_run(trials))
+    assert [line.train_time_s for line in lines([("made", loaded)])] == [9.0]
+    page.write([loaded.run], loaded.run.report)
+    assert "<span>9 s of training in" in loaded.run.report.read_text(encoding="utf-8")
