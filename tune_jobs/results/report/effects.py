@@ -198,7 +198,7 @@ def _sampled(loaded: Loaded, scores: Sequence[Score], name: str) -> Effect | Non
         p=float(p),
         # The median's standard error is 1.25 times the mean's where scores are normal.
         noise=1.25 * loaded.noise.of_difference(min(len(groups[order[0]]), len(groups[order[-1]]))),
-        # Epsilon squared (Tomczak and Tomczak 2014).
+        # Eta squared (Tomczak and Tomczak 2014).
         share=max(0.0, float(statistic - len(groups) + 1) / (n - len(groups))),
     )
 

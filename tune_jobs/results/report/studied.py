@@ -109,7 +109,7 @@ def _of_shares(effects: Sequence[Effect]) -> tuple[str, str]:
     """What the shares are of, for the axis and as the caption: a grid, too, may have fields without matched cells, and
     a search fields with them."""
     ranks = (
-        "the scores' ranks that goes with each field (epsilon squared of the Kruskal-Wallis tests). Which fields are "
+        "the scores' ranks that goes with each field (eta squared of the Kruskal-Wallis tests). Which fields are "
         "told from chance, the findings say."
     )
     unmatched = [effect.field for effect in effects if not effect.matched]

@@ -210,3 +210,19 @@ def test_what_mattered_says_of_which_fields_the_shares_are_of_ranks() -> None:
     title, caption = studied._of_shares([effect("lr", True), effect("momentum", False)])
     assert title == "share of the variance, %"
     assert "of momentum, without matched cells, the share of the variance between the scores' ranks" in caption
+    assert "(eta squared of the Kruskal-Wallis tests)" in caption
+
+
+def test_share_of_a_sampled_field_is_eta_squared_of_its_ranks(make_run: MakeRun) -> None:
+    """By the ranks themselves: the share between groups, less what k − 1 groups have by chance."""
+    draw = random.Random(0)
+    configs = [("relu", 0.82), ("tanh", 0.81), ("gelu", 0.80)] * 6
+    trials: list[Trial] = [
+        ({"model": "mlp", "activation": name, "lr": draw.uniform(0.001, 0.1)}, "COMPLETE", [draw.gauss(mean, 0.02)], {})
+        for name, mean in configs
+    ]
+    scores = [accuracy for _, _, (accuracy,), _ in trials]
+    ranks = stats.rankdata(scores)
+    groups = [ranks[n::3] for n in range(3)]
+    h = 12 / (18 * 19) * sum(sum(group) ** 2 / 6 for group in groups) - 3 * 19
+    assert found(make_run(trials))["activation"].share == pytest.approx((h - 2) / 15)
