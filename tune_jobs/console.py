@@ -119,6 +119,7 @@ def confirmation_lines(found: Confirmation) -> list[str]:
         for verdict in ("tied", "worse", "worse on these images")
     )
     lines = [f"over {over}: trial {first.trial} has the highest mean validation accuracy, {first.val.mean:.2%}"]
+    lines += [picking] if (picking := found.picking()) else []
     lines += [f"{trial}: {ended}; not compared" for trial, ended in found.left_out.items()]
     if tied:
         by = found.test_of(found.are("tied"))

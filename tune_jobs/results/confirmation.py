@@ -44,7 +44,8 @@ class Confirmed:
     scores: list[float] = field(default_factory=list)
     """Validation accuracy under each seed, in their order; empty where an earlier version wrote it."""
     test: Summary | None = None
-    """Test accuracy over the seeds, which nothing was chosen by; None where an earlier version wrote it."""
+    """Test accuracy over the seeds; None where an earlier version wrote it.  Nothing was chosen by the test images, but
+    the same trainings put the config where it stands, and a seed that does well does well on both."""
     search_repeats: int = 1
     """Trainings that the search's score is the mean of; 1 where an earlier version wrote it."""
 
@@ -60,7 +61,7 @@ class Confirmation:
     """In the validation part."""
     configs: list[Confirmed]
     test: Summary
-    """Test accuracy of the first config over the seeds.  It was chosen without it."""
+    """Test accuracy of the first config over the seeds, which was chosen without these images, by these trainings."""
     winner: str
     """The config that the search would have named, by its id there."""
     optimism: float
@@ -68,6 +69,9 @@ class Confirmation:
     where it is left out."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Of each config, by its id in the search, that has not all its trials COMPLETE, how they ended."""
+    overlap: float = 0.0
+    """Validation images for each one trained on, where each seed has a split of its own; 0 where an earlier version
+    wrote it, whose intervals do not allow for it."""
 
     def of(self, row: Row) -> Confirmed | None:
         """What it found of a row's config; None where that is none of those compared.  The seed does not count."""
@@ -75,6 +79,18 @@ class Confirmation:
             if number_of(confirmed.trial) == number_of(row.id) or confirmed.config == without_seed(row.config):
                 return confirmed
         return None
+
+    def picking(self) -> str:
+        """What the first's having been picked does to its mean and its interval, in a line; empty of a single config,
+        and where it has no spread or its scores are not known."""
+        first, among = self.configs[0], len(self.configs)
+        if among < 2 or len(first.scores) < 2 or not first.val.std > 0:
+            return ""
+        counted = statistics.of_the_highest(first.scores, among, self.overlap)
+        return (
+            f"trial {first.trial} was picked as the highest of {among}: with that counted in (Bonferroni) its 95 % "
+            f"interval is {interval(counted)} %, and its mean is likely somewhat too high"
+        )
 
     def refutes(self, row: Row) -> bool:
         """Whether it told the row's config apart from its first, which is better."""
@@ -157,6 +173,7 @@ def conclude(
             for n, candidate in enumerate(ranked)
             if n not in again
         },
+        overlap=overlap,
     )
 
 

@@ -46,7 +46,7 @@ class Summary:
     """Ends of the interval of the mean."""
 
 
-def summarise(scores: Sequence[float], least: float = 0.0, overlap: float = 0.0) -> Summary:
+def summarise(scores: Sequence[float], least: float = 0.0, overlap: float = 0.0, level: float = LEVEL) -> Summary:
     """Mean, spread and the t interval of the mean; at least one score, none below `least` nor above 1.
 
     0 is the least of accuracies, −1 of their differences.  An interval that reaches beyond is cut there: over two or
@@ -58,8 +58,14 @@ def summarise(scores: Sequence[float], least: float = 0.0, overlap: float = 0.0)
     from scipy import stats  # over a second, which a search that begins need not wait for
 
     std = float(np.std(scores, ddof=1)) if len(set(scores)) > 1 else 0.0  # and not what rounding leaves
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * std * math.sqrt(1 / n + overlap)
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * std * math.sqrt(1 / n + overlap)
     return Summary(n, mean, std, max(mean - half, least), min(mean + half, 1.0))
+
+
+def of_the_highest(scores: Sequence[float], among: int, overlap: float = 0.0) -> Summary:
+    """Of scores that were picked for having the highest mean among so many: all their intervals together hold at LEVEL
+    (Bonferroni), and so that of the one picked does."""
+    return summarise(scores, overlap=overlap, level=1 - (1 - LEVEL) / among)
 
 
 def half_interval(summary: Summary, images: int) -> float:

@@ -8,12 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from tune_jobs.confirm import _fresh_seeds
 from tune_jobs.console import confirmation_lines
 from tune_jobs.errors import UsageError
 from tune_jobs.results.confirmation import Confirmation, Confirmed, conclude, dump, half_width, interval, load
 from tune_jobs.results.ledger import TrialRecord
+from tune_jobs.results.report.confirmed import shown
 from tune_jobs.results.selection import candidates
 from tune_jobs.results.statistics import Comparison, Summary, p_value
 from tune_jobs.results.table import Row, rows
@@ -123,6 +125,24 @@ def test_conclude_ranks_by_the_fresh_means_and_holds_all_against_the_best_of_the
     assert held.p == pytest.approx(p_value([0.04, 0.03], 1000, 1 / 7 if splits else 0.0))
     assert found.left_out == {}
     assert alone.left_out == {"00008": "some without an accuracy of 0"}
+
+
+@pytest.mark.parametrize("splits", [False, True])
+def test_the_first_was_picked_as_the_highest_and_its_interval_is_said_with_that_counted_in(splits: bool) -> None:
+    trained = again(0, 0.90, 0.91, 0.92) + again(1, 0.86, 0.87, 0.88) + again(2, 0.80, 0.82, 0.84)
+    found = conclude(candidates(SEARCHED), trained, [7, 8, 9], splits, IMAGES)
+    half = stats.t.ppf(1 - 0.05 / 3 / 2, 2) * 0.01 * math.sqrt(1 / 3 + (1 / 7 if splits else 0))
+    said = (
+        "trial 00005 was picked as the highest of 3: with that counted in (Bonferroni) its 95 % interval is "
+        f"{100 * (0.91 - half):.2f} to {min(100 * (0.91 + half), 100):.2f} %, and its mean is likely somewhat too high"
+    )
+    assert confirmation_lines(found)[1] == said
+    assert shown(found).notes[1] == said
+    narrower = stats.t.ppf(0.975, 2) / stats.t.ppf(1 - 0.05 / 6, 2)
+    assert found.configs[0].val.high - 0.91 == pytest.approx(half * narrower)  # the table's stays
+    earlier = replace(found, configs=[replace(found.configs[0], scores=[]), *found.configs[1:]])
+    for other in (replace(found, configs=found.configs[:1]), earlier):
+        assert not [line for line in confirmation_lines(other) if "picked" in line]
 
 
 @pytest.mark.parametrize(("splits", "half", "of_test"), [(False, 0.0089, 0.0089), (True, 0.0117, 0.0139)])

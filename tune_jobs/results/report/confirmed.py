@@ -23,7 +23,7 @@ def shown(found: Confirmation) -> Shown:
         words=["trial", *fields, "verdict"],
         numbers=NUMBERS,
         rows=[_row(found, config, fields) for config in found.configs],
-        notes=[note],
+        notes=[note, *filter(None, [found.picking()])],
     )
 
 
