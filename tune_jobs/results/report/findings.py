@@ -7,6 +7,8 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator
 
+from scipy import stats
+
 from models import TrainConfig, is_network
 from tune_jobs.results import selection
 from tune_jobs.results.report.effects import Effect, effects
@@ -15,12 +17,15 @@ from tune_jobs.results.report.loaded import REPEATS, Loaded
 from tune_jobs.results.report.outcomes import Outcomes, left_out, left_out_in_words, outcomes
 from tune_jobs.results.report.standing import standing
 from tune_jobs.results.report.wording import is_number, label
-from tune_jobs.results.statistics import p_in_words
+from tune_jobs.results.statistics import LEVEL, p_in_words
 from tune_jobs.results.words import duration
 from tune_jobs.space.axis import RANGES, Axis
 
 LEARNING = ("tpe", "gp", "nsga2")
 """Samplers that choose by what they have seen."""
+
+TO_ZERO = ("cosine", "onecycle")
+"""Schedules of the learning rate that end at zero, or next to it."""
 
 
 def findings(loaded: Loaded) -> list[Finding]:
@@ -136,13 +141,21 @@ def _in_words(loaded: Loaded, candidate: selection.Candidate) -> str:
 
 
 def _more_epochs(loaded: Loaded) -> Iterator[Finding]:
+    """Where most networks were best in their last epoch, and more than by chance: each of n epochs is the best of those
+    that no longer change but by chance in one of n.
+
+    A schedule that ends at a rate of zero makes the last epoch the best of any training, however long.
+    """
     networks = [row for row in loaded.rows if row.state == "COMPLETE" and is_network(row.config["model"])]
-    several = [row for row in networks if row.epochs > 1]
+    several = [row for row in networks if row.epochs > 1 and row.config.get("lr_schedule") not in TO_ZERO]
     last = sum(row.best_epoch == row.epochs for row in several)
-    if several and last > len(several) / 2:
+    if last <= len(several) / 2:
+        return
+    by_chance = statistics.fmean(1 / row.epochs for row in several)
+    if stats.binomtest(last, len(several), by_chance, alternative="greater").pvalue < 1 - LEVEL:
         text = (
-            f"{last} of {len(several)} complete networks were best in their last epoch: they were still improving when "
-            "training ended, and their order may change with more epochs."
+            f"{last} of {len(several)} complete networks were best in their last epoch: they may still have been "
+            "improving when training ended, and their order may change with more epochs."
         )
         yield Finding("note", "More epochs may help", text)
 

@@ -97,6 +97,28 @@ def test_failures_of_a_sampled_range_are_told_as_one_part_of_it(sampled: Callabl
     assert re.search(r" [\d.e-]+ to [\d.e-]+ FAILed in 3 of \d+ configs, which are left out\.", told)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "last", "n", "schedule", "told"),
+    [
+        (3, 6, 8, "constant", True), (3, 3, 3, "constant", True), (3, 3, 4, "constant", False),
+        (2, 4, 4, "constant", False), (2, 5, 5, "constant", True), (9, 4, 8, "constant", False),
+        (3, 8, 8, "cosine", False), (3, 8, 8, "onecycle", False),
+    ],
+)  # fmt: skip
+def test_more_epochs_may_help_where_more_than_chance_were_best_in_their_last(
+    make_run: MakeRun, epochs: int, last: int, n: int, schedule: str, told: bool
+) -> None:
+    trials: list[Trial] = [
+        ({"model": "mlp", "lr": 0.01 * (i + 1), "lr_schedule": schedule}, "COMPLETE",
+         [0.5] * (epochs - 2) + ([0.6, 0.7] if i < last else [0.7, 0.6]), {})
+        for i in range(n)
+    ]  # fmt: skip
+    found = by_lead(make_run(trials)).get("More epochs may help")
+    assert (found is not None) == told
+    assert found is None or f"{last} of {n} complete networks" in found.text
+    assert found is None or "they may still have been improving when training ended" in found.text
+
+
 def test_best_at_the_end_of_its_axis_is_told(make_run: MakeRun) -> None:
     told = by_lead(make_run(grid(0.1), GRID))["lr is at the edge"].text
     assert "at the lowest end of what was searched (0.001 to 0.1)" in told
