@@ -63,7 +63,8 @@ def confirm(
     outcome = run_space(Run(again, Points((), {}, points), where, splits, listener, wait_for_nodes))
     if outcome.ended != "done" or not candidates(outcome.rows):
         return outcome, None
-    images = {part: len(getattr(splits[0], part)) for part in ("train", "val", "test")}
+    parts = splits[0]
+    images = {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)}
     found = confirmation.conclude(ranked, outcome.rows, fresh, new_splits, images)
     for place in (where, run_dir):
         write_text(place.confirmation, confirmation.dump(found))

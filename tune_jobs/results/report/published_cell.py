@@ -7,8 +7,6 @@ import statistics
 from dataclasses import dataclass
 from functools import cached_property
 
-from scipy import stats
-
 from profiling.reports import Figure
 from tune_jobs.results.report.loaded import Loaded
 from tune_jobs.results.statistics import LEVEL
@@ -76,6 +74,8 @@ class Cell:
         """
         if not self.ours:
             return math.nan
+        from scipy import stats  # which those who show no such cell need not wait for
+
         images, noise = self.ours[0].images, self.ours[0].loaded.noise
         variance = _of_images(self.accuracy, images)
         variance += _of_images(self.figure.accuracy, self.figure.eval_images or images)
