@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import ray
 
+from tune_jobs.cluster import membership
+
 THERE = [
     ("running/broken_nodes.py", "ray._private.state", "actors"),
     ("cluster/__init__.py", "ray._private.resource_and_label_spec", "ResourceAndLabelSpec.resolve"),
@@ -18,7 +20,9 @@ THERE = [
     ("cluster/membership.py", "ray._private.worker", "global_worker"),
     ("cluster/membership.py", "ray._private.services", "start_ray_process"),
     ("cluster/membership.py", "ray._private.node", "Node.start_api_server"),
+    ("cluster/membership.py", "ray._private.node", "Node.start_monitor"),
     ("cluster/membership.py", "ray._private.node", "Node.webui_url"),
+    ("cluster/membership.py", "ray._private.utils", "get_dashboard_dependency_error"),
     ("cluster/tokens.py", "ray._private.authentication.authentication_token_setup", "generate_and_save_token"),
     ("cluster/tokens.py", "ray._private.authentication.authentication_token_setup", "_get_default_token_path"),
     (
@@ -107,3 +111,20 @@ def test_whoever_imports_what_is_private_is_named_here() -> None:
         if any(name in path.read_text() for name in private)
     }
     assert users == {user for user, *_ in THERE}
+
+
+def test_packages_of_the_dashboard_are_those_that_ray_imports_for_it() -> None:
+    """Ray looks whether they are there by importing them, at the start of each search; we look for them."""
+    import ray.dashboard.optional_deps
+
+    source = inspect.getsource(ray.dashboard.optional_deps)
+    imported = {
+        line.split()[1].partition(".")[0] for line in source.splitlines() if line.startswith(("import", "from"))
+    }
+    assert imported == set(membership.OF_THE_DASHBOARD), f"Ray {ray.__version__}"
+
+
+def test_a_dashboard_without_its_packages_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert membership._missing() is None
+    monkeypatch.setattr(membership, "OF_THE_DASHBOARD", ("aiohttp", "no_such_package"))
+    assert str(membership._missing()) == "the dashboard needs no_such_package"

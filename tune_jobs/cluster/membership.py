@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import ray
-from ray._private import services, worker
+from ray._private import services, utils, worker
 from ray._private.node import Node
 from ray._private.ray_constants import PROCESS_TYPE_DASHBOARD, PROCESS_TYPE_MONITOR
 
@@ -25,6 +26,12 @@ from tune_jobs import forking
 # its import.  An import between the beginning and the end of a fork, by another thread, would have a lock released that
 # nobody holds, and Python says so on stderr.
 
+
+OF_THE_DASHBOARD = (
+    *("aiohttp", "aiohttp_cors", "grpc", "opencensus", "opentelemetry"),
+    *("prometheus_client", "pydantic"),
+)
+"""Packages of Ray's extra `default`."""
 
 FOR_PEOPLE = (PROCESS_TYPE_DASHBOARD, PROCESS_TYPE_MONITOR)
 """Ray's processes that no trial waits for."""
@@ -108,14 +115,17 @@ class Membership:
 
     @contextmanager
     def _started_by_us(self) -> Iterator[None]:
-        """Ray starts its dashboard beside its other processes, and no log monitor.
+        """Ray starts its dashboard and its monitor beside its other processes, and no log monitor.
 
         By itself it waits until the dashboard answers, one to two seconds, before it starts the raylet, whose workers
-        every trial waits for.  The log monitor reads workers' logs out to drivers, and ours ask for none: half a second
-        of a short search.  The dashboard shows them all the same.  The agent has a port of its own choice: a second
-        Ray on the machine would try for three seconds to get the one that Ray gives to all, and then do without.
+        every trial waits for; and it imports what the dashboard needs here to see whether it is there, the better part
+        of a second.  The log monitor reads workers' logs out to drivers, and ours ask for none: half a second of a
+        short search.  The dashboard shows them all the same.  The agent has a port of its own choice: a second Ray on
+        the machine would try for three seconds to get the one that Ray gives to all, and then do without.
         """
         start_dashboard, start_process = Node.start_api_server, services.start_ray_process
+        start_monitor: Callable[[Node], None] = Node.start_monitor
+        dependency_error = utils.get_dashboard_dependency_error
 
         def beside(node: Node, **asked: Any) -> None:
             node._ray_params.dashboard_agent_listen_port = 0
@@ -127,6 +137,7 @@ class Membership:
 
         def start(node: Node, **asked: Any) -> None:
             try:
+                start_monitor(node)
                 start_dashboard(node, **asked)
                 self.dashboard.set_result(node.webui_url or "")
             except BaseException as error:  # noqa: BLE001 - raised where it is waited for
@@ -140,13 +151,23 @@ class Membership:
                 os.setpriority(os.PRIO_PROCESS, started.process.pid, NICENESS)
             return started
 
+        def put_back(_: object = None) -> None:
+            services.start_ray_process, utils.get_dashboard_dependency_error = start_process, dependency_error
+
         Node.start_api_server = beside  # type: ignore[assignment, method-assign]
-        services.start_ray_process = one_at_a_time
+        Node.start_monitor = lambda _: None  # type: ignore[method-assign]
+        services.start_ray_process, utils.get_dashboard_dependency_error = one_at_a_time, _missing
         try:
             yield
         finally:
-            Node.start_api_server = start_dashboard  # type: ignore[method-assign]
+            Node.start_api_server, Node.start_monitor = start_dashboard, start_monitor  # type: ignore[method-assign]
             if self._dashboard is None:
-                services.start_ray_process = start_process
-            else:  # its thread may not have come to it yet
-                self.dashboard.add_done_callback(lambda _: setattr(services, "start_ray_process", start_process))
+                put_back()
+            else:  # its thread may not have come to them yet
+                self.dashboard.add_done_callback(put_back)
+
+
+def _missing() -> ImportError | None:
+    """As Ray's own `get_dashboard_dependency_error`, without importing what is there."""
+    missing = [name for name in OF_THE_DASHBOARD if find_spec(name) is None]
+    return ImportError(f"the dashboard needs {', '.join(missing)}") if missing else None
