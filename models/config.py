@@ -11,6 +11,10 @@ class ModelError(ValueError):
     """A model cannot be built as asked; the message is one line for the person who asked."""
 
 
+SEED_BELOW = 2**63
+"""What a seed is below."""
+
+
 class TrainConfig(BaseModel):
     """One training run.  Which fields a run reads depends on its model: `models.fields_read`."""
 
@@ -40,7 +44,7 @@ class TrainConfig(BaseModel):
     """Cross entropy; the same written out as log-sum-exp; or the squared error of softmax against one-hot."""
     augment: Literal["none", "rotate_shift"] = "none"
     """What is done to training images: nothing, or turned by up to 10° and moved by up to 10 %."""
-    seed: int | None = Field(default=42, ge=0, lt=2**63)
+    seed: int | None = Field(default=42, ge=0, lt=SEED_BELOW)
     """Of the weights, the order of images, dropout and augmentation; null draws one, which the row then names.  A CPU
     draws by the lower 32 bits: seeds that differ by 2³² give the same weights and order there."""
     deterministic: bool = False

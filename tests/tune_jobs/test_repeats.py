@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment, check
-from tune_jobs.experiment.repeats import asked, configs, missing, repeated, total
+from tune_jobs.experiment.repeats import asked, check_seeds, configs, missing, repeated, total
 from tune_jobs.space import Space, parse
 
 
@@ -44,3 +45,30 @@ def test_missing_has_the_seeds_that_the_first_would_have_had(there: dict[int, in
     assert {fold: point["seed"] for fold, point in (have | found).items()} == {0: 7, 1: 8, 2: 9}
     assert not found.keys() & have.keys()
     assert missing({1: {"C": 1.0}}, 2) == {0: {"C": 1.0}}
+
+
+LAST = 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("space", "search"),
+    [
+        ({"seed": LAST}, {}),
+        ({"seed": {"grid": [LAST, 1]}}, {}),
+        ({"model": {"grid": ["svm", "mlp"]}, "seed": LAST - 1}, {}),
+        ({"lr": {"uniform": [0.1, 0.2]}, "seed": {"int": [1, LAST]}}, {"method": "random", "trials": 2}),
+    ],
+)
+def test_check_seeds_a_seed_whose_repeats_would_be_too_large_is_refused(
+    space: dict[str, Any], search: dict[str, Any]
+) -> None:
+    said = rf"^seed: {LAST - 1 if 'model' in space else LAST}: with repeats: 3 .* and the 2 after it; give at most "
+    with pytest.raises(UsageError, match=f"{said}{LAST - 2}$"):
+        check_seeds(*made(space, 3, **search))
+    check_seeds(*made(space, 1, **search))
+
+
+def test_check_seeds_the_largest_that_the_repeats_allow_and_one_that_no_trial_reads() -> None:
+    check_seeds(*made({"seed": LAST - 2}, 3))
+    check_seeds(*made({"model": "svm", "seed": LAST}, 3))
+    check_seeds(*made({"seed": None}, 3))

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping
 
+from models.config import SEED_BELOW
 from tune_jobs import space as spaces
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
@@ -50,11 +51,15 @@ def missing(have: Mapping[int, Point], repeats: int) -> dict[int, Point]:
 
 
 def check_seeds(experiment: Experiment, space: Space) -> None:
-    """Raise UsageError where two configs that differ in the seed alone would have a repeat in common.
+    """Raise UsageError where a repeat's seed would be larger than a seed may be, or where two configs that differ in
+    the seed alone would have a repeat in common.
 
-    Of a sampled space without a range of real numbers by its seeds alone, which some of its configs may not read.
+    The latter of a sampled space without a range of real numbers by its seeds alone, which some of its configs may not
+    read.
     """
     count = experiment.repeats
+    if count > 1:
+        _check_largest(space, count)
     seeds = next((axis for axis in space.axes if axis.field == "seed" and axis.kind != "value"), None)
     if count == 1 or seeds is None:
         return
@@ -75,4 +80,14 @@ def check_seeds(experiment: Experiment, space: Space) -> None:
             f"repeats: {count} trains a config under its seed and the {count - 1} after it, and seeds "
             f"{min(shared)} and {max(shared)} of space.seed would share some; leave one of the two out, or give seeds "
             f"that lie {count} or more apart"
+        )
+
+
+def _check_largest(space: Space, count: int) -> None:
+    largest = SEED_BELOW - count
+    own = max((point["seed"] for point in space.meeting("seed") if point.get("seed") is not None), default=0)
+    if own > largest:
+        raise UsageError(
+            f"seed: {own}: with repeats: {count} a config is trained under its seed and the {count - 1} after it; give "
+            f"at most {largest}"
         )

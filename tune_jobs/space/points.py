@@ -29,8 +29,5 @@ class Points(Space):
     def models(self) -> list[str]:
         return list(dict.fromkeys(point["model"] for point in self.points))
 
-    def shapes(self) -> list[Point]:
+    def meeting(self, *fields: str) -> list[Point]:  # noqa: ARG002 - all of them have all that they have
         return list(self.points)
-
-    def most_epochs(self) -> int:
-        return max(int(point.get("epochs", 1)) for point in self.points)
