@@ -109,6 +109,22 @@ def test_expand_wrong_space_is_refused_by_name(space: dict[str, Any], train: dic
     assert "\n" not in str(error.value)
 
 
+def test_expand_a_grid_of_too_many_points_is_counted_and_refused_before_any_is_made() -> None:
+    hundred = {"grid": [round(0.001 * (1 + n), 3) for n in range(100)]}
+    space: dict[str, Any] = dict.fromkeys(("lr", "weight_decay", "C", "gamma", "momentum"), hundred)
+    space |= {"model": {"grid": ["mlp", "svm"]}, "optimizer": "sgd"}
+    with pytest.raises(UsageError) as error:
+        expand(space, {"seed": None})
+    assert str(error.value) == (
+        "space: a grid of 1,010,000 points, and at most 1,000,000 are run: give fewer values, or draw from them by "
+        "search.method: random or optuna"
+    )
+    sampled = {name: {"choice": axis["grid"]} if isinstance(axis, dict) else axis for name, axis in space.items()}
+    assert parse(sampled, {}, "random").size() == 1_010_000
+    del space["momentum"], sampled
+    assert len(expand(space, {"seed": None})) == 100**2 + 100**2
+
+
 def test_expand_true_and_one_are_two_values() -> None:
     points = expand({"model": "mlp", "amp": {"grid": [True, False]}}, {})
     assert values(points, "amp") == [(True,), (False,)]

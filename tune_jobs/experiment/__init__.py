@@ -16,6 +16,7 @@ from profiling import reports
 from tune_jobs import yaml
 from tune_jobs.errors import UsageError, one_line
 from tune_jobs.resources import Resources
+from tune_jobs.space import MOST_CONFIGS
 
 SHIPPED = Path(__file__).parents[1] / "experiments"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -36,7 +37,7 @@ class Search(_Section):
 
     method: Literal["grid", "random", "optuna"] = "grid"
     """grid: every point of the space once.  random: `trials` points drawn from it.  optuna: chosen by `sampler`."""
-    trials: int | None = Field(default=None, ge=1, le=10**6)
+    trials: int | None = Field(default=None, ge=1, le=MOST_CONFIGS)
     """How many trials random and optuna run, each of another config, or all that there are.  A grid runs its points."""
     sampler: Literal["tpe", "random", "gp", "qmc", "nsga2"] = "tpe"
     """Optuna's sampler: tree-structured Parzen estimator, random, Gaussian process, quasi-Monte Carlo or NSGA-II."""

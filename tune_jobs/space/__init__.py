@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 import models
 from models import ModelError, TrainConfig
-from models.config import CONDITIONS
 from tune_jobs.errors import UsageError, one_line
 from tune_jobs.space.axis import RANGES, Axis, check_value, key, parse_axis
+from tune_jobs.space.deciding import decider, decides, in_deciding_order, is_part
 
 if TYPE_CHECKING:
     import optuna
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Point = dict[str, Any]
 """Field of TrainConfig -> value."""
+
+MOST_CONFIGS = 10**6
+"""What a search tries at most."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Space:
     @functools.cached_property
     def _grid(self) -> list[Point]:
         found: dict[str, tuple[list[int], Point]] = {}
-        for chosen in self._combinations(_in_deciding_order(self.axes), dict(self.fixed)):
+        for chosen in self._combinations(in_deciding_order(self.axes), dict(self.fixed)):
             place = [axis.values.index(chosen[axis.field]) if axis.field in chosen else 0 for axis in self.axes]
             point = relevant(chosen)
             found.setdefault(key(point), (place, point))
@@ -64,7 +67,7 @@ class Space:
             yield asked
             return
         axis, *others = left
-        if not _is_part(axis, asked):
+        if not is_part(axis, asked):
             yield from self._combinations(others, asked)
             return
         for value in axis.every():
@@ -72,26 +75,36 @@ class Space:
 
     def every(self) -> Iterator[Point]:
         """All points of a space whose `size` is finite."""
-        return map(relevant, self._combinations(_in_deciding_order(self.axes), dict(self.fixed)))
+        return map(relevant, self._combinations(in_deciding_order(self.axes), dict(self.fixed)))
 
     def size(self) -> float:
         """How many distinct points there are: infinite with a range of real numbers, and where a training has no seed,
         which comes out otherwise each time."""
-        return self._size(_in_deciding_order(self.axes), dict(self.fixed))
+        return self._size(in_deciding_order(self.axes), dict(self.fixed), unseeded=math.inf)
 
-    def _size(self, left: list[Axis], asked: dict[str, Any]) -> float:
+    def check_size(self) -> None:
+        """Raise UsageError for a grid of more points than a search tries, before any is made."""
+        count = self._size(in_deciding_order(self.axes), dict(self.fixed), unseeded=1)
+        if count > MOST_CONFIGS:
+            raise UsageError(
+                f"space: a grid of {count:,} points, and at most {MOST_CONFIGS:,} are run: give fewer values, or draw "
+                "from them by search.method: random or optuna"
+            )
+
+    def _size(self, left: list[Axis], asked: dict[str, Any], unseeded: float) -> float:
         if not left:
-            return math.inf if is_unseeded(asked) else 1
+            return unseeded if is_unseeded(asked) else 1
         axis, *others = left
-        if not _is_part(axis, asked):
-            return self._size(others, asked)
+        if not is_part(axis, asked):
+            return self._size(others, asked, unseeded)
         if math.isinf(axis.count):
             return math.inf
-        if None in axis.values or _decides(axis.field, self.axes):  # of the seed's values None is like no other
+        if None in axis.values or decides(axis.field, self.axes):  # of the seed's values None is like no other
             return sum(
-                count * self._size(others, asked | {axis.field: value}) for value, count in axis.cases(self.axes)
+                count * self._size(others, asked | {axis.field: value}, unseeded)
+                for value, count in axis.cases(self.axes)
             )
-        return axis.count * self._size(others, asked | {axis.field: axis.values[0]})
+        return axis.count * self._size(others, asked | {axis.field: axis.values[0]}, unseeded)
 
     def params(self, point: Point) -> dict[str, Any]:
         """What Optuna keeps of a point: the axes that it was asked for.
@@ -150,7 +163,7 @@ class Space:
 
     def _parts(self) -> Iterator[frozenset[str]]:
         """What each possible trial is asked for."""
-        deciding = {axis.field: axis.candidates(self.axes) for axis in self.axes if _decides(axis.field, self.axes)}
+        deciding = {axis.field: axis.candidates(self.axes) for axis in self.axes if decides(axis.field, self.axes)}
         for values in itertools.product(*deciding.values()):
             chosen = dict(zip(deciding, values, strict=True))
             yield frozenset(self._asked(lambda axis: chosen.get(axis.field, axis.values[0])))  # noqa: B023 - at once
@@ -163,9 +176,9 @@ class Space:
         """Points that have the values, or both ends, of these fields in every combination, and of those that decide
         whether they are part of a trial.  Raises UsageError where they do not go together."""
         wanted = {"model", *fields}
-        for axis in reversed(_in_deciding_order(self.axes)):  # those that decide stand before
+        for axis in reversed(in_deciding_order(self.axes)):  # those that decide stand before
             if axis.field in wanted:
-                wanted |= {_decider(axis.field), *axis.when}
+                wanted |= {decider(axis.field), *axis.when}
         axes = [axis for axis in self.axes if axis.field in wanted]
         points = []
         ends = [{key(value): value for value in (*axis.candidates(self.axes), axis.values[-1])} for axis in axes]
@@ -181,8 +194,8 @@ class Space:
     def _asked(self, pick: Callable[[Axis], Any]) -> dict[str, Any]:
         """The fixed fields and a value for each axis that is part of the trial."""
         asked = dict(self.fixed)
-        for axis in _in_deciding_order(self.axes):
-            if _is_part(axis, asked):
+        for axis in in_deciding_order(self.axes):
+            if is_part(axis, asked):
                 asked[axis.field] = pick(axis)
         return asked
 
@@ -197,7 +210,7 @@ def parse(space: Mapping[str, Any], train: Mapping[str, Any], method: str) -> Sp
 
     Raises UsageError that names the field at fault: unknown, in both `space` and `train`, no values, one value twice,
     a low end over the high one, a log scale through zero, a condition on an unknown or later field, a kind of axis
-    that the method does not take, no model, a grid axis that no point reads.
+    that the method does not take, no model, a grid axis that no point reads, more points than a search tries.
     """
     both = [field for field in space if field in train]
     if both:
@@ -208,6 +221,8 @@ def parse(space: Mapping[str, Any], train: Mapping[str, Any], method: str) -> Sp
         raise UsageError(f"model: is missing from space and train; there are {', '.join(models.names())}")
     _check_conditions(axes, fixed)
     checked = Space(axes, fixed)
+    if method == "grid":
+        checked.check_size()
     reachable = checked.reachable()
     for axis in axes:
         if axis.field not in reachable and axis.kind != "value":
@@ -235,42 +250,6 @@ def _check_conditions(axes: tuple[Axis, ...], fixed: Mapping[str, Any]) -> None:
         for other in axis.when:
             if position.get(other, -1) > position[axis.field]:
                 raise UsageError(f"space.{axis.field}.when: {other} stands later in the space; put it first")
-
-
-def _decides(field: str, axes: tuple[Axis, ...]) -> bool:
-    """Whether this field's value decides if some other axis is part of a trial."""
-    return field == "model" or any(field in axis.when or field == _decider(axis.field) for axis in axes)
-
-
-def _decider(field: str) -> str:
-    return CONDITIONS[field][0] if field in CONDITIONS else "model"
-
-
-def _in_deciding_order(axes: tuple[Axis, ...]) -> list[Axis]:
-    """The axes so that each stands after those that decide whether it is part of a trial, else in the file's order."""
-    waits = {axis.field: {"model", _decider(axis.field), *axis.when} - {axis.field} for axis in axes}
-    left, ordered = list(axes), []
-    while left:
-        fields = {axis.field for axis in left}
-        ready = next((axis for axis in left if not waits[axis.field] & fields), None)
-        if ready is None:
-            raise UsageError(f"space.{left[0].field}.when: waits for a field that can only be decided after it")
-        left.remove(ready)
-        ordered.append(ready)
-    return ordered
-
-
-def _is_part(axis: Axis, asked: Mapping[str, Any]) -> bool:
-    """Whether the axis is part of a trial for which these values are decided."""
-    if not all(_holds(condition, asked) for condition in axis.when.items()):
-        return False
-    return axis.field == "model" or axis.field in models.fields_read(asked)
-
-
-def _holds(condition: tuple[str, tuple[Any, ...]], asked: Mapping[str, Any]) -> bool:
-    """A condition on a field that is no part of this trial does not hold."""
-    field, allowed = condition
-    return field in asked and key(asked[field]) in map(key, allowed)
 
 
 def is_unseeded(values: Mapping[str, Any]) -> bool:

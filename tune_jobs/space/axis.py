@@ -124,9 +124,11 @@ def _list_values(field: str, given: list[Any]) -> tuple[Any, ...]:
     if not given:
         raise UsageError(f"space.{field}: needs at least one value")
     values = [check_value(field, value, "space") for value in given]
-    for index, value in enumerate(values):
-        if key(value) in map(key, values[:index]):
+    seen = set[str]()
+    for value in values:
+        if key(value) in seen:
             raise UsageError(f"space.{field}: {shown(value)} stands in it twice")
+        seen.add(key(value))
     return tuple(values)
 
 
