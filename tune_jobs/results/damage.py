@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tune_jobs.errors import UsageError
-from tune_jobs.results.ledger import NEEDED, TrialRecord, parse, read
+from tune_jobs.results.ledger import TrialRecord, read
+from tune_jobs.results.line import NEEDED, parse
 
 
 def read_whole(path: Path) -> dict[str, TrialRecord]:

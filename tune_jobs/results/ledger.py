@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from tune_jobs.results.line import parse
 from tune_jobs.results.plain import plain
 
 
@@ -206,49 +206,6 @@ class Tail:
         self._offset += len(whole)
         lines = whole.decode("utf-8", errors="replace").split("\n")
         return [event for line in lines if (event := parse(line)) is not None]
-
-
-def parse(line: str) -> dict[str, Any] | None:
-    """One line; None for one that is cut or of another version."""
-    try:
-        event = json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
-        return None  # cut by a crash: that line alone is lost
-    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-        return None
-    if not isinstance(event.get("trial"), str) or not _TRIAL.fullmatch(event["trial"]):
-        return None
-    needed = NEEDED.get(event["event"])
-    if needed is None or not needed <= event.keys():
-        return None
-    is_whole = all(isinstance(value, _TYPES.get(name, object)) for name, value in event.items())
-    return event if is_whole else None
-
-
-_TRIAL = re.compile(r"\d+(-\d+)?")
-
-NEEDED = {
-    "state": {"time", "state"},
-    "epoch": {"time", "attempt", "epoch", "val_accuracy"},
-    "config": {"config"},
-    "refused": {"reason"},
-    "place": {"attempt", "node"},
-}
-"""Event -> what a line of it has at least.  Other events, of a newer version, are passed over."""
-
-_TYPES: dict[str, Any] = {
-    "time": int | float,
-    "state": str,
-    "attempt": int,
-    "epoch": int,
-    "val_accuracy": int | float | None,
-    "config": dict,
-    "result": dict,
-    "request": dict | None,
-    "next_request": dict | None,
-    "node": str,
-}
-"""What is of another type was damaged."""
 
 
 def apply(trial: TrialRecord, event: dict[str, Any]) -> None:

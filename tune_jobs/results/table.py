@@ -134,7 +134,7 @@ def _row(trial: TrialRecord) -> Row:
         node=trial.place.get("node"),
         slot=trial.place.get("slot"),
         shared_with=number(trial.shared_with),
-        card=" ".join(trial.place.get("cards", [])) or None,
+        card=" ".join(trial.place.get("cards") or []) or None,
         shared_card_with=number(trial.shared_card_with),
         attempts=trial.attempts,
         failure=trial.failure,

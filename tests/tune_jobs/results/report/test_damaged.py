@@ -171,9 +171,12 @@ def _flipped(data: bytes, place: int) -> bytes:
         '{"time": "x", "trial": "00000", "event": "state", "state": "FAIL"}',
         '{"time": 1, "trial": "abc", "event": "state", "state": "FAIL"}',
         '{"time": 1, "trial": "00000", "event": "state", "state": "COMPLETE", "result": null}',
+        '{"time": 1, "trial": "00000", "event": "state", "state": "COMPLETE", "result": {"epochs": null}}',
+        '{"time": 1, "trial": "00000", "event": "state", "state": "COMPLETE", "result": {"val_accuracy": "0.9"}}',
+        '{"time": 1, "trial": "00000", "event": "config", "config": {"model": ["mlp"]}}',
         "[" * 100_000,
     ],
-    ids=["event", "time", "trial", "result", "deep"],
+    ids=["event", "time", "trial", "result", "nulls", "text", "config", "deep"],
 )
 def test_a_line_of_the_ledger_with_another_type_is_passed_over(line: str, make_run: MakeRun) -> None:
     run = made(make_run)
