@@ -108,7 +108,7 @@ def _of_run(run: Path, cpu: str, splits: Splits) -> list[Known]:
             continue
         try:
             work = work_macs(row.config, splits, images, size)
-        except (ValueError, KeyError):  # a config of another version
+        except (ValueError, KeyError, TypeError):  # a config of another version, or facts that were damaged
             continue
         batch_size, kind = row.config.get("batch_size"), row.device or "cpu"
         model, name = row.config["model"], f"run {run.name}"
