@@ -50,6 +50,8 @@ class Known:
     channels: int | None = None
     """Of the images; None where that was not written down, as for `threads`."""
     threads: int | None = None
+    layers: tuple[object, ...] | None = None
+    """By `_layers`; None where that was not written down."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,9 @@ class Estimate:
 
     seconds: float
     basis: Basis
-    """measured: the same model, batch and image size, in the same precision on the same kind of device, on a CPU with
-    as many threads, scaled by images and epochs alone.  scaled: another model, shape, precision or number of threads,
-    by multiply-accumulates.  guess: nothing was measured."""
+    """measured: the same model with the same layers, batch and image size, in the same precision on the same kind of
+    device, on a CPU with as many threads, scaled by images and epochs alone.  scaled: another model, shape, precision
+    or number of threads, by multiply-accumulates.  guess: nothing was measured."""
     sources: tuple[str, ...] = ()
     """The runs and benchmarks that it rests on; none for a guess."""
 
@@ -84,9 +86,10 @@ def known(storage: Path, cpu: str, splits: Splits) -> list[Known]:
                 seconds = row.train_time_ms / 1000
                 name = f"benchmark {path.parent.name}"
                 shape = row.batch_size, row.image_size
-                found.append(
-                    Known(row.model, *shape, row.kind, work, seconds, row.precision, name, threads=row.threads)
-                )
+                of_model = {"model": row.model, "batch_size": row.batch_size}  # it has the layers of the defaults
+                layers = _layers(of_model) if row.model in models.names() else None
+                known_as = row.model, *shape, row.kind, work, seconds, row.precision, name
+                found.append(Known(*known_as, threads=row.threads, layers=layers))
     return found
 
 
@@ -107,13 +110,14 @@ def _of_run(run: Path, cpu: str, splits: Splits) -> list[Known]:
         if row.state != "COMPLETE" or not row.wall_time_s > 0 or row.fused:  # whose time is that of several
             continue
         try:
-            work = work_macs(row.config, splits, images, size)
+            work, layers = work_macs(row.config, splits, images, size), _layers(row.config)
         except (ValueError, KeyError, TypeError):  # a config of another version, or facts that were damaged
             continue
         batch_size, kind = row.config.get("batch_size"), row.device or "cpu"
         model, name = row.config["model"], f"run {run.name}"
         seconds = row.wall_time_s if row.attempts == 1 else row.train_time_s  # the wall time is the last attempt's
-        found.append(Known(model, batch_size, size, kind, work, seconds, row.precision, name, channels, row.threads))
+        known_as = model, batch_size, size, kind, work, seconds, row.precision, name
+        found.append(Known(*known_as, channels, row.threads, layers))
     return found
 
 
@@ -122,8 +126,12 @@ def estimate(point: Mapping[str, Any], request: Request, splits: Splits, measure
     kind = "cuda" if request.gpu and models.is_network(point["model"]) else "cpu"
     work = work_macs(point, splits)
     same = [one for one in measured if one.kind == kind and one.model == point["model"] and one.work_macs > 0]
-    shape = point.get("batch_size"), splits.image_size, splits.channels
-    shaped = [one for one in same if (one.batch_size, one.image_size, one.channels or splits.channels) == shape]
+    shape, layers = (point.get("batch_size"), splits.image_size, splits.channels), _layers(point)
+    shaped = [
+        one
+        for one in same
+        if (one.batch_size, one.image_size, one.channels or splits.channels) == shape and one.layers in (None, layers)
+    ]
     precisions = _precisions(point, kind)
     alike = [
         one
@@ -138,6 +146,13 @@ def estimate(point: Mapping[str, Any], request: Request, splits: Splits, measure
             sources = tuple(dict.fromkeys(one.source for one in candidates))
             return Estimate(work * pace, "measured" if basis == "measured" else "scaled", sources)
     return Estimate(work / GUESSED_MACS_PER_S[kind], "guess")
+
+
+def _layers(config: Mapping[str, Any]) -> tuple[object, ...] | None:
+    """What tells a network's layers from those of others of its model; None of an svm, which has none."""
+    if not models.is_network(config["model"]):
+        return None
+    return models.shape_key(TrainConfig(**config))
 
 
 def _precisions(point: Mapping[str, Any], kind: str) -> frozenset[str]:

@@ -11,8 +11,9 @@ import pytest
 from datasets import DatasetConfig, Splits, load_splits
 from tune_jobs import space as spaces
 from tune_jobs import yaml
-from tune_jobs.estimate import Known, known
+from tune_jobs.estimate import Known, estimate, known
 from tune_jobs.experiment import check
+from tune_jobs.resources import Request
 from tune_jobs.results.rundir import RunDir
 
 CPU = "some"
@@ -62,3 +63,18 @@ def test_known_has_what_a_run_measured(splits: Splits, tmp_path: Path) -> None:
 def test_known_passes_over_a_neighbour_that_is_damaged(damage: dict[str, Any], splits: Splits, tmp_path: Path) -> None:
     neighbour(tmp_path, **damage)
     assert found(tmp_path, splits) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "basis"),
+    [
+        ({"hidden_units": 100}, "measured"),
+        ({"hidden_units": 100, "epochs": 9, "lr": 0.1}, "measured"),
+        ({"hidden_units": 100_000}, "scaled"),
+        ({"hidden_units": 100, "hidden_layers": 2}, "scaled"),
+    ],
+)
+def test_estimate_of_other_layers_is_scaled(fields: dict[str, Any], basis: str, splits: Splits, tmp_path: Path) -> None:
+    neighbour(tmp_path)
+    (point,) = spaces.parse({}, {"model": "mlp"} | fields, "grid").grid()
+    assert estimate(point, Request(), splits, found(tmp_path, splits)).basis == basis
