@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from models import TrainConfig
+from tune_jobs import space as spaces
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment
 from tune_jobs.experiment.checks import check_new
+from tune_jobs.experiment.extension import extended
 from tune_jobs.results import ledger
 from tune_jobs.results.ledger import by_number
 from tune_jobs.results.rundir import RunDir
@@ -52,18 +55,38 @@ def check_same(
             "up as it was, which puts it back, before it is changed"
         )
     added = _only_adds(before, experiment, space, trials)
-    different = [] if added else differences(before.document(), experiment.document())
+    different = [] if added else differences(_named(before, experiment), _named(experiment, before))
     if not added and not different and experiment.search.method == "grid":
         different.append("its trials are none of this version's points")
-    if run_dir.read_environment()["data_sha256"] != data_sha256:
+    is_same_data = run_dir.read_environment()["data_sha256"] == data_sha256
+    if not is_same_data:
         different.append("the images or labels themselves")
     if different:
-        may_add = all(line.startswith(("space.", "train.")) for line in different)
+        may_add = is_same_data and _may_extend(before, experiment, trials)
         cure = ", or, where it is to add grid values to the run, --extend" if may_add else ""
         raise UsageError(
             f"run {run_dir.name} exists with another experiment ({'; '.join(different)}); give this one another "
             f"--name{cure}"
         )
+
+
+def _named(own: Experiment, other: Experiment) -> dict[str, Any]:
+    """Its document, in which the training fields that the other one names and it leaves alone have their defaults."""
+    document = own.document()
+    for section, given in (("space", other.space), ("train", other.train)):
+        for field in given:
+            if field not in own.space and field not in own.train and field != "model":
+                document[section][field] = TrainConfig.model_fields[field].default
+    return document
+
+
+def _may_extend(before: Experiment, after: Experiment, trials: Mapping[str, ledger.TrialRecord]) -> bool:
+    """Whether --extend would make of it what only adds to the run."""
+    try:
+        wider = extended(before, after)
+        return _only_adds(before, wider, spaces.of(wider), trials)
+    except UsageError:
+        return False
 
 
 def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

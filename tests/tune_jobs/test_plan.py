@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import typer
 
 from datasets import DatasetConfig, Splits, load_splits
 from models import TrainConfig
 from models.precision import choose_precision
 from tune_jobs import cost, yaml
 from tune_jobs import space as spaces
+from tune_jobs.commands import searching
 from tune_jobs.cost import work_macs
 from tune_jobs.errors import UsageError
 from tune_jobs.estimate import Estimate, Known, estimate
-from tune_jobs.experiment import Experiment, check
+from tune_jobs.experiment import Experiment, check, load
 from tune_jobs.plan import lines, makespan, plan
 from tune_jobs.resources import Request
 from tune_jobs.results import ledger, rundir
@@ -313,6 +315,35 @@ def test_plan_command_starts_nothing_and_says_what_would_run(app: App, tmp_path:
     assert "  of the trials' times, 4 rest on the same model, shape and precision measured" in said
     assert "  of the trials' times, 4 are scaled from another model, shape or precision by multiply-accumulates" in said
     assert "  from run measured" in said
+
+
+def test_plan_of_what_extends_a_run_asks_only_that_the_whole_reads_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def planned(*overrides: str, extend: bool = True) -> str:
+        searching.plan("digits-demo", list(overrides), storage=str(tmp_path), extend=extend)
+        return capsys.readouterr().out
+
+    with pytest.raises(typer.Exit) as ended:
+        planned("model=svm")
+    assert ended.value.exit_code == 2
+    assert "space.optimizer: is read by none of the trials asked for (models: svm)" in capsys.readouterr().err
+
+    asked = load("digits-demo")
+    run_dir = rundir.at(tmp_path, "digits-demo")
+    run_dir.path.mkdir()
+    run_dir.experiment.write_text(yaml.dump(asked.document()))
+    run_dir.environment.write_text(json.dumps({"data_sha256": load_splits(asked.dataset).sha256}))
+    record = ledger.Ledger(run_dir.ledger)
+    for number, point in enumerate(spaces.of(asked).grid()):
+        record.append(ledger.trial_id(number), "state", state="COMPLETE", config=point)
+    assert "9 trials, 8 of them finished" in planned("model=svm")
+    assert "12 trials, 8 of them finished" in planned("momentum=0.5")
+    with pytest.raises(typer.Exit):
+        planned("momentum=0.5", extend=False)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "(train.momentum: 0.9 -> 0.5)" in told
+    assert told.endswith("or, where it is to add grid values to the run, --extend")
 
 
 def test_plan_of_one_trial_speaks_of_one(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tune_jobs import yaml
 from tune_jobs.errors import UsageError
 from tune_jobs.experiment import Experiment, check
+from tune_jobs.experiment.extension import extended
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.rundir import RunDir
 from tune_jobs.sameness import changed, check_same, differences, is_left, new_points
@@ -61,7 +62,9 @@ def test_a_run_is_taken_up_by_what_is_the_same_or_adds_to_it(
     ("before", "after", "said"),
     [
         (GRID, {"space": GRID["space"] | {"lr": {"grid": [0.1]}}}, r"\(space\.lr\.grid: \[0\.1, 0\.2\] -> \[0\.1\]\)"),
-        (GRID, GRID | {"train": {"epochs": 9}}, r"train\.epochs: None -> 9\).* --extend$"),
+        (GRID, GRID | {"train": {"epochs": 9}}, r"\(train\.epochs: 5 -> 9\).* --extend$"),
+        (GRID, {"space": GRID["space"] | {"epochs": {"grid": [9]}}}, r"\(space\.epochs: 5 -> \{'grid': \[9\]\}\)"),
+        (GRID | {"train": {"epochs": 9}}, GRID, r"\(train\.epochs: 9 -> 5\).* --extend$"),
         (GRID, GRID | {"repeats": 2}, r"\(repeats: 1 -> 2\); give this one another --name$"),
         (GRID, GRID | {"train": {"epochs": 9}, "repeats": 2}, r"give this one another --name$"),
         (RANDOM, RANDOM | {"search": {"method": "random", "trials": 3}}, r"\(search\.trials: 4 -> 3\)"),
@@ -74,6 +77,22 @@ def test_a_run_of_another_experiment_is_refused_by_what_differs(
 ) -> None:
     with pytest.raises(UsageError, match=rf"^run .* exists with another experiment .*{said}"):
         look(tmp_path, before, after)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        {"space": GRID["space"], "train": {"optimizer": "sgd", "momentum": 0.5}},
+        {"space": GRID["space"] | {"momentum": {"grid": [0.5, 0.6]}}, "train": {"optimizer": "sgd"}},
+    ],
+)
+def test_a_run_is_extended_by_values_of_fields_that_it_has_the_defaults_of(
+    after: dict[str, Any], tmp_path: Path
+) -> None:
+    before = GRID | {"train": {"optimizer": "sgd"}}
+    with pytest.raises(UsageError, match=r"momentum: 0\.9 -> .*--extend$"):
+        look(tmp_path, before, after)
+    look(tmp_path, before, extended(made(before)[0], made(after)[0]).document())
 
 
 def test_a_run_of_other_images_is_refused(tmp_path: Path) -> None:

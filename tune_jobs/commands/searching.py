@@ -95,13 +95,12 @@ def _asked(asked: Experiment, name: str | None, storage: str, extend: bool) -> t
     from tune_jobs.experiment.extension import extended
     from tune_jobs.results import rundir
 
-    space = spaces.of(asked)
+    spaces.of(asked, extends=extend)  # before a store is asked
     run_dir = rundir.at(storage_at(storage), experiments.check_name(asked.name if name is None else name))
     run_dir.fetch()
     if extend and run_dir.experiment.exists():
         asked = extended(run_dir.read_experiment(), asked)
-        space = spaces.of(asked)
-    return asked, space, run_dir
+    return asked, spaces.of(asked), run_dir
 
 
 def _conclude(

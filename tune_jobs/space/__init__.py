@@ -200,17 +200,18 @@ class Space:
         return asked
 
 
-def of(experiment: Experiment) -> Space:
+def of(experiment: Experiment, *, extends: bool = False) -> Space:
     """The space that an experiment declares.  Raises UsageError as `parse` does."""
-    return parse(experiment.space, experiment.train, experiment.search.method)
+    return parse(experiment.space, experiment.train, experiment.search.method, extends=extends)
 
 
-def parse(space: Mapping[str, Any], train: Mapping[str, Any], method: str) -> Space:
+def parse(space: Mapping[str, Any], train: Mapping[str, Any], method: str, *, extends: bool = False) -> Space:
     """A declared space beside the fixed fields, for a method of search, checked whole.
 
     Raises UsageError that names the field at fault: unknown, in both `space` and `train`, no values, one value twice,
     a low end over the high one, a log scale through zero, a condition on an unknown or later field, a kind of axis
     that the method does not take, no model, a grid axis that no point reads, more points than a search tries.
+    One that `extends` a run's may have axes that its own points do not read: those of the run may.
     """
     both = [field for field in space if field in train]
     if both:
@@ -225,7 +226,7 @@ def parse(space: Mapping[str, Any], train: Mapping[str, Any], method: str) -> Sp
         checked.check_size()
     reachable = checked.reachable()
     for axis in axes:
-        if axis.field not in reachable and axis.kind != "value":
+        if axis.field not in reachable and axis.kind != "value" and not extends:
             chosen = ", ".join(checked.models())
             raise UsageError(f"space.{axis.field}: is read by none of the trials asked for (models: {chosen})")
     if method != "grid" and not any(axis.sampled for axis in axes):
