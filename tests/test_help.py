@@ -33,6 +33,24 @@ def test_help_list_of_commands_cuts_no_line(app: typer.Typer) -> None:
     assert "..." not in ran.stdout.partition("Commands:")[2]
 
 
+def _told(*words: str) -> str:
+    """A help text in one line."""
+    return " ".join(CliRunner().invoke(APPS["tune_jobs"], [*words, "--help"], env={"COLUMNS": "80"}).stdout.split())
+
+
+def test_help_has_the_exit_codes_in_the_readme_s_words() -> None:
+    readme = " ".join((ROOT / "README.md").read_text().replace("`", "").split())
+    codes = "Exit codes: " + _told().partition("Exit codes: ")[2].partition(" takes it up again.")[0]
+    assert "3 fewer usable trials than min_usable" in codes
+    assert codes in readme
+
+
+def test_help_of_train_offers_no_grid_axis() -> None:
+    assert "makes a grid axis" in _told("search")
+    assert "lr=1e-3" in _told("train")
+    assert "grid" not in _told("train")
+
+
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_help_of_a_command_describes_all_that_it_takes(command: Callable[..., Any]) -> None:
     assert command.__doc__

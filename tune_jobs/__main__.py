@@ -22,8 +22,8 @@ app = typer.Typer(
     "best config out.\n\n"
     "To begin: `search digits-demo` runs a small experiment that ships, in under a minute; `presets` lists the others; "
     "tune_jobs/docs/experiment.md describes the file for one of your own.\n\n"
-    "Exit codes: 0 done; 2 wrong input or a request that no node can serve, nothing was trained; 3 no usable trial; "
-    "4 interrupted, the same command takes it up again.",
+    "Exit codes: 0 done; 2 a wrong experiment, config, path, or a request that no node can serve (nothing was "
+    "trained); 3 fewer usable trials than min_usable (1); 4 interrupted, the same command takes it up again.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

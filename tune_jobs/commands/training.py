@@ -12,7 +12,6 @@ from tune_jobs.commands.common import (
     DEFAULT_STORAGE,
     DataDir,
     Exit,
-    Set,
     Storage,
     data_folder,
     fail,
@@ -21,13 +20,23 @@ from tune_jobs.commands.common import (
     storage_at,
 )
 
+SetOne = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=V",
+        help="Change the file for this call: a training field (lr=1e-3) or another key by its path "
+        "(dataset.limit=4000), which takes one value.  May be given several times.",
+    ),
+]
+
 
 def train(
     config: Annotated[
         Path,
         typer.Argument(metavar="CONFIG", help="A run's best.yaml, or a file with `dataset:` and `train:` sections."),
     ],
-    overrides: Set = [],  # noqa: B006 - Typer reads it and never changes it
+    overrides: SetOne = [],  # noqa: B006 - Typer reads it and never changes it
     output: Annotated[
         Path | None,
         typer.Option(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tune_jobs.errors import UsageError
 from tune_jobs.results.ledger import by_number, number_of
-from tune_jobs.results.table import Row, without_seed
+from tune_jobs.results.table import Row, config_order
 
 
 @dataclass(frozen=True)
@@ -21,9 +19,9 @@ class Candidate:
     rows: tuple[Row, ...]
 
     @property
-    def number(self) -> int:
-        """Of its id."""
-        return number_of(self.rows[0].id)
+    def place(self) -> tuple[str, int]:
+        """Among those that tie: by its config, then by the number of its id."""
+        return config_order(self.rows[0].config), number_of(self.rows[0].id)
 
     @property
     def accuracy(self) -> float:
@@ -57,20 +55,20 @@ class Candidate:
 
 
 def candidates(rows: Sequence[Row]) -> list[Candidate]:
-    """The configs that may be chosen, best first: by accuracy, then less training time, then id."""
+    """The configs that may be chosen, best first: by accuracy, then less training time, then config, then id."""
     found = [
         Candidate(tuple(group))
         for group in by_number(rows).values()
         if all(row.state == "COMPLETE" and math.isfinite(row.val_accuracy) for row in group)
     ]
-    return sorted(found, key=lambda c: (-c.accuracy, c.train_time_s, c.number))
+    return sorted(found, key=lambda c: (-c.accuracy, c.train_time_s, c.place))
 
 
 def distinct(ranked: Sequence[Candidate]) -> list[Candidate]:
     """The first of those that differ in nothing but the seed: under fresh seeds they are one config."""
     first: dict[str, Candidate] = {}
     for candidate in ranked:
-        first.setdefault(_key(without_seed(candidate.rows[0].config)), candidate)
+        first.setdefault(config_order(candidate.rows[0].config), candidate)
     return list(first.values())
 
 
@@ -80,7 +78,7 @@ reason in words."""
 
 
 def best(found: Sequence[Candidate], within: float | None) -> tuple[Candidate, str]:  # noqa: ARG001 - a Rule
-    """Highest validation accuracy; ties by less training time, then by id, as in the tables."""
+    """Highest validation accuracy; ties by less training time, then by config, as in the tables."""
     chosen = found[0]
     tied = sum(candidate.accuracy == chosen.accuracy for candidate in found)
     reason = f"highest validation accuracy, {chosen.in_words}, of {len(found)} complete configs"
@@ -93,7 +91,7 @@ def best(found: Sequence[Candidate], within: float | None) -> tuple[Candidate, s
 def cheapest(found: Sequence[Candidate], within: float | None) -> tuple[Candidate, str]:
     """Least training time among those within `within` of the best.  Raises UsageError where that is not known."""
     near = _near(found, within, "cheapest")
-    chosen = min(near, key=lambda c: (c.train_time_s, -c.accuracy, c.number))
+    chosen = min(near, key=lambda c: (c.train_time_s, -c.accuracy, c.place))
     reason = f"least training time, {chosen.train_time_s:.1f} s, of {_near_in_words(near, found, within)}"
     return chosen, reason + shared_differently([row for candidate in near for row in candidate.rows])
 
@@ -141,7 +139,7 @@ def unlike(rows: Sequence[Row]) -> str:
 def smallest(found: Sequence[Candidate], within: float | None) -> tuple[Candidate, str]:
     """Fewest multiply-accumulates among those within `within` of the best.  Raises UsageError as `cheapest`."""
     near = _near(found, within, "smallest")
-    chosen = min(near, key=lambda c: (c.value("macs"), -c.accuracy, c.number))
+    chosen = min(near, key=lambda c: (c.value("macs"), -c.accuracy, c.place))
     count = f"{chosen.value('macs') / 1e6:.2f} M multiply-accumulates"
     return chosen, f"smallest, {count} an image, of {_near_in_words(near, found, within)}"
 
@@ -189,7 +187,3 @@ def _near_in_words(near: Sequence[Candidate], found: Sequence[Candidate], within
         f"{len(near)} of {len(found)} configs within {100 * within:.2f} points of the best "
         f"validation accuracy, {found[0].in_words}"
     )
-
-
-def _key(config: Mapping[str, Any]) -> str:
-    return json.dumps(config, sort_keys=True, default=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -146,11 +147,19 @@ def _time(epoch: dict[str, Any]) -> float:
     return epoch.get("epoch_time_s") or 0.0
 
 
-def rank(row: Row) -> tuple[bool, float, float, int, int]:
-    """By which all tables are sorted, best first: COMPLETE, by accuracy, then less training time, then id."""
+def config_order(config: Mapping[str, Any]) -> str:
+    """By which configs that tie are put in an order that does not depend on which was made first: the text of their
+    fields and values, seeds apart."""
+    return json.dumps(without_seed(config), sort_keys=True, default=str)
+
+
+def rank(row: Row) -> tuple[bool, float, float, str, int, int]:
+    """By which all tables are sorted, best first: COMPLETE, by accuracy, then less training time, then config, then
+    id; those that are not COMPLETE by id alone where they tie."""
     accuracy = math.inf if math.isnan(row.val_accuracy) else -row.val_accuracy
     seconds = math.inf if math.isnan(row.train_time_s) else row.train_time_s
-    return row.state != "COMPLETE", accuracy, seconds, number_of(row.id), row.fold
+    config = config_order(row.config) if row.state == "COMPLETE" else ""
+    return row.state != "COMPLETE", accuracy, seconds, config, number_of(row.id), row.fold
 
 
 def varied(configs: Sequence[Mapping[str, Any]]) -> list[str]:

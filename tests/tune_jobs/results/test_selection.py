@@ -9,7 +9,7 @@ from tune_jobs.errors import UsageError
 from tune_jobs.results.best import check_rule
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.selection import Rule, best, candidates, cheapest, distinct, pareto_front, smallest, with_front
-from tune_jobs.results.table import Row, rows
+from tune_jobs.results.table import Row, rank, rows
 
 
 def row(
@@ -30,12 +30,24 @@ def test_best_is_the_highest_validation_accuracy() -> None:
     assert reason == "highest validation accuracy, 90.00%, of 3 complete configs"
 
 
-def test_best_tie_goes_to_less_training_time_then_to_id() -> None:
+def test_best_tie_goes_to_less_training_time_then_to_config_and_only_then_to_id() -> None:
     id_, reason = chosen(best, row("0", 0.9, 2.0), row("1", 0.9, 1.0), row("2", 0.8, 0.1))
     assert id_ == "1"
     assert "2 share it" in reason
-    tied = [row("0", 0.9, lr=0.2), row("1", 0.9, lr=0.1)]
-    assert chosen(best, *tied)[0] == chosen(best, *tied[::-1])[0] == "0"
+    tied = [row("0", 0.9, lr=0.2), row("1", 0.9, lr=0.1), row("2", 0.9, lr=0.1)]
+    assert chosen(best, *tied)[0] == chosen(best, *tied[::-1])[0] == "1"
+    for rule in (cheapest, smallest):
+        assert chosen(rule, *tied, within=0.1)[0] == "1"
+    assert [one.id for one in sorted(tied, key=rank)] == ["1", "2", "0"]
+    waiting = [replace(one, state="WAITING", val_accuracy=math.nan) for one in tied]
+    assert [one.id for one in sorted(waiting, key=rank)] == ["0", "1", "2"]
+
+
+def test_candidates_tie_between_configs_in_the_same_order_whoever_was_made_first() -> None:
+    one = [row("0-0", 0.9, lr=0.2), row("0-1", 0.9, lr=0.2), row("1-0", 0.9), row("1-1", 0.9)]
+    other = [replace(each, id=f"{1 - int(each.id[0])}{each.id[1:]}") for each in one]
+    orders = [[candidate.rows[0].config["lr"] for candidate in candidates(found)] for found in (one, other)]
+    assert orders == [[0.1, 0.2]] * 2
 
 
 def test_best_never_looks_at_the_test_set() -> None:
