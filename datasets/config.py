@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -10,6 +11,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 class DataError(ValueError):
     """The data cannot be had as asked; the message is one line for the person who asked."""
+
+
+def check_data_dir(data_dir: Path | None) -> None:
+    """Raise DataError for a folder of data that is not there; None is none."""
+    if data_dir is not None and not data_dir.is_dir():
+        raise DataError(f"data directory {data_dir}: there is no such folder")
 
 
 def names() -> list[str]:

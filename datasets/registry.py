@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets.config import DataError, DatasetConfig
+from datasets.config import DataError, DatasetConfig, check_data_dir
 from datasets.own_images import npz
 from datasets.pictures import files_of, folder
 from datasets.sources import Dataset, Source, digits, fashion_mnist, mnist
@@ -46,8 +46,7 @@ def _check(config: DatasetConfig, data_dir: Path | None) -> None:
         raise DataError(f"dataset.name: {config.name!r} is not a dataset; there are {', '.join(SOURCES)}")
     if config.path is not None and config.name not in ("npz", "folder"):
         raise DataError(f"dataset.path: {config.name} has no path; only npz and folder read one")
-    if data_dir is not None and not data_dir.is_dir():
-        raise DataError(f"data directory {data_dir}: there is no such folder")
+    check_data_dir(data_dir)
 
 
 def _check_classes(config: DatasetConfig, classes: tuple[str, ...]) -> None:

@@ -58,6 +58,7 @@ def report(
     model's weights, where they are kept, are run on the test images once, to show what it confuses.
     """
     with one_line_errors():
+        from datasets.config import check_data_dir
         from tune_jobs.console import console, say
         from tune_jobs.errors import UsageError
         from tune_jobs.results import rundir
@@ -67,6 +68,7 @@ def report(
         if form not in FORMATS:
             raise UsageError(f"--format {form}: there is no such format; there are {', '.join(FORMATS)}")
         check_output(output)
+        check_data_dir(data_folder(data_dir))
         found = [rundir.find(run, storage_at(storage), benchmarks=True) for run in runs]
         _check_distinct(found)
         if form == "html" and not published:

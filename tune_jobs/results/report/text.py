@@ -118,7 +118,7 @@ def _trials(loaded: Loaded) -> str:
     cells = [
         [
             row.id,
-            *([f"{row.state}: {row.reason}" if row.reason else row.state] if stated else []),
+            *([": ".join(filter(None, (row.state, row.failure, row.reason)))] if stated else []),
             *(label(row.config[name]) if name in row.config else "–" for name in loaded.fields),
             fixed(100 * row.val_accuracy),
             fixed(100 * row.test_accuracy),

@@ -344,3 +344,16 @@ def test_what_is_to_be_written_onto_a_folder_is_refused(
             command()
         assert ended.value.exit_code == 2
         assert capsys.readouterr().err == f"error: --output {output}: is no place for a file\n"
+
+
+@pytest.mark.parametrize("form", ["html", "md", "csv"])
+def test_a_data_folder_that_is_not_there_is_refused(
+    form: str, make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, nowhere = made(make_run), tmp_path / "nowhere"
+
+    def command(run: RunDir) -> None:
+        reporting.report([str(run.path)], form=form, storage=str(tmp_path), data_dir=nowhere)
+
+    assert said(command, run, capsys) == f"error: data directory {nowhere}: there is no such folder"
+    assert not run.report.exists()
