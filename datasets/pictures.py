@@ -13,7 +13,7 @@ import torch
 
 from datasets.config import DataError, DatasetConfig
 from datasets.own_images import UNREADABLE, own_path
-from datasets.reasons import in_a_line
+from datasets.reasons import in_a_line, some
 from datasets.sources import Dataset
 from datasets.splits import part_indices
 
@@ -62,8 +62,8 @@ def files_of(config: DatasetConfig, data_dir: Path | None) -> Files:
         )
     empty = set(range(len(classes))) - {label for _, label in samples}
     if empty or not classes:
-        which = ", ".join(classes[number] for number in sorted(empty)) or "it"
-        raise DataError(f"{expected}; {which} has none ({', '.join(IMG_EXTENSIONS)})")
+        which = some([classes[number] for number in sorted(empty)]) or "it"
+        raise DataError(f"{expected}; {which} {'have' if len(empty) > 1 else 'has'} none ({', '.join(IMG_EXTENSIONS)})")
     for name in classes:
         if any("\ud800" <= letter <= "\udfff" for letter in name):
             raise DataError(f"{root}: the class folder {name!a} has a name that is not UTF-8; rename it")

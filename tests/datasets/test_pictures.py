@@ -116,6 +116,13 @@ def test_hidden_files_and_system_folders_left_out(write_pictures: WritePictures,
     refused(lambda: load(folder_config(root)), root, "one sub-folder of pictures a class; b has none")
 
 
+def test_folder_of_other_things_names_a_few_of_them(tmp_path: Path, refused: Refused) -> None:
+    for number in range(300):
+        (tmp_path / f"other-{number:03d}").mkdir()
+    few = "other-000, other-001, other-002, other-003, other-004, … have none (.jpg, "
+    refused(lambda: load(folder_config(tmp_path)), tmp_path, f"one sub-folder of pictures a class; {few}")
+
+
 def test_class_folder_not_utf8(write_pictures: WritePictures, refused: Refused) -> None:
     root = write_pictures({"a/1.png": noise(1)[0], "b/1.png": noise(1)[0]})
     os.rename(os.fsencode(root / "b"), os.fsencode(root) + b"/caf\xe9")  # noqa: PTH104 - paths are text

@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import models
+from datasets.reasons import some
 from tune_jobs.experiment import Experiment
 from tune_jobs.experiment.repeats import configs
 from tune_jobs.space import Space
 
 if TYPE_CHECKING:
     from datasets import Splits
-
-NAMED = 5
-"""Classes at most that a note names of those missing in a part."""
 
 
 def notes(experiment: Experiment, space: Space) -> list[str]:
@@ -74,8 +72,7 @@ def notes_on(splits: Splits) -> list[str]:
         counts = part.labels.bincount(minlength=len(splits.classes)).tolist()
         none = [kind for kind, count in zip(splits.classes, counts, strict=True) if not count]
         if none:
-            which = ", ".join(none[:NAMED]) + ", …" * (len(none) > NAMED)
-            missing.append(f"{len(none)} of {len(splits.classes)} in the {name} part ({which})")
+            missing.append(f"{len(none)} of {len(splits.classes)} in the {name} part ({some(none)})")
     return [f"classes without an image: {', '.join(missing)}"] if missing else []
 
 
