@@ -60,10 +60,13 @@ def _check_split(value: Any) -> Any:
 SplitRule = Annotated[Fractions | Literal["official"] | SplitSizes, BeforeValidator(_check_split)]
 
 
+NO_NUMBER = "true or false is no value for it"
+
+
 def refuse_truth_values(value: object) -> object:
     """Of fields that are none: Python, and so pydantic, takes true for 1."""
     if isinstance(value, bool):
-        raise ValueError("true or false is no value for it")
+        raise ValueError(NO_NUMBER)
     return value
 
 

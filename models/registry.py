@@ -75,6 +75,8 @@ def check(config: TrainConfig, channels: int, classes: int, image_size: int, ima
             network(torch.zeros(n, channels, image_size, image_size))
     except (RuntimeError, ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
         cause = in_a_line(error).rstrip(".")
+        if "more than 1 value per channel" in cause:
+            cause = "batch norm needs two values a channel: give 2 images or more at once, or larger ones"
         how = f"in batches of {config.batch_size}" if images >= n_asked else f"with {images} to train on"
         raise ModelError(
             f"{config.model} cannot train on {channels}×{image_size}×{image_size} images {how} ({cause})"

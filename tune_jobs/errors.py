@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import datetime
 import reprlib
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from datasets.config import NO_NUMBER
 
 
 class UsageError(ValueError):
@@ -38,7 +41,11 @@ def _describe(item: Any, model: type[BaseModel], where: str) -> str:
         if kind == "list_type" and isinstance(given, str):
             words += f": [{given[:LONGEST_SHOWN]}]"
         return ": ".join(filter(None, [path, "" if given is None else shown(given), words]))
+    if kind == "too_short" and not given:
+        return f"{path}: is empty, and needs at least {item['ctx']['min_length']} entry"
     message = item["msg"].removeprefix("Value error, ")
+    if message == NO_NUMBER and (field := _model_beside(model, location).model_fields.get(location[-1])):
+        return f"{path}: {message}; give {_number_allowed(field)}"
     message = message[0].lower() + message[1:]
     value = "" if isinstance(given, dict | BaseModel) else f"{shown(given)}: "
     return ": ".join(filter(None, [path, f"{value}{message}"]))
@@ -78,8 +85,25 @@ _brief.maxlevel, _brief.maxlist, _brief.maxdict = 4, 12, 12
 _brief.maxstring = _brief.maxlong = _brief.maxother = 2 * LONGEST_SHOWN
 
 
+def _number_allowed(field: FieldInfo) -> str:
+    """What a field of numbers takes."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    words = ["a whole number" if int in kinds and float not in kinds else "a number"]
+    limits = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
+    for limit in field.metadata:
+        bounds = [(word, getattr(limit, name)) for name, word in limits.items() if hasattr(limit, name)]
+        words += [f"{word} {bound:,}".removesuffix(".0") for word, bound in bounds]
+    others = [str(value) for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
+    return " or ".join([" ".join(words), *others])
+
+
 def _keys_beside(model: type[BaseModel], location: list[str]) -> list[str]:
-    """The keys allowed where `location` ends, found by walking down the models' fields."""
+    """The keys allowed where `location` ends."""
+    return list(_model_beside(model, location).model_fields)
+
+
+def _model_beside(model: type[BaseModel], location: list[str]) -> type[BaseModel]:
+    """The one that has the key at which `location` ends, found by walking down the models' fields."""
     here = model
     for part in location[:-1]:
         field = here.model_fields.get(part)
@@ -89,4 +113,4 @@ def _keys_beside(model: type[BaseModel], location: list[str]) -> list[str]:
             if isinstance(candidate, type) and issubclass(candidate, BaseModel):
                 here = candidate
                 break
-    return list(here.model_fields)
+    return here

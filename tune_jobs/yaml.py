@@ -27,8 +27,10 @@ def parse(text: str, where: str) -> Any:
         line = f" (line {mark.line + 1})" if mark else ""
         problem = getattr(error, "problem", None) or first_line(error)
         raise UsageError(f"{where}: not YAML: {problem}{line}") from error
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
-        # a date that is none, a number that is none, a list for a key, brackets without end
+    except RecursionError as error:
+        raise UsageError(f"{where}: is nested too deep, bracket in bracket or key under key") from error
+    except (ValueError, TypeError, LookupError) as error:
+        # a date that is none, a number that is none, a list for a key
         raise UsageError(f"{where}: not YAML: {in_a_line(error)}") from error
 
 

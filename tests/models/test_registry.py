@@ -274,6 +274,14 @@ def test_check_of_one_training_image_agrees_with_what_training_does(
     models.check(config, 1, 10, 28, images=2)
 
 
+@pytest.mark.parametrize(("batch_size", "images"), [(1, 100), (32, 1)])
+def test_check_says_what_batch_norm_needs(batch_size: int, images: int) -> None:
+    needs = r"\(batch norm needs two values a channel: give 2 images or more at once, or larger ones\)$"
+    with pytest.raises(ModelError, match=needs):
+        models.check(TrainConfig(model="resnet18", batch_size=batch_size), 1, 10, 28, images)
+    models.check(TrainConfig(model="resnet18", batch_size=batch_size), 1, 10, 64, images)
+
+
 def test_check_of_one_training_image_does_not_blame_the_batch_size() -> None:
     with pytest.raises(ModelError) as caught:
         models.check(TrainConfig(model="resnet18", batch_size=32), 1, 10, 28, images=1)

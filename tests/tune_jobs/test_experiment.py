@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import datetime
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +154,7 @@ def test_override_wrong_is_refused_by_name(overrides: list[str], line: str) -> N
         ({"resources": {"gpu": 1.5}}, "resources.gpu: 1.5: auto, a fraction of one GPU"),
         ({"resources": {"fuse": "yes"}}, "resources.fuse: 'yes': true, false or auto"),
         ({"resources": {"fuse": 1}}, "resources.fuse: 1: true, false or auto"),
-        ({"resources": {"cpu": True}}, "resources.cpu: True: "),
+        ({"resources": {"cpu": True}}, "resources.cpu: true or false is no value for it; give "),
         ({"resources": {"cpu": 0}}, "resources.cpu: 0: input should be greater than or equal to 0.0001"),
         (
             {"resources": {"gpus": 1}},
@@ -250,22 +252,37 @@ def test_extended_sampled_search_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "key"),
+    ("section", "key", "allowed"),
     [
-        ("budget", "minutes"),
-        ("search", "max_concurrent"),
-        ("resources", "cpu"),
-        ("dataset", "split_seed"),
-        ("scheduler", "grace_epochs"),
-        ("", "repeats"),
+        ("budget", "minutes", "a number above 0"),
+        ("search", "max_concurrent", "a whole number from 1"),
+        ("resources", "cpu", "a number from 0.0001 to 1,000,000"),
+        ("resources", "gpu", "a number or auto"),
+        ("dataset", "split_seed", f"a whole number from 0 below {2**63:,}"),
+        ("scheduler", "grace_epochs", "a whole number from 1"),
+        ("", "repeats", "a whole number from 1 to 1,000"),
+        ("", "retries", "a whole number from 0 to 100"),
     ],
 )
-def test_true_and_false_are_no_numbers(section: str, key: str) -> None:
+def test_true_and_false_are_no_numbers(section: str, key: str, allowed: str) -> None:
     document: dict[str, Any] = {"name": "x", "dataset": {"name": "digits"}}
     inner = document.setdefault(section, {}) if section else document
     inner[key] = True
-    with pytest.raises(UsageError, match=f"{key}: True: true or false is no value for it"):
+    with pytest.raises(UsageError, match=re.escape(f"{key}: true or false is no value for it; give {allowed}") + "$"):
         check(document)
+
+
+def test_a_training_field_of_true_says_what_it_takes() -> None:
+    said = r"^train\.epochs: true or false is no value for it; give a whole number from 1 below 2,147,483,648$"
+    with pytest.raises(UsageError, match=said):
+        parse({}, {"model": "mlp", "epochs": True}, "grid")
+
+
+def test_load_of_what_is_no_plain_file_says_so(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, what in (("pipe", "is no plain file"), (".", "is a directory"), ("none", "no such file")):
+        with pytest.raises(UsageError, match=f": {what}, and none of that name ships"):
+            load(str(tmp_path / path))
 
 
 def test_nsga2_needs_a_population_of_two() -> None:

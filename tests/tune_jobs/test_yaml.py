@@ -19,6 +19,7 @@ def test_parse_numbers_and_words_are_what_a_person_means() -> None:
         ("lr: 1\nlr: 2", 'x: duplicate key "lr" (line 2)'),
         ("a: [1", "x: not YAML: "),
         ("lr: {[[1e-3, 1e-4]]}", "x: not YAML: "),
+        ("a: " + "[" * 5000, "x: is nested too deep, "),
         ("amp: !!bool maybe", "x: not YAML: "),
         ('a: !!int ""', "x: not YAML: "),
         ("a: !!python/object/apply:os.system ['true']", "x: not YAML: could not determine a constructor"),

@@ -221,7 +221,7 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Experiment:
     path = Path(name_or_path)
     if not path.is_file():
         if name_or_path not in shipped():
-            what = "is a directory" if path.is_dir() else "no such file"
+            what = "is a directory" if path.is_dir() else "is no plain file" if path.exists() else "no such file"
             raise UsageError(
                 f"experiment {name_or_path}: {what}, and none of that name ships; there are {', '.join(shipped())}"
             )

@@ -17,6 +17,7 @@ from models import TrainConfig, build, weights
 from tests.tune_jobs.results.report.conftest import MakeRun, Trial, make_run, train_again
 from tune_jobs.checkpoints import Checkpoints
 from tune_jobs.commands import runs
+from tune_jobs.errors import UsageError
 from tune_jobs.results import best
 from tune_jobs.results.mirror import Mirror
 from tune_jobs.results.report import page, text
@@ -281,3 +282,10 @@ def test_the_page_and_markdown_have_what_the_confirmation_found(run: RunDir, mak
     page.write([run], run.report, look=False)
     assert "leave <b>85.84% to 89.87%</b>" in run.report.read_text()  # by the mean of 88 %, not the search's 89 %
     assert "| 88.00 | 0.00 | no spread | 87.00 |" in text.markdown([run])
+
+
+def test_load_of_a_config_without_fields_says_so_in_a_person_s_words(tmp_path: Path) -> None:
+    (path := tmp_path / "config.yaml").write_text("dataset: {name: digits}\ntrain: {}\n")
+    with pytest.raises(UsageError) as error:
+        best.load(path)
+    assert str(error.value) == f"{path}: train: is empty, and needs at least 1 entry"
