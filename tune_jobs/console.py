@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -12,6 +12,7 @@ from rich.table import Table
 from profiling.console import console as console
 from profiling.console import is_live as is_live
 from profiling.console import say as say
+from tune_jobs.fitted import Fitted, Kind, Words
 from tune_jobs.results.confirmation import Confirmation, interval
 from tune_jobs.results.ledger import TrialRecord
 from tune_jobs.results.statistics import p_cell
@@ -54,27 +55,41 @@ def running_table(trials: Iterable[TrialRecord], fields: Sequence[str]) -> Table
     return table
 
 
-def trials_table(rows: Sequence[Row]) -> Table:
-    """The rows, best first, with the config fields in which they differ; failures at the end with their reasons."""
+def trials_table(rows: Sequence[Row]) -> Fitted:
+    """The rows, best first, with the config fields in which they differ; failures with their reasons.
+
+    In a narrow window config columns but two are left out first, then epochs, then reasons, and then those two.
+    """
     fields = varied([row.config for row in rows]) or ["model"]
     trained = "epochs trained" if "epochs" in fields else "epochs"
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    stated = any(row.state != "COMPLETE" for row in rows)
-    failed = any(row.failure for row in rows)
-    for name in ("id", *(["state"] if stated else []), *fields):
-        table.add_column(name, overflow="fold")
-    for name in ("val %", "test %", "best epoch", trained, "train s"):
-        table.add_column(name, justify="right", min_width=len(name.split()[-1]))
-    if failed:
-        table.add_column("failure", overflow="fold")
-    for row in sorted(rows, key=rank):
-        cells = [row.id, *([row.state] if stated else []), *(short(row.config.get(name)) for name in fields)]
-        cells += [fixed(100 * row.val_accuracy, 2), fixed(100 * row.test_accuracy, 2), short(row.best_epoch)]
-        cells += [str(row.epochs), fixed(row.train_time_s, 1)]
-        if failed:
-            cells.append(f"{row.failure}: {row.reason}" if row.failure else "")
-        table.add_row(*map(escape, cells))
-    return table
+    ordered = sorted(rows, key=rank)
+
+    def column(name: str, kind: Kind, cell: Callable[[Row], str], spared: int = 0) -> Words:
+        return Words(name, kind, tuple(map(cell, ordered)), spared)
+
+    columns = [column("id", "whole", lambda row: row.id)]
+    if any(row.state != "COMPLETE" for row in rows):
+        columns.append(column("state", "whole", lambda row: row.state))
+    for place, name in enumerate(fields):
+        columns.append(column(name, "value", _value(name), 4 if place > 1 else 1))
+    columns += [
+        column("val %", "figure", lambda row: fixed(100 * row.val_accuracy, 2)),
+        column("test %", "figure", lambda row: fixed(100 * row.test_accuracy, 2)),
+        column("best epoch", "figure", lambda row: short(row.best_epoch), 3),
+        column(trained, "figure", lambda row: str(row.epochs), 3),
+        column("train s", "figure", lambda row: fixed(row.train_time_s, 1)),
+    ]
+    if any(row.failure for row in rows):
+        columns.append(column("failure", "reason", _failure, 2))
+    return Fitted(columns)
+
+
+def _value(field: str) -> Callable[[Row], str]:
+    return lambda row: short(row.config.get(field))
+
+
+def _failure(row: Row) -> str:
+    return f"{row.failure}: {row.reason}" if row.failure else ""
 
 
 def without_their_gpu(rows: Sequence[Row]) -> str:
