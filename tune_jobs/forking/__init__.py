@@ -5,7 +5,8 @@ take ten.  Here one process imports them, beside the start of Ray, and all worke
 those that are started after another has died; they share its memory.  Ray's dashboard starts its parts the same way.
 
 What a fork copies is one thread: the server has none of its own but those of OpenBLAS and jemalloc, which know how to
-be forked.  Ray itself is imported by each worker: its core reads the environment, which each is given by its raylet.
+be forked.  Ray itself is imported by each worker: its core reads the environment, which each is given by its raylet,
+and a worker that was forked with Ray 2.60 in it hung.
 Someone else's job on this Ray is given such workers too, in which `datasets` and `models` are ours; with a runtime
 environment, as our own commands and jobs have one, it is given ordinary ones.
 """

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tune_jobs.results.ledger import TrialRecord, by_number
+from tune_jobs.results.ledger import TrialRecord, by_number, number_of
 from tune_jobs.results.report.loaded import Loaded
 from tune_jobs.results.report.wording import is_number, label, levels
 
@@ -50,7 +50,7 @@ def outcomes(loaded: Loaded) -> Outcomes:
     then compared by their best accuracy up to the last epoch that every one of them reached.
     """
     if not any(row.state == "PRUNED" for row in loaded.rows):
-        scored = {c.number for c in loaded.candidates}
+        scored = {number_of(c.rows[0].id) for c in loaded.candidates}
         return Outcomes([Score(c.rows[0].config, c.accuracy) for c in loaded.candidates], "", _failed(loaded, scored))
     usable = [trial for trial in loaded.trials if trial.state in ("COMPLETE", "PRUNED") and trial.epochs]
     longest = [len(trial.epochs) for trial in usable if trial.config.get("epochs", 1) > 1]
