@@ -51,7 +51,7 @@ def test_schema_loads_nothing_heavy() -> None:
 
 
 def test_submit_plans_without_pytorch() -> None:
-    code = "from tune_jobs import submit\nsubmit.plan('digits-demo', [], None, None, None, wait_for_nodes=False)"
+    code = "from tune_jobs import submit\nsubmit.plan('digits-demo', [], None, None, None, [])"
     assert loaded(code, HEAVY) == ["ray"]
 
 
