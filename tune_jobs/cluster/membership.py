@@ -117,11 +117,11 @@ class Membership:
     def _started_by_us(self) -> Iterator[None]:
         """Ray starts its dashboard and its monitor beside its other processes, and no log monitor.
 
-        By itself it waits until the dashboard answers, one to two seconds, before it starts the raylet, whose workers
-        every trial waits for; and it imports what the dashboard needs here to see whether it is there, the better part
-        of a second.  The log monitor reads workers' logs out to drivers, and ours ask for none: half a second of a
-        short search.  The dashboard shows them all the same.  The agent has a port of its own choice: a second Ray on
-        the machine would try for three seconds to get the one that Ray gives to all, and then do without.
+        By itself it waits for the dashboard's answer, one to two seconds, before it starts the raylet, whose workers
+        every trial waits for; and it imports here what the dashboard needs, to see whether it is there: half a second.
+        The log monitor, as long in a short search, reads workers' logs out to drivers, and ours ask for none; the
+        dashboard shows them all the same.  The agent has a port of its own choice: a second Ray on the machine would
+        try for three seconds to get the one that Ray gives to all, and then do without.
         """
         start_dashboard, start_process = Node.start_api_server, services.start_ray_process
         start_monitor: Callable[[Node], None] = Node.start_monitor
