@@ -95,7 +95,9 @@ def test_search_says_a_line_a_trial_the_best_and_where_everything_lies(
 ) -> None:
     lines = mixed.stdout.splitlines()
     assert lines[0] == f"run mixed: 6 trials, into {app.storage / 'mixed'}"
-    assert re.fullmatch(r"Ray dashboard: http://127\.0\.0\.1:\d+", lines[1])
+    (dashboard,) = (line for line in lines if line.startswith("Ray dashboard"))
+    assert re.fullmatch(r"Ray dashboard: http://127\.0\.0\.1:\d+", dashboard)  # when it answers: trials may have begun
+    assert lines.index(dashboard) < lines.index(f"run directory: {app.storage / 'mixed'}")
     ends = [line for line in lines if line.startswith("[")]
     assert [line[:5] for line in ends] == [f"[{number}/6]" for number in range(1, 7)]
     assert sum("diverged: the training loss is" in line for line in ends) == 2
