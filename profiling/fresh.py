@@ -70,3 +70,8 @@ def asked() -> dict[str, Any]:
 def answer(told: Mapping[str, Any]) -> None:
     """In that process: what it answers."""
     print(json.dumps(told))  # noqa: T201 - to the parent
+
+
+def make_current(device: torch.device) -> None:
+    """PyTorch refuses one without a number here."""
+    torch.cuda.set_device(device.index or 0)

@@ -106,7 +106,7 @@ def _child() -> None:
     torch.set_num_threads(asked["threads"])
     began_mib = _resident_mib()
     if device.type == "cuda":
-        make_current(device)
+        fresh.make_current(device)
     _train(TrainConfig(model="mlp", batch_size=2, amp=config.amp), Shape(1, 2, 4), device)  # libraries load here
     gc.collect()
     reserved_mib = math.nan
@@ -131,11 +131,6 @@ def _child() -> None:
         "free_mib": _free_mib(device),
     }
     fresh.answer(told)
-
-
-def make_current(device: torch.device) -> None:
-    """PyTorch refuses one without a number here."""
-    torch.cuda.set_device(device.index or 0)
 
 
 def _train(config: TrainConfig, shape: Shape, device: torch.device, evaluation: bool = False) -> None:

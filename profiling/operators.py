@@ -45,7 +45,7 @@ def _child() -> None:
     device = torch.device(asked["device"])
     torch.set_num_threads(asked["threads"])
     if device.type == "cuda":
-        torch.cuda.set_device(device.index or 0)
+        fresh.make_current(device)
     fresh.answer({"top": _top(TrainConfig(**asked["config"]), Shape(**asked["shape"]), device)})
 
 

@@ -11,7 +11,7 @@ import torch
 from datasets import Splits
 from models import TrainConfig
 from models.evaluation import images_at_once
-from profiling import memory, steps
+from profiling import fresh, memory, steps
 from profiling.fresh import Shape
 from tune_jobs.device import CONTEXT_MIB, CudaCard, Place
 from tune_jobs.errors import UsageError
@@ -240,7 +240,7 @@ def test_probe_s_process_takes_a_card_by_its_number(monkeypatch: pytest.MonkeyPa
     taken: list[int] = []
     monkeypatch.setattr(torch._C, "_cuda_setDevice", taken.append, raising=False)
     for name in ("cuda", "cuda:1"):
-        memory.make_current(torch.device(name))
+        fresh.make_current(torch.device(name))
     assert taken == [0, 1]
 
 

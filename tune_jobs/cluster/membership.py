@@ -125,7 +125,6 @@ class Membership:
         """
         start_dashboard, start_process = Node.start_api_server, services.start_ray_process
         start_monitor: Callable[[Node], None] = Node.start_monitor
-        dependency_error = utils.get_dashboard_dependency_error
 
         def beside(node: Node, **asked: Any) -> None:
             node._ray_params.dashboard_agent_listen_port = 0
@@ -151,8 +150,8 @@ class Membership:
                 os.setpriority(os.PRIO_PROCESS, started.process.pid, NICENESS)
             return started
 
-        def put_back(_: object = None) -> None:
-            services.start_ray_process, utils.get_dashboard_dependency_error = start_process, dependency_error
+        def put_back(_: object = None, look: Any = utils.get_dashboard_dependency_error) -> None:
+            services.start_ray_process, utils.get_dashboard_dependency_error = start_process, look
 
         Node.start_api_server = beside  # type: ignore[assignment, method-assign]
         Node.start_monitor = lambda _: None  # type: ignore[method-assign]

@@ -50,7 +50,7 @@ def begin() -> None:
     forked.
     """
     global _server
-    is_own = os.environ.get("RAY_ADDRESS", "local") == "local" and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ
+    is_own = (os.environ.get("RAY_ADDRESS") or "local") == "local" and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ
     if sys.platform != "linux" or not is_own or _server is not None:
         return
     folder = tempfile.mkdtemp(prefix="tune_jobs-")
